@@ -1,0 +1,121 @@
+"""Gated head-output rotation: turn head outputs toward the sink's value vector and keep their length.
+
+With the unit vector ``u = v / |v|``, the projection ``p = o . u``, the length ``n = |o|`` and ``c = p / n``, the
+method's ``o + gate * gamma * (|o . v| / |v|^2) * v`` is ``o + g p u`` for ``g = gamma * tanh(relu(c) / tau)``, because
+the gate is shut wherever p is negative. The new squared length is ``n^2 (1 + c^2 g (2 + g))``: no second pass over o
+is needed, and with g = 0 the factor is exactly one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from omnisink.maths.host import host_may_look
+
+#: Elements of the head output rotated at a time on the CPU: its temporaries stay within a core's cache.
+_ROTATE_CHUNK = 1 << 17
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def sink_value(value: Tensor, sinks: Tensor) -> Tensor:
+    """Mean value vector of each sequence's sink tokens, the shared bias of the layer.
+
+    Parameters
+    ----------
+    value : Tensor
+        Values of the prompt before repetition for grouped queries, (B, K, S, D), any floating dtype.
+    sinks : Tensor
+        (B, S) bool.
+
+    Returns
+    -------
+    Tensor
+        (B, K, D), summed in float32; zero for a sequence without a sink.
+    """
+    if host_may_look(value):
+        columns = sinks.any(dim=0).nonzero().flatten()
+        value, sinks = value[:, :, columns], sinks[:, columns]
+    picked = torch.where(sinks[:, None, :, None], value, torch.zeros((), dtype=value.dtype, device=value.device))
+    count = sinks.sum(dim=1).clamp(min=1)
+    return picked.sum(dim=2, dtype=torch.float32) / count[:, None, None]
+
+
+def sink_direction(value: Tensor, sinks: Tensor, heads: int) -> Tensor:
+    """Return the unit vector of the mean sink value for each query head.
+
+    Parameters
+    ----------
+    value : Tensor
+        Values of the prompt, (B, K, S, D), any floating dtype.
+    sinks : Tensor
+        (B, S) bool.
+    heads : int
+        Number of query heads H, a multiple of K; query head j reads key/value head ``j // (H / K)``.
+
+    Returns
+    -------
+    Tensor
+        (B, H, D), float32; zero where the sequence has no sink, or where the mean value itself is zero.
+    """
+    mean = sink_value(value, sinks)
+    length = torch.linalg.vector_norm(mean, dim=-1, keepdim=True)
+    unit = torch.where(length > 0, mean / length, torch.zeros((), device=mean.device))
+    return unit.repeat_interleave(heads // mean.shape[1], dim=1)
+
+
+def rotate(output: Tensor, direction: Tensor, *, gamma: float, tau: float, keep: Tensor | None = None) -> Tensor:
+    """Rotate head outputs toward a direction by a gated amount, keeping every length.
+
+    Parameters
+    ----------
+    output : Tensor
+        Head outputs before the output projection, (B, S, H, D), any floating dtype.
+    direction : Tensor
+        Unit vectors, (B, H, D), float32; a zero vector leaves its head as it is. See `sink_direction`.
+    gamma : float
+        Strength. Negative turns away, with the same gate.
+    tau : float
+        Temperature of the gate ``tanh(relu(cos) / tau)``, positive.
+    keep : Tensor, optional
+        (B, S) bool, True for tokens to leave exactly as they are (sinks, padding).
+
+    Returns
+    -------
+    Tensor
+        (B, S, H, D) in the dtype of `output`, computed in float32. When no gradient is asked for, on the CPU, this is
+        `output` itself, rotated in place a block of tokens at a time.
+    """
+    direction = direction[:, None]
+    if not host_may_look(output) or (torch.is_grad_enabled() and output.requires_grad):
+        wide = output.float()
+        along, rescale = _turn(wide, direction, gamma, tau, keep)
+        return (torch.addcmul(wide, along, direction) * rescale).to(output.dtype)
+    block = max(1, _ROTATE_CHUNK // max(1, output[:, :1].numel()))
+    for start in range(0, output.shape[1], block):
+        tokens = output[:, start : start + block]
+        wide = tokens.float()
+        along, rescale = _turn(wide, direction, gamma, tau, None if keep is None else keep[:, start : start + block])
+        wide.addcmul_(along, direction).mul_(rescale)
+        if wide is not tokens:
+            tokens.copy_(wide)
+    return output
+
+
+def _turn(output: Tensor, direction: Tensor, gamma: float, tau: float, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return how far to go along the direction and what to rescale by, each (B, S, H, 1); exactly 0 and 1 to stay."""
+    projection = (output * direction).sum(dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(output, dim=-1, keepdim=True)
+    # A zero output has a zero projection, so any positive divisor gives it a shut gate.
+    cosine = (projection / length.clamp_(min=_TINY)).clamp_(min=0)
+    gate = torch.tanh(cosine * (1 / tau)) * gamma
+    if keep is not None:
+        gate = gate.masked_fill(keep[:, :, None, None], 0.0)
+    along = gate * projection
+    if gamma >= 0:
+        return along, torch.rsqrt(1 + cosine * cosine * gate * (gate + 2))
+    # Turning away shortens the output before it is rescaled, and 1 + c^2 g (2 + g) cancels: measure the new length.
+    new_length = torch.linalg.vector_norm(torch.addcmul(output, along, direction), dim=-1, keepdim=True)
+    stay = (gate == 0) | (new_length == 0)
+    return along.masked_fill(stay, 0.0), (length / new_length).masked_fill(stay, 1.0)

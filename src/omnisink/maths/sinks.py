@@ -1,0 +1,189 @@
+"""Which tokens are sinks: the massive-activation and the sink-dimension criterion.
+
+The massive-activation rule compares a token's largest activation with the median of a whole sequence. Sorting for
+that median at every layer would cost more than the method itself, so both paths below answer the equivalent
+question about a count: ``m >= r * median`` exactly when at least half of all ``r * |h|`` are at most ``m``.
+Multiplying by r is monotone in floating point too, so the answer is the same to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from omnisink.maths.host import host_may_look
+
+#: Elements of the residual stream counted at a time on the CPU: the temporary stays within a core's cache.
+_COUNT_CHUNK = 1 << 17
+
+#: Elements from which the median is guessed before it is counted.
+_SAMPLE = 1 << 11
+
+
+def token_magnitude(hidden: Tensor) -> Tensor:
+    """Largest absolute activation of every token, ``m_t = max_i |h[t, i]|``.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        Residual stream, (B, S, d), any floating dtype.
+
+    Returns
+    -------
+    Tensor
+        (B, S), float32. A maximum loses nothing in half precision, so only the result is widened.
+    """
+    return hidden.abs().amax(dim=-1).float()
+
+
+def massive_activation_sinks(
+    hidden: Tensor, real: Tensor | None = None, *, min_activation: float = 100.0, median_ratio: float = 1000.0
+) -> Tensor:
+    """Mark the tokens whose largest activation is massive (Sun et al. 2024; OutRo's criterion).
+
+    Token t of a sequence is a sink iff ``m_t >= max(min_activation, median_ratio * med)``, where
+    ``m_t = max_i |h[t, i]|`` and ``med`` is the lower median of ``|h|`` over the real tokens and all channels of that
+    sequence. Computed in float32.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        Residual stream entering a layer, (B, S, d), any floating dtype.
+    real : Tensor, optional
+        (B, S) bool, False at padding. None: every token is real. Padding is neither counted nor ever a sink.
+    min_activation : float
+        Smallest activation that can count as massive.
+    median_ratio : float
+        How many times the median it must reach.
+
+    Returns
+    -------
+    Tensor
+        (B, S) bool on the device of `hidden`.
+
+    Notes
+    -----
+    On an eager CPU tensor, layers without a candidate cost one pass over `hidden`. Elsewhere the number of kernels is
+    fixed and nothing waits for the host: the threshold is found among the tokens by bisection.
+    """
+    magnitude = token_magnitude(hidden)
+    candidate = magnitude >= min_activation
+    if real is not None:
+        candidate &= real
+    if host_may_look(hidden):
+        return _by_inspection(hidden, real, magnitude, candidate, median_ratio)
+    return _by_bisection(hidden, real, magnitude, candidate, median_ratio)
+
+
+def _by_inspection(
+    hidden: Tensor, real: Tensor | None, magnitude: Tensor, candidate: Tensor, median_ratio: float
+) -> Tensor:
+    """Decide sequence by sequence on the host, counting for as few candidates as it takes."""
+    sinks = torch.zeros_like(candidate)
+    for b in candidate.any(dim=1).nonzero().flatten().tolist():
+        rows = hidden[b] if real is None or bool(real[b].all()) else hidden[b][real[b]]
+        levels = sorted(set(magnitude[b][candidate[b]].tolist()), reverse=True)
+        passing = _count_passing(rows, levels, median_ratio)
+        if passing:
+            sinks[b] = candidate[b] & (magnitude[b] >= levels[passing - 1])
+    return sinks
+
+
+def _count_passing(rows: Tensor, levels: list[float], median_ratio: float) -> int:
+    """How many of the descending `levels` hold against the median of ``|rows|``.
+
+    The rule is monotone, so it holds for the first so many. A median of a sample says where to look first; from there
+    the search gallops, and every answer it relies on is a full count.
+    """
+    sample = rows.flatten()[:: max(1, rows.numel() // _SAMPLE)].abs().float()
+    estimate = float(sample.median()) * median_ratio
+    passing, failing, stride = 0, len(levels), 1
+    probe = max(0, sum(level >= estimate for level in levels) - 1)
+    while passing < failing:
+        if _is_above_median(rows, levels[probe], median_ratio):
+            passing = probe + 1
+            probe = min(passing + stride - 1, failing - 1)
+        else:
+            failing = probe
+            probe = max(failing - stride, passing)
+        stride *= 2
+    return passing
+
+
+def _is_above_median(rows: Tensor, level: float, median_ratio: float) -> bool:
+    """Whether `level` is at least `median_ratio` times the lower median of ``|rows|``; stops once that is settled."""
+    needed = (rows.numel() + 1) // 2
+    left = rows.numel()
+    found = 0
+    for chunk in torch.split(rows, max(1, _COUNT_CHUNK // rows.shape[-1])):
+        found += int(torch.count_nonzero(chunk.abs().float().mul_(median_ratio) <= level))
+        left -= chunk.numel()
+        if found >= needed or found + left < needed:
+            break
+    return found >= needed
+
+
+def _by_bisection(
+    hidden: Tensor, real: Tensor | None, magnitude: Tensor, candidate: Tensor, median_ratio: float
+) -> Tensor:
+    """Decide with tensors alone: bisect over the sorted candidates, one counting pass a step."""
+    batch, length, width = hidden.shape
+    if real is None:
+        needed = torch.full((batch,), (length * width + 1) // 2, device=hidden.device)
+    else:
+        needed = (real.sum(dim=1) * width + 1) // 2
+    levels = magnitude.masked_fill(~candidate, 0.0).sort(dim=1, descending=True).values
+    passing = torch.zeros(batch, dtype=torch.long, device=hidden.device)
+    failing = candidate.sum(dim=1)
+    for _ in range(length.bit_length()):
+        open_ = passing < failing
+        probe = (passing + failing) // 2
+        level = levels.gather(1, probe.clamp(max=length - 1)[:, None])
+        below = hidden.abs().float().mul(median_ratio) <= level[:, :, None]
+        if real is not None:
+            below = below & real[:, :, None]
+        enough = below.sum(dim=(1, 2)) >= needed
+        passing = torch.where(open_ & enough, probe + 1, passing)
+        failing = torch.where(open_ & ~enough, probe, failing)
+    level = levels.gather(1, (passing - 1).clamp(min=0)[:, None])
+    return candidate & (magnitude >= level) & (passing > 0)[:, None]
+
+
+def sink_dimension_sinks(
+    hidden: Tensor, real: Tensor | None = None, *, channels: Sequence[int], threshold: float = 20.0
+) -> Tensor:
+    """Mark the tokens that stand out in known sink channels (Kang et al. 2025).
+
+    Token t is a sink iff ``max over channels of |h[t, c]| / RMS(h[t]) >= threshold``. Computed in float32.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        Residual stream entering a layer, (B, S, d), any floating dtype.
+    real : Tensor, optional
+        (B, S) bool, False at padding, which is never a sink. None: every token is real.
+    channels : sequence of int
+        Channels of the residual stream known to carry massive activations in this model.
+    threshold : float
+        Multiple of the token's root mean square.
+
+    Returns
+    -------
+    Tensor
+        (B, S) bool on the device of `hidden`.
+
+    Raises
+    ------
+    ValueError
+        If a channel lies outside the model width.
+    """
+    width = hidden.shape[-1]
+    outside = [c for c in channels if not 0 <= c < width]
+    if outside or not channels:
+        raise ValueError(f"sink channels must be some of 0..{width - 1}, got {list(channels)}")
+    rms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32) * width**-0.5
+    peak = hidden[..., list(channels)].abs().amax(dim=-1).float()
+    sinks = (peak >= threshold * rms) & (rms > 0)
+    return sinks if real is None else sinks & real
