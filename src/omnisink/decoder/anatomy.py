@@ -1,0 +1,211 @@
+"""Find the text decoder of a model and read what a method must know of it.
+
+The decoder is found by what it is, never by a dotted path: the module that runs the text configuration's
+``num_hidden_layers`` layers. Vision and audio towers and a talker have layers too, but not that configuration.
+Attention modules are found by what their code does: their ``forward`` asks transformers' attention interface for a
+function.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from omnisink.errors import UnsupportedModelError
+
+#: Part of decoder layers that carry several residual streams at once: "a token's activation" has no single meaning.
+_STACKED_STREAMS = "altup"
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """Where one attention module calls the attention interface.
+
+    Attributes
+    ----------
+    module : nn.Module
+        The attention module.
+    interface : object
+        The `AttentionInterface` of the module's own file (most files share one).
+    eager : callable or None
+        The function that file runs for ``"eager"``, which the interface does not list.
+    window : int or None
+        Keys a query can reach back over, itself included; None where attention spans the whole prompt.
+    """
+
+    module: nn.Module
+    interface: Any
+    eager: Callable[..., Any] | None
+    window: int | None = None
+
+    @property
+    def backend(self) -> str:
+        """Name of the attention implementation the module asks for now."""
+        return str(self.module.config._attn_implementation or "eager")  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The text decoder of a model.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The model as the user holds it.
+    text_model : nn.Module
+        The module that owns the decoder layers and receives the attention mask.
+    layers : tuple of nn.Module
+        The L decoder layers, in order; a layer's index here is its number everywhere in omnisink.
+    attention : dict of int to AttentionSite
+        The causal self-attention of each layer that has one.
+    unreachable : dict of int to str
+        Layers a method cannot act on, with the reason.
+    """
+
+    model: nn.Module
+    text_model: nn.Module
+    layers: tuple[nn.Module, ...]
+    attention: dict[int, AttentionSite] = field(default_factory=dict)
+    unreachable: dict[int, str] = field(default_factory=dict)
+
+
+def read_anatomy(model: nn.Module) -> Anatomy:
+    """Find the text decoder of `model`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A transformers model that has one decoder: a causal language model, or a multimodal model around one.
+
+    Returns
+    -------
+    Anatomy
+        The decoder, its layers and their attention.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If there is no such decoder, or it cannot be reached through the attention interface.
+    """
+    name = type(model).__name__
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "get_text_config"):
+        raise UnsupportedModelError(f"{name} is not a transformers model: it has no configuration")
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"{name} is an encoder-decoder model; sinks of its decoder would share prompts with the encoder"
+        )
+    text_config = config.get_text_config(decoder=True)
+    text_model, layers = _find_layers(model, text_config)
+    if any(_STACKED_STREAMS in child for layer in layers for child, _ in layer.named_children()):
+        raise UnsupportedModelError(
+            f"{name} carries several stacked residual streams (AltUp) through each layer; "
+            "the method is defined on one residual stream"
+        )
+    sites: dict[int, AttentionSite] = {}
+    unreachable: dict[int, str] = {}
+    for index, layer in enumerate(layers):
+        found = _self_attention(layer)
+        if isinstance(found, str):
+            unreachable[index] = found
+        else:
+            interface, eager = resolve_interface(found)
+            sites[index] = AttentionSite(found, interface, eager, _window(text_config, found, index))
+    if not sites:
+        reason = next(iter(unreachable.values()))
+        raise UnsupportedModelError(f"{name} cannot be reached through transformers' attention interface: {reason}")
+    return Anatomy(model, text_model, layers, sites, unreachable)
+
+
+def _find_layers(model: nn.Module, text_config: Any) -> tuple[nn.Module, tuple[nn.Module, ...]]:
+    """Return the owner of the decoder layers and the layers."""
+    depth = getattr(text_config, "num_hidden_layers", None)
+    owners = [
+        (module, tuple(child))
+        for module in model.modules()
+        for child in module.children()
+        if isinstance(child, nn.ModuleList) and len(child) == depth and _belongs(module, text_config)
+    ]
+    # Lists beside the layers (per-layer norms, projections) have the same length and no attention.
+    owners = [o for o in owners if any(_attention_modules(layer) for layer in o[1])] or owners[:1]
+    if not owners:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: no list of {depth} decoder layers was found under its text configuration"
+        )
+    if len(owners) > 1:
+        names = ", ".join(type(owner).__name__ for owner, _ in owners)
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has more than one text decoder ({names}); pass the one you mean"
+        )
+    return owners[0]
+
+
+def _belongs(module: nn.Module, text_config: Any) -> bool:
+    """Whether `module` runs the text configuration: the very object, or a copy of it a wrapper made."""
+    config: Any = getattr(module, "config", None)
+    return config is text_config or (type(config) is type(text_config) and config.to_dict() == text_config.to_dict())
+
+
+def forward_code(module: nn.Module) -> tuple[Any, dict[str, Any]]:
+    """Code object and globals of the class's own ``forward``, under whatever decorators and hooks wrap it."""
+    forward = inspect.unwrap(type(module).forward)
+    return getattr(forward, "__code__", None), getattr(forward, "__globals__", {})
+
+
+def uses_interface(module: nn.Module) -> bool:
+    """Whether the module's ``forward`` asks transformers' attention interface for its function."""
+    code, names = forward_code(module)
+    return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names and "ALL_ATTENTION_FUNCTIONS" in names
+
+
+def resolve_interface(module: nn.Module) -> tuple[Any, Callable[..., Any] | None]:
+    """Interface instance and eager function that the module's own file uses."""
+    code, names = forward_code(module)
+    eager = [n for n in code.co_names if n.endswith("eager_attention_forward") and n in names]
+    return names["ALL_ATTENTION_FUNCTIONS"], names[eager[0]] if eager else names.get("eager_attention_forward")
+
+
+def _attention_modules(layer: nn.Module) -> list[nn.Module]:
+    return [module for module in layer.modules() if uses_interface(module)]
+
+
+def _self_attention(layer: nn.Module) -> nn.Module | str:
+    """Return the layer's causal self-attention, or why it has none that can be reached."""
+    modules = _attention_modules(layer)
+    if len(modules) == 1:
+        if _is_cross_attention(layer, modules[0]):
+            return "cross-attention layer: its keys are not the prompt's tokens"
+        if getattr(modules[0], "indexer", None) is not None:
+            return "sparse attention: an indexer chooses each query's keys, so the head outputs share no dense prompt"
+        return modules[0]
+    if len(modules) > 1:
+        return "more than one attention in the layer"
+    kinds = {n for n, _ in layer.named_children()}
+    if any("linear_attn" in n or "mamba" in n or "conv" in n or "mixer" in n or "recurrent" in n for n in kinds):
+        return "linear-attention or state-space layer: it has no attention over tokens"
+    return "its attention does not use the attention interface (ALL_ATTENTION_FUNCTIONS)"
+
+
+def _is_cross_attention(layer: nn.Module, attention: nn.Module) -> bool:
+    path = next(name for name, module in layer.named_modules() if module is attention)
+    return "cross" in path or "CrossAttention" in type(attention).__name__
+
+
+def _window(text_config: Any, attention: nn.Module, index: int) -> int | None:
+    """Read how far back the layer's mask lets a query look; the call's own keyword is checked as well."""
+    kinds = getattr(text_config, "layer_types", None) or ()
+    kind = kinds[index] if index < len(kinds) else None
+    if kind == "chunked_attention":
+        return _positive(getattr(text_config, "attention_chunk_size", None))
+    if kind == "sliding_attention":
+        own = getattr(attention, "sliding_window", None)
+        return _positive(own if own is not None else getattr(text_config, "sliding_window", None))
+    return None
+
+
+def _positive(window: Any) -> int | None:
+    return int(window) if window else None

@@ -1,0 +1,182 @@
+"""Put a handler on a model's decoder and take it off without a trace."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.caches import BASE_CACHE, follow
+from omnisink.decoder.interface import AttentionCall, listen, refuse_packed
+from omnisink.decoder.masks import real_tokens
+from omnisink.decoder.passes import Pass, begin_pass
+from omnisink.decoder.refusals import refuse_on
+from omnisink.errors import OmnisinkError, UnsupportedModelError
+
+_ATTACHED = "_omnisink_attached"
+
+#: Stands for "the text model has not been called": None is a mask like any other.
+_UNSEEN = object()
+
+
+class Handler(Protocol):
+    """What is told of every pass through the decoder."""
+
+    def begin(self, now: Pass) -> None:
+        """Start a pass, before its first layer."""
+
+    def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
+        """Receive the residual stream entering a layer, (B, S, d)."""
+
+    def head_output(self, call: AttentionCall, output: Tensor, now: Pass) -> Tensor:
+        """Receive a layer's head outputs, (B, S, H, D'), and return those to use."""
+
+    def end(self, now: Pass, reached: set[int]) -> None:
+        """End a pass, with the layers whose attention was reached."""
+
+
+class Attachment:
+    """One handler on one model.
+
+    Parameters
+    ----------
+    anatomy : Anatomy
+        The model's decoder.
+    handler : Handler
+        What is told.
+    owner : hashable
+        Whose state the caches keep; a conversation goes on under an equal owner.
+    name : str
+        Kind of handler. One model carries at most one of a kind at a time.
+    """
+
+    def __init__(self, anatomy: Anatomy, handler: Handler, owner: Hashable, name: str) -> None:
+        self._anatomy = anatomy
+        self._handler = handler
+        self._owner = owner
+        self._name = name
+        self._stack = ExitStack()
+        self._mask: Any = _UNSEEN
+        self._now: Pass | None = None
+        self._reached: set[int] = set()
+        self._followed: set[type] = set()
+        self._asked_layer = min(anatomy.attention)
+
+    def attach(self) -> None:
+        """Put the handler on.
+
+        Raises
+        ------
+        OmnisinkError
+            If the model carries one of this kind already.
+        UnsupportedModelError
+            If its attention implementation is unknown to transformers.
+        """
+        anatomy = self._anatomy
+        attached: set[str] = vars(anatomy.text_model).get(_ATTACHED, set())
+        if self._name in attached:
+            raise OmnisinkError(f"{self._name} is already attached to this {type(anatomy.model).__name__}")
+        with ExitStack() as stack:
+            object.__setattr__(anatomy.text_model, _ATTACHED, attached | {self._name})
+            stack.callback(self._unmark)
+            for stop in [*refuse_on(anatomy.model), *follow(BASE_CACHE)]:
+                stack.callback(stop)
+            self._followed.add(BASE_CACHE)
+            self._hook(stack, anatomy.text_model, self._take_mask())
+            stack.callback(anatomy.text_model.register_forward_hook(self._finish).remove)
+            for index, layer in enumerate(anatomy.layers):
+                self._hook(stack, layer, self._take_residual(index, layer))
+            for index, site in anatomy.attention.items():
+                stack.callback(listen(site, index, self._take_output))
+            self._stack = stack.pop_all()
+
+    def detach(self) -> None:
+        """Take the handler off; the model is as it was."""
+        self._stack.close()
+        self._now = None
+
+    def _unmark(self) -> None:
+        left = vars(self._anatomy.text_model)[_ATTACHED] - {self._name}
+        if left:
+            object.__setattr__(self._anatomy.text_model, _ATTACHED, left)
+        else:
+            object.__delattr__(self._anatomy.text_model, _ATTACHED)
+
+    @staticmethod
+    def _hook(stack: ExitStack, module: nn.Module, hook: Callable[..., None]) -> None:
+        stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def _take_mask(self) -> Callable[..., None]:
+        find = _argument(self._anatomy.text_model, "attention_mask")
+
+        def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._mask = find(args, kwargs)
+            self._now = None
+
+        return take
+
+    def _take_residual(self, index: int, layer: nn.Module) -> Callable[..., None]:
+        find_cache = _argument(layer, "past_key_values")
+
+        def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            hidden = args[0] if args else kwargs.get("hidden_states")
+            if not isinstance(hidden, Tensor) or hidden.dim() != 3:
+                what = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
+                raise UnsupportedModelError(
+                    f"layer {index} ({type(layer).__name__}) receives {what}, not one residual stream (B, S, d)"
+                )
+            if self._now is None:
+                refuse_packed(kwargs)
+                self._begin(find_cache(args, kwargs), hidden)
+            assert self._now is not None
+            self._handler.residual_stream(index, hidden, self._now)
+
+        return take
+
+    def _begin(self, cache: Any, hidden: Tensor) -> None:
+        if cache is not None and not torch.compiler.is_compiling() and type(cache) not in self._followed:
+            self._followed.add(type(cache))
+            for stop in follow(type(cache)):
+                self._stack.callback(stop)
+        if self._mask is _UNSEEN:
+            raise UnsupportedModelError(
+                f"the decoder layers ran outside a call of {type(self._anatomy.text_model).__name__}, "
+                "so that their padding is unknown"
+            )
+        batch, length, _ = hidden.shape
+        now = begin_pass(cache, self._asked_layer, hidden, self._owner)
+        if now.is_prefill or length > 1:
+            now.real = real_tokens(self._mask, batch, length, hidden.device, is_prefill=now.is_prefill)
+        self._mask = _UNSEEN
+        self._reached = set()
+        self._handler.begin(now)
+        self._now = now
+
+    def _take_output(self, call: AttentionCall, output: Tensor) -> Tensor:
+        if self._now is None:  # The layer is run by itself, outside the decoder.
+            return output
+        self._reached.add(call.layer)
+        return self._handler.head_output(call, output, self._now)
+
+    def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._now is not None:
+            self._handler.end(self._now, self._reached)
+            self._now = None
+
+
+def _argument(module: nn.Module, name: str) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """Return a function that finds one argument of the module's ``forward`` by name, however it is passed."""
+    names = list(inspect.signature(type(module).forward).parameters)[1:]
+    position = names.index(name) if name in names else None
+
+    def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name in kwargs:
+            return kwargs[name]
+        return args[position] if position is not None and position < len(args) else None
+
+    return find

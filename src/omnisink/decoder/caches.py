@@ -1,0 +1,120 @@
+"""What a method remembers of a prefill, kept with the cache it belongs to.
+
+The key/value cache is the one object that identifies a batch of sequences from prefill to the last generated token. A
+method's tensors live on it, and follow it when beams are reordered, sequences are selected or repeated, and when it is
+emptied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from omnisink.decoder.patching import PATCHES, replace_attribute
+
+_STATES = "_omnisink_states"
+
+
+@dataclass
+class SequenceState:
+    """Tensors a method keeps for the sequences of one cache.
+
+    Attributes
+    ----------
+    batch : int
+        Number of sequences.
+    tensors : dict
+        By any key; the first dimension of every tensor is the sequence.
+    record : object
+        What the method reports of this prefill; shared by copies of the cache.
+    """
+
+    batch: int
+    tensors: dict[Hashable, Tensor] = field(default_factory=dict)
+    record: Any = None
+
+    def select(self, index: Tensor) -> None:
+        """Keep, reorder or repeat sequences: the new sequence i is the old sequence ``index[i]``."""
+        self.batch = len(index)
+        self.tensors = {k: t.index_select(0, index.to(t.device)) for k, t in self.tensors.items()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SequenceState:
+        """Copy the tensors with a copied cache (contrastive branches, prefix reuse) and share the record."""
+        return SequenceState(self.batch, {k: t.clone() for k, t in self.tensors.items()}, self.record)
+
+
+def stored_state(cache: Any, owner: Hashable) -> SequenceState | None:
+    """Return what `owner` keeps on `cache`, or None."""
+    states = vars(cache).get(_STATES)
+    return None if states is None else states.get(owner)
+
+
+def store_state(cache: Any, owner: Hashable, state: SequenceState) -> None:
+    """Keep `state` on `cache` for `owner`, in place of an earlier one."""
+    vars(cache).setdefault(_STATES, {})[owner] = state
+
+
+def follow(cache_type: type) -> list[Callable[[], None]]:
+    """Make states follow what is done to caches of this type.
+
+    Parameters
+    ----------
+    cache_type : type
+        `transformers.Cache` or a class derived from it.
+
+    Returns
+    -------
+    list of callable
+        Each ends one part of it.
+    """
+    stops = []
+    for name, index_of in _FOLLOWED.items():
+        owner = next((c for c in cache_type.__mro__ if name in vars(c)), None)
+        if owner is not None:
+            stops.append(PATCHES.acquire((owner, name), partial(_wrap, owner, name, index_of)))
+    return stops
+
+
+def _wrap(owner: type, name: str, index_of: Callable[[int, Any], Tensor | None]) -> Callable[[], None]:
+    original = vars(owner)[name]
+
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        states: dict[Hashable, SequenceState] = vars(self).get(_STATES, {})
+        for state in states.values():
+            index = index_of(state.batch, *args, **kwargs)
+            if index is not None:
+                state.select(index)
+        if name == "reset":
+            states.clear()
+        return result
+
+    return replace_attribute(owner, name, wrapped)
+
+
+def _by_index(batch: int, index: Any = None, **named: Any) -> Tensor:
+    (chosen,) = (index, *named.values()) if index is not None else tuple(named.values())
+    chosen = torch.as_tensor(chosen)
+    return chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
+
+
+def _by_repeat(batch: int, repeats: Any) -> Tensor:
+    return torch.arange(batch).repeat_interleave(repeats)
+
+
+#: Cache methods that change which sequences a cache holds, and the old index of every new sequence.
+_FOLLOWED: dict[str, Callable[..., Tensor | None]] = {
+    "reorder_cache": _by_index,
+    "batch_select_indices": _by_index,
+    "batch_repeat_interleave": _by_repeat,
+    "reset": lambda batch: None,
+}
+
+#: The class all of transformers' caches share.
+BASE_CACHE: type = Cache

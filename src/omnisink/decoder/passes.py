@@ -1,0 +1,99 @@
+"""Tell a prefill from a later pass over the same sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.caches import SequenceState, store_state, stored_state
+from omnisink.errors import OmnisinkError
+
+_WARM = (
+    "the cache already holds tokens computed outside this method; their keys and values would have to be computed "
+    "again. Start the conversation inside the `with` block, with an empty cache"
+)
+
+
+@dataclass
+class Pass:
+    """One forward pass through the decoder.
+
+    Attributes
+    ----------
+    is_prefill : bool
+        Whether the pass starts its sequences; otherwise it continues those of a cache.
+    batch, length : int
+        B and S of this pass.
+    device : torch.device
+        Where the residual stream enters the decoder.
+    real : Tensor or None
+        (B, S) bool, False at padding; None where every token is real.
+    state : SequenceState
+        What the method keeps for these sequences.
+    warm : Tensor or None
+        Bool scalar that must turn out False: set where only the device knows whether the cache was empty.
+    """
+
+    is_prefill: bool
+    batch: int
+    length: int
+    device: torch.device
+    real: Tensor | None
+    state: SequenceState
+    warm: Tensor | None = None
+
+
+def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable) -> Pass:
+    """Decide what the pass that is about to run is, before any layer has touched the cache.
+
+    Parameters
+    ----------
+    cache : Cache or None
+        The key/value cache given to the layers; None where nothing is cached, so that every pass is a prefill.
+    attention_layer : int
+        A layer whose cached length can be asked for.
+    hidden : Tensor
+        Residual stream entering the decoder, (B, S, d).
+    owner : hashable
+        Whose state to look for on the cache.
+
+    Returns
+    -------
+    Pass
+        With a fresh state for a prefill, or the state found on the cache; `real` is not filled in yet.
+
+    Raises
+    ------
+    OmnisinkError
+        If the cache holds tokens that the method never saw, or another number of sequences than it saw.
+    """
+    batch, length, _ = hidden.shape
+    if cache is None:
+        return Pass(True, batch, length, hidden.device, None, SequenceState(batch))
+    state = stored_state(cache, owner)
+    # Dynamic caches know their length as a plain int; static ones keep it on the device, where looking would wait.
+    held = cache.get_seq_length(attention_layer)
+    if state is not None and not (isinstance(held, int) and held == 0):
+        if state.batch != batch:
+            raise OmnisinkError(
+                f"this pass has {batch} sequences, but its cache was filled with {state.batch}: "
+                "the sink values of the others are unknown"
+            )
+        return Pass(False, batch, length, hidden.device, None, state)
+    warm = None
+    if isinstance(held, Tensor) and torch.compiler.is_compiling():
+        warm = held > 0
+    elif int(held) > 0:
+        raise OmnisinkError(_WARM)
+    state = SequenceState(batch)
+    store_state(cache, owner, state)
+    return Pass(True, batch, length, hidden.device, None, state, warm)
+
+
+def warm_cache_error() -> OmnisinkError:
+    """Return the error for a pass whose `warm` turned out true."""
+    return OmnisinkError(_WARM)
