@@ -1,0 +1,1 @@
+"""Methods on a model, one file each, and what they report."""

@@ -1,0 +1,161 @@
+"""The one contract of a method: settings in a frozen dataclass, and a context manager on a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from omnisink.decoder.anatomy import Anatomy, read_anatomy
+from omnisink.decoder.attachment import Attachment
+from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.passes import Pass
+from omnisink.errors import UnsupportedModelError
+from omnisink.methods.trace import Record, Trace
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """Something done to head outputs while a model runs.
+
+    A method is a frozen dataclass whose fields are its settings, and one override, `head_output`. Inside
+
+    >>> with method(model) as trace:
+    ...     model.generate(**inputs)
+
+    every attention layer of the model's text decoder passes its head outputs through it. Different methods on one
+    model act in the order in which they were attached; two of one class are refused.
+    """
+
+    @abstractmethod
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Return the head outputs to use.
+
+        Parameters
+        ----------
+        call : AttentionCall
+            The layer's queries, keys, values and options.
+        output : Tensor
+            The attention's own head outputs before the output projection, (B, S, H, D').
+        run : Run
+            The pass that is running, the state of its sequences, and the record to write to.
+
+        Returns
+        -------
+        Tensor
+            (B, S, H, D'); `output` itself where nothing changes. It may be changed in place when no gradient is asked
+            for.
+        """
+
+    def begin(self, run: Run) -> None:
+        """Prepare for the pass `run.now`, before its first layer. By default, do nothing."""
+
+    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+        """Look at the residual stream (B, S, d) entering a layer. By default, do nothing."""
+
+    def criterion_settings(self) -> dict[str, Any]:
+        """Name and settings of what marks sinks, for records; empty where the method looks for none."""
+        return {}
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Refuse a model that the settings do not fit. By default, accept it."""
+
+    @contextmanager
+    def __call__(self, model: nn.Module) -> Iterator[Trace]:
+        """Attach the method to `model` for the length of a block.
+
+        Parameters
+        ----------
+        model : nn.Module
+            A transformers model with one text decoder.
+
+        Yields
+        ------
+        Trace
+            What the method finds and does; readable in the block and after it.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the method would be silently wrong on this model.
+        OmnisinkError
+            If the model carries a method of this class already; at the end of the block, if something that only the
+            accelerator knew while it ran makes the result wrong.
+        """
+        anatomy = read_anatomy(getattr(model, "_orig_mod", model))
+        self.check(anatomy)
+        run = Run(self, anatomy)
+        attachment = Attachment(anatomy, run, owner=self, name=type(self).__name__)
+        attachment.attach()
+        try:
+            yield run.trace
+        finally:
+            attachment.detach()
+        run.trace.settle()
+
+
+class Run:
+    """One method on one model: hands the decoder's events to the method with what belongs to them.
+
+    Attributes
+    ----------
+    anatomy : Anatomy
+        The model's decoder.
+    trace : Trace
+        What the user reads.
+    now : Pass
+        The pass that is running; `now.state.tensors` are the method's own, kept with the cache.
+    record : Record
+        What the running pass's prefill is reported in.
+    scratch : dict
+        The method's own, emptied at the start of every pass.
+    """
+
+    def __init__(self, method: Method, anatomy: Anatomy) -> None:
+        self._method = method
+        self.anatomy = anatomy
+        self.trace = Trace(method.criterion_settings())
+        self.now: Pass
+        self.record: Record
+        self.scratch: dict[str, Tensor] = {}
+
+    def begin(self, now: Pass) -> None:
+        """Start a pass; a prefill gets a new record."""
+        self.now = now
+        self.scratch = {}
+        if now.is_prefill:
+            now.state.record = Record(now.batch, now.length, now.real, skipped=dict(self.anatomy.unreachable))
+            now.state.record.doubt(now.warm)
+            self.trace.begin(now.state.record)
+        self.record = now.state.record
+        self._method.begin(self)
+
+    def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
+        """Hand a layer's residual stream to the method."""
+        self._method.residual_stream(layer, hidden, self)
+
+    def head_output(self, call: AttentionCall, output: Tensor, now: Pass) -> Tensor:
+        """Hand a layer's head outputs to the method."""
+        return self._method.head_output(call, output, self)
+
+    def end(self, now: Pass, reached: set[int]) -> None:
+        """Check that the layers thought reachable were reached.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If none was.
+        """
+        if not now.is_prefill:
+            return
+        if not reached:
+            raise UnsupportedModelError(
+                f"no attention layer of {type(self.anatomy.model).__name__} was reached: "
+                "its attention implementation was changed inside the block, or it does not go through the interface"
+            )
+        for layer in self.anatomy.attention.keys() - reached:
+            self.record.skipped[layer] = "its attention did not run through the attention interface in this pass"

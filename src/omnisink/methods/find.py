@@ -1,0 +1,93 @@
+"""Find the sinks of a prompt, and change nothing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omnisink.decoder.interface import AttentionCall
+from omnisink.maths.sinks import token_magnitude
+from omnisink.methods.base import Method, Run
+from omnisink.methods.criteria import Criterion, MassiveActivation, describe, resolve_criterion
+from omnisink.methods.sinkmap import SinkMap
+
+
+@dataclass(frozen=True)
+class SinkFinder(Method):
+    """Mark sinks at every layer of a prefill and leave the head outputs as they are.
+
+    Parameters
+    ----------
+    criterion : Criterion
+        What makes a token a sink.
+    layers : tuple of int, optional
+        Layers to examine; None is all but the last two.
+    """
+
+    criterion: Criterion = field(default_factory=MassiveActivation)
+    layers: tuple[int, ...] | None = None
+
+    def criterion_settings(self) -> dict[str, Any]:
+        """Name and settings of the criterion."""
+        return describe(self.criterion)
+
+    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+        """Mark the sinks and note every token's largest activation."""
+        chosen = layer < len(run.anatomy.layers) - 2 if self.layers is None else layer in self.layers
+        if run.now.is_prefill and chosen:
+            run.record.sinks[layer] = self.criterion(hidden, run.now.real)
+            run.record.magnitudes[layer] = token_magnitude(hidden)
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Return the head outputs unchanged."""
+        return output
+
+
+def find_sinks(
+    model: nn.Module,
+    *,
+    criterion: str | Criterion = "massive_activation",
+    channels: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None,
+    **inputs: Any,
+) -> SinkMap:
+    """Find the sinks of a prompt with one forward pass.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A transformers model with one text decoder.
+    criterion : str or Criterion
+        ``"massive_activation"`` (default), ``"sink_dimension"``, or an object such as `MassiveActivation` with its own
+        thresholds.
+    channels : sequence of int, optional
+        The model's sink channels, for ``"sink_dimension"``.
+    layers : sequence of int, optional
+        Layers to examine; None is all but the last two.
+    **inputs
+        What the model takes: ``input_ids``, ``attention_mask``, pixel values, ...
+
+    Returns
+    -------
+    SinkMap
+        Sinks of every sequence at every examined layer, with each token's largest activation.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model's decoder cannot be read.
+    ValueError
+        If the criterion is unknown.
+    """
+    finder = SinkFinder(resolve_criterion(criterion, channels), None if layers is None else tuple(layers))
+    parameters = inspect.signature(type(model).forward).parameters
+    if "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        inputs.setdefault("use_cache", False)
+    with torch.inference_mode(), finder(model) as trace:
+        model(**inputs)
+    return trace.sinks

@@ -1,0 +1,202 @@
+"""OutRo: rotate head outputs toward the sink's value, and let the sink see the whole prompt once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.interface import AttentionCall
+from omnisink.errors import OmnisinkError
+from omnisink.maths.host import host_may_look
+from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
+from omnisink.maths.rotation import rotate, sink_direction
+from omnisink.methods.base import Method, Run
+from omnisink.methods.criteria import MassiveActivation, describe
+
+#: Key under which a cache keeps which prompt of the prefill each of its sequences comes from.
+_ORIGIN = "origin"
+
+
+@dataclass(frozen=True)
+class OutRo(Method):
+    """Output rotation and mask relaxation around attention sinks (Yoo, Jang, Chung; arXiv 2603.14337).
+
+    In a prefill every layer finds its sinks, takes their mean value vector, lets sinks that have not been relaxed yet
+    attend to the whole prompt (on relaxation layers), and rotates the head outputs of all other tokens toward that
+    vector. Later passes rotate with the vector of the prefill and find no new sinks.
+
+    Parameters
+    ----------
+    gamma : float
+        Strength of the rotation; 0 switches it off, negative turns away. It is specific to a model: tune it, on data
+        that is not the test data.
+    tau : float
+        Temperature of the gate ``tanh(relu(cos) / tau)``.
+    rotate : bool
+        Rotate head outputs.
+    relax : bool
+        Relax the mask of sink rows.
+    decode : bool
+        Rotate generated tokens too; False reproduces the authors' release.
+    min_activation, median_ratio : float
+        Thresholds of the massive-activation criterion.
+    detect_layers : tuple of int, optional
+        Layers that look for sinks; None is all but the last two.
+    relax_layers : tuple of int, optional
+        Layers that relax; None is every ``max(1, L // 7)``-th of L.
+    max_relaxed : int
+        Rows that can be relaxed at one layer of one sequence where the host cannot look at their number (accelerators,
+        compiled graphs). More than that raises at the end of the block; nothing is dropped silently.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not a number of its range.
+    """
+
+    gamma: float = 3.0
+    tau: float = 0.1
+    rotate: bool = True
+    relax: bool = True
+    decode: bool = True
+    min_activation: float = 100.0
+    median_ratio: float = 1000.0
+    detect_layers: tuple[int, ...] | None = None
+    relax_layers: tuple[int, ...] | None = None
+    max_relaxed: int = 256
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.gamma):
+            raise ValueError(f"gamma must be a finite number, got {self.gamma}")
+        if not (math.isfinite(self.tau) and self.tau > 0):
+            raise ValueError(f"tau must be a positive number, got {self.tau}")
+        if self.max_relaxed < 1:
+            raise ValueError(f"max_relaxed must be at least 1, got {self.max_relaxed}")
+        for name in ("detect_layers", "relax_layers"):
+            layers = getattr(self, name)
+            if layers is not None:
+                object.__setattr__(self, name, tuple(sorted({int(layer) for layer in layers})))
+        self.criterion  # noqa: B018  checks its thresholds
+
+    @property
+    def criterion(self) -> MassiveActivation:
+        """The criterion with this method's thresholds."""
+        return MassiveActivation(self.min_activation, self.median_ratio)
+
+    def criterion_settings(self) -> dict[str, Any]:
+        """Name and thresholds of the criterion."""
+        return describe(self.criterion)
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Refuse layers that the model does not have."""
+        depth = len(anatomy.layers)
+        for name in ("detect_layers", "relax_layers"):
+            outside = [layer for layer in getattr(self, name) or () if not 0 <= layer < depth]
+            if outside:
+                raise OmnisinkError(f"{name} names {outside}, but the model has layers 0 to {depth - 1}")
+
+    def _detects(self, layer: int, depth: int) -> bool:
+        return layer < depth - 2 if self.detect_layers is None else layer in self.detect_layers
+
+    def _relaxes(self, layer: int, depth: int) -> bool:
+        if not self.relax:
+            return False
+        return layer % max(1, depth // 7) == 0 if self.relax_layers is None else layer in self.relax_layers
+
+    def begin(self, run: Run) -> None:
+        """Count the tokens that a later pass is going to rotate: once a pass, not at every layer."""
+        state = run.now.state
+        if run.now.is_prefill:
+            state.tensors[_ORIGIN] = torch.arange(run.now.batch, device=run.now.device)
+            run.record.continued = torch.zeros_like(state.tensors[_ORIGIN])
+        elif self.decode and run.record.rotated and run.record.continued is not None:
+            origin = state.tensors[_ORIGIN]
+            count = torch.full_like(origin, run.now.length) if run.now.real is None else run.now.real.sum(dim=1)
+            run.record.continued.index_add_(0, origin, count.to(origin.device))
+
+    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+        """Find the layer's sinks in a prefill."""
+        if run.now.is_prefill and self._detects(layer, len(run.anatomy.layers)):
+            run.record.sinks[layer] = self.criterion(hidden, run.now.real)
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Relax and rotate in a prefill, rotate in later passes."""
+        if run.now.is_prefill:
+            return self._prefill(call, output, run)
+        direction = run.now.state.tensors.get(call.layer)
+        if direction is None or not self.decode:
+            return output
+        return rotate(output, direction, gamma=self.gamma, tau=self.tau, keep=self._padding(run, output))
+
+    def _prefill(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        sinks = run.record.sinks.get(call.layer)
+        if sinks is None or (host_may_look(sinks) and not bool(sinks.any())):
+            return output
+        sinks = sinks.to(output.device)
+        ever = _gather(run, "ever", sinks)
+        value = call.value[:, :, : run.now.length]
+        if self._relaxes(call.layer, len(run.anatomy.layers)):
+            output = self._relax(call, output, value, sinks, run)
+        if self.rotate and self.gamma != 0:
+            direction = sink_direction(value, sinks, output.shape[2])
+            padding = self._padding(run, output)
+            keep = ever if padding is None else ever | padding
+            output = rotate(output, direction, gamma=self.gamma, tau=self.tau, keep=keep)
+            run.now.state.tensors[call.layer] = direction
+            run.record.rotated[call.layer] = (~keep).sum(dim=1) * sinks.any(dim=1)
+        return output
+
+    def _relax(self, call: AttentionCall, output: Tensor, value: Tensor, sinks: Tensor, run: Run) -> Tensor:
+        """Replace the rows of sinks that have not been relaxed yet."""
+        before = run.scratch.get("relaxed")
+        fresh = sinks if before is None else sinks & ~before.to(sinks.device)
+        if call.window is not None:
+            length = torch.full_like(fresh[:, 0], run.now.length, dtype=torch.long)
+            if run.now.real is not None:
+                length = run.now.real.sum(dim=1).to(fresh.device)
+            run.record.uncovered[call.layer] = (call.window, length > call.window)
+            fresh = fresh & (length <= call.window)[:, None]
+        count = fresh.sum(dim=1)
+        if host_may_look(fresh):
+            capacity = int(count.max())
+            if capacity == 0:
+                return output
+        else:
+            capacity = min(run.now.length, self.max_relaxed)
+            if capacity < run.now.length:
+                run.record.doubt((count > capacity).any(), self._too_many(call.layer))
+        index, valid = choose_rows(fresh, capacity)
+        query = call.query.gather(2, index[:, None, :, None].expand(-1, call.query.shape[1], -1, call.query.shape[3]))
+        rows = attend_to_all(
+            query,
+            call.key[:, :, : run.now.length],
+            value,
+            None if run.now.real is None else run.now.real.to(query.device),
+            scaling=call.scaling,
+            softcap=call.options.get("softcap"),
+            learned_sink=call.options.get("s_aux", call.options.get("sinks")),
+        )
+        _gather(run, "relaxed", fresh)
+        run.record.relaxed.append((call.layer, fresh))
+        return replace_rows(output, rows, index, valid)
+
+    def _padding(self, run: Run, output: Tensor) -> Tensor | None:
+        return None if run.now.real is None else ~run.now.real.to(output.device)
+
+    def _too_many(self, layer: int) -> OmnisinkError:
+        return OmnisinkError(
+            f"layer {layer} has more than {self.max_relaxed} sinks to relax in one sequence, so some were not: "
+            "raise max_relaxed, or check the thresholds"
+        )
+
+
+def _gather(run: Run, name: str, mask: Tensor) -> Tensor:
+    """Add a mask to the one the pass has gathered so far under `name`, and return their union."""
+    before = run.scratch.get(name)
+    run.scratch[name] = mask if before is None else mask | before.to(mask.device)
+    return run.scratch[name]

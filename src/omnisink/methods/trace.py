@@ -1,0 +1,146 @@
+"""What a method did, readable during and after its block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.passes import warm_cache_error
+from omnisink.errors import OmnisinkError
+from omnisink.methods.sinkmap import SinkMap
+
+
+@dataclass
+class Record:
+    """What happened in one prefill and in the passes that continued it. Tensors stay on their device until read.
+
+    Attributes
+    ----------
+    batch, length : int
+        B and S of the prefill.
+    real : Tensor or None
+        (B, S) bool; None where every token is real.
+    sinks : dict of int to Tensor
+        (B, S) bool for every examined layer.
+    magnitudes : dict of int to Tensor
+        (B, S) float32, where a method records them.
+    relaxed : list of (int, Tensor)
+        Layer and (B, S) bool, in order.
+    rotated : dict of int to Tensor
+        For each layer, the number of rotated positions of every sequence in the prefill, (B,).
+    continued : Tensor or None
+        (B,) number of tokens rotated after the prefill at every layer where that prompt has a sink.
+    uncovered : dict of int to (int, Tensor)
+        For layers with a window where relaxation was due: the window, and (B,) bool, where it did not cover the
+        prompt.
+    skipped : dict of int to str
+        Layers left alone, with the reason.
+    doubts : list of (Tensor, OmnisinkError)
+        Bool scalars that must turn out False, and what to raise if one does not.
+    """
+
+    batch: int
+    length: int
+    real: Tensor | None = None
+    sinks: dict[int, Tensor] = field(default_factory=dict)
+    magnitudes: dict[int, Tensor] = field(default_factory=dict)
+    relaxed: list[tuple[int, Tensor]] = field(default_factory=list)
+    rotated: dict[int, Tensor] = field(default_factory=dict)
+    continued: Tensor | None = None
+    uncovered: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    skipped: dict[int, str] = field(default_factory=dict)
+    doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
+
+    def doubt(self, flag: Tensor | None, error: OmnisinkError | None = None) -> None:
+        """Note what to check when the host may wait: `flag` must be False. The default error is a warm cache's."""
+        if flag is not None:
+            self.doubts.append((flag, error or warm_cache_error()))
+
+    def settle(self) -> None:
+        """Check every doubt; the only place where the host waits for them.
+
+        Raises
+        ------
+        OmnisinkError
+            The first doubt that came true.
+        """
+        for flag, error in self.doubts:
+            if bool(flag):
+                raise error
+
+
+class Trace:
+    """What a method found and did in the last prefill of its block, and in what was generated from it.
+
+    Reading it may wait for the accelerator; the method itself never does.
+    """
+
+    def __init__(self, criterion: dict[str, Any]) -> None:
+        self._criterion = criterion
+        self._record: Record | None = None
+
+    def begin(self, record: Record) -> None:
+        """Start reporting a new prefill; what an earlier one left in doubt is settled first, if the host may look."""
+        self._record = record
+
+    def settle(self) -> None:
+        """Raise what only the device knew while the block ran."""
+        if self._record is not None:
+            self._record.settle()
+
+    @property
+    def record(self) -> Record:
+        """The raw record of the last prefill."""
+        if self._record is None:
+            raise OmnisinkError("the trace is empty: no prompt has been run inside the block")
+        self._record.settle()
+        return self._record
+
+    @property
+    def sinks(self) -> SinkMap:
+        """Sinks of the last prefill."""
+        record = self.record
+        real = torch.ones(record.batch, record.length, dtype=torch.bool) if record.real is None else record.real.cpu()
+        masks = {layer: mask.cpu() for layer, mask in record.sinks.items()}
+        return SinkMap(masks, real, self._criterion, {k: m.cpu() for k, m in record.magnitudes.items()})
+
+    @property
+    def relaxed(self) -> list[tuple[int, int, int]]:
+        """Relaxed rows as (layer, sequence, position), in order."""
+        return [
+            (layer, int(sequence), int(position))
+            for layer, mask in self.record.relaxed
+            for sequence, position in mask.cpu().nonzero()
+        ]
+
+    @property
+    def rotated_tokens(self) -> dict[int, int]:
+        """For every layer with a sink, how many token positions were rotated: in the prompt, and generated since."""
+        record = self.record
+        counts = {}
+        for layer, mask in sorted(record.sinks.items()):
+            if layer not in record.rotated:
+                continue
+            has_sink = mask.any(dim=1).cpu()
+            total = int(record.rotated[layer].sum())
+            if record.continued is not None:
+                total += int((record.continued.cpu() * has_sink).sum())
+            if bool(has_sink.any()):
+                counts[layer] = total
+        return counts
+
+    @property
+    def skipped_layers(self) -> dict[int, str]:
+        """Layers where the method, or a part of it, could not act, with the reason."""
+        record = self.record
+        reasons = dict(record.skipped)
+        for layer, (window, flags) in record.uncovered.items():
+            if bool(flags.any()):
+                which = [int(b) for b in flags.cpu().nonzero().flatten()]
+                reasons[layer] = (
+                    f"not relaxed: its window of {window} tokens does not cover the prompt of sequence {which}"
+                )
+        return dict(sorted(reasons.items()))

@@ -1,0 +1,1 @@
+"""Loading models, and the families that omnisink knows how to verify."""
