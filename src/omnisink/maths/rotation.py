@@ -108,7 +108,7 @@ def _turn(output: Tensor, direction: Tensor, gamma: float, tau: float, keep: Ten
     projection = (output * direction).sum(dim=-1, keepdim=True)
     length = torch.linalg.vector_norm(output, dim=-1, keepdim=True)
     # A zero output has a zero projection, so any positive divisor gives it a shut gate.
-    cosine = (projection / length.clamp_(min=_TINY)).clamp_(min=0)
+    cosine = (projection / length.clamp(min=_TINY)).clamp_(min=0)
     gate = torch.tanh(cosine * (1 / tau)) * gamma
     if keep is not None:
         gate = gate.masked_fill(keep[:, :, None, None], 0.0)

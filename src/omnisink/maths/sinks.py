@@ -68,6 +68,7 @@ def massive_activation_sinks(
     On an eager CPU tensor, layers without a candidate cost one pass over `hidden`. Elsewhere the number of kernels is
     fixed and nothing waits for the host: the threshold is found among the tokens by bisection.
     """
+    hidden = hidden.detach()  # a decision has no gradient
     magnitude = token_magnitude(hidden)
     candidate = magnitude >= min_activation
     if real is not None:
