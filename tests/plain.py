@@ -44,7 +44,7 @@ def tiny_llama(attn_implementation="sdpa", plant=True, seed=0, **settings):
             for parameter in model.parameters():
                 if parameter.dim() > 1:
                     parameter.normal_(std=0.08)
-            # As trained models do, the norms damp the massive channel, so that the rest of the sink token still counts.
+            # As in trained models, the norms damp the massive channel: the rest of the sink token still counts.
             for layer in model.model.layers:
                 layer.input_layernorm.weight[5] = 0.02
             model.model.embed_tokens.weight *= 0.5

@@ -6,11 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from omnisink.maths import host
 from omnisink.maths import rotation as rotation_module
 from omnisink.maths.rotation import rotate, sink_direction, sink_value
 
-PATHS = {"in place": True, "functional": False}
+PATHS = {"in place": False, "functional": True}
 TOLERANCE = {torch.float32: 4e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
 
@@ -55,8 +57,8 @@ def test_rotation_equals_its_definition(path, case, gamma, tau):
         mean = value[b, h // groups][sinks[b]].double().mean(dim=0)
         expected[b, t, h] = plain_rotation(output[b, t, h], mean, gamma, tau)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rotation_module, "host_may_look", lambda _: PATHS[path])
-        patch.setattr(rotation_module, "_ROTATE_CHUNK", 2 * heads * output.shape[-1])
+        patch.setattr(torch.compiler, "is_compiling", lambda: PATHS[path])
+        patch.setattr(host, "_BLOCK", {"cpu": 2 * heads * output.shape[-1]})
         direction = sink_direction(value, sinks, heads)
         before = output.clone()
         rotated = rotate(output, direction, gamma=gamma, tau=tau, keep=keep)
@@ -71,7 +73,7 @@ def test_rotation_equals_its_definition(path, case, gamma, tau):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_without_a_sink_nothing_moves_by_a_bit(path, dtype, monkeypatch):
-    monkeypatch.setattr(rotation_module, "host_may_look", lambda _: PATHS[path])
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: PATHS[path])
     generator = torch.Generator().manual_seed(0)
     output = torch.randn(3, 700, 4, 8, generator=generator).to(dtype)
     value = torch.randn(3, 2, 700, 8, generator=generator).to(dtype)
@@ -115,9 +117,9 @@ def test_the_gradient_flows_and_nothing_is_changed_in_place():
     assert torch.equal(output.detach(), before)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_garbage_in_padding_does_not_reach_the_sink_value(path, monkeypatch):
-    monkeypatch.setattr(rotation_module, "host_may_look", lambda _: PATHS[path])
+@pytest.mark.parametrize("may_look", [True, False])
+def test_garbage_in_padding_does_not_reach_the_sink_value(may_look, monkeypatch):
+    monkeypatch.setattr(rotation_module, "host_may_look", lambda _: may_look)
     value = torch.ones(1, 1, 3, 2)
     value[0, 0, 0] = float("nan")
     sinks = torch.tensor([[False, True, True]])
@@ -130,3 +132,28 @@ def test_sink_value_is_summed_in_float32():
     sinks = torch.ones(1, 4096, dtype=torch.bool)
     expected = (2048.0 + 4095.0) / 4096
     assert sink_value(value, sinks).item() == pytest.approx(expected, rel=1e-6)
+
+
+class LargestTemporary(TorchDispatchMode):
+    """Remember the size of the largest new storage that an operation makes, in elements."""
+
+    def __init__(self, owned):
+        super().__init__()
+        self.owned = {t.untyped_storage().data_ptr() for t in owned}
+        self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.owned:
+                self.largest = max(self.largest, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_stays_a_fraction_of_the_head_outputs(dtype):
+    output = torch.randn(1, 4096, 4, 64).to(dtype)
+    direction = torch.nn.functional.normalize(torch.randn(1, 4, 64), dim=-1)
+    with LargestTemporary([output, direction]) as mode:
+        rotate(output, direction, gamma=1.0, tau=0.1)
+    assert 0 < mode.largest <= output.numel() // 8

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omnisink.maths import host
 from omnisink.maths import sinks as sinks_module
 from omnisink.maths.sinks import massive_activation_sinks, sink_dimension_sinks, token_magnitude
 
@@ -29,6 +30,7 @@ def plain_massive(hidden, real, min_activation, ratio):
 
 def run(path, hidden, real, monkeypatch, **settings_):
     monkeypatch.setattr(sinks_module, "host_may_look", lambda _: PATHS[path])
+    monkeypatch.setattr(host, "_BLOCK", {"cpu": 16})
     return massive_activation_sinks(hidden, real, **settings_)
 
 

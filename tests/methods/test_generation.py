@@ -228,7 +228,7 @@ def test_an_emptied_cache_starts_over(kind):
 
 def test_another_number_of_sequences_is_refused():
     model = tiny_llama()
-    with pytest.raises(OmnisinkError, match="2 sequences.* 1"), OutRo()(model), torch.inference_mode():
+    with pytest.raises(OmnisinkError, match=r"2 sequences.* 1"), OutRo()(model), torch.inference_mode():
         cache = DynamicCache(config=model.config)
         model(input_ids=prompt(11), past_key_values=cache)
         for layer in cache.layers:  # behind the cache's own methods

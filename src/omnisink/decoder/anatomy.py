@@ -181,6 +181,8 @@ def _self_attention(layer: nn.Module) -> nn.Module | str:
             return "cross-attention layer: its keys are not the prompt's tokens"
         if getattr(modules[0], "indexer", None) is not None:
             return "sparse attention: an indexer chooses each query's keys, so the head outputs share no dense prompt"
+        if getattr(modules[0], "is_causal", True) is False:
+            return "its attention is not causal: every token sees the whole prompt already"
         return modules[0]
     if len(modules) > 1:
         return "more than one attention in the layer"

@@ -46,6 +46,10 @@ class Pass:
     state: SequenceState
     warm: Tensor | None = None
 
+    def real_on(self, device: torch.device) -> Tensor | None:
+        """Return `real` on the device of a layer, where layers are spread over several."""
+        return None if self.real is None else self.real.to(device)
+
 
 def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable) -> Pass:
     """Decide what the pass that is about to run is, before any layer has touched the cache.

@@ -1,4 +1,4 @@
-"""Whether the host may look at a tensor's values without making an accelerator wait."""
+"""What the host may do: look at values without making an accelerator wait, and work in blocks to save memory."""
 
 from __future__ import annotations
 
@@ -24,3 +24,30 @@ def host_may_look(tensor: Tensor) -> bool:
         True for an eager CPU tensor, False otherwise.
     """
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+#: Elements worked on at a time: on the CPU temporaries stay within a core's cache, on an accelerator they stay a
+#: fraction of a long prompt's head outputs while every kernel still fills the device.
+_BLOCK = {"cpu": 1 << 17}
+_BLOCK_ELSEWHERE = 1 << 22
+
+
+def token_blocks(tensor: Tensor) -> list[slice]:
+    """Cut the token dimension into blocks, so that temporaries stay small.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        (B, S, ...).
+
+    Returns
+    -------
+    list of slice
+        Over dimension 1. One block in a graph being compiled, where the compiler fuses the temporaries away.
+    """
+    length = tensor.shape[1]
+    if torch.compiler.is_compiling():
+        return [slice(0, length)]
+    size = _BLOCK.get(tensor.device.type, _BLOCK_ELSEWHERE)
+    step = max(1, size * length // max(1, tensor.numel()))
+    return [slice(start, start + step) for start in range(0, length, step)]

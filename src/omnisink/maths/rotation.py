@@ -11,10 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from omnisink.maths.host import host_may_look
-
-#: Elements of the head output rotated at a time on the CPU: its temporaries stay within a core's cache.
-_ROTATE_CHUNK = 1 << 17
+from omnisink.maths.host import host_may_look, token_blocks
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -84,19 +81,18 @@ def rotate(output: Tensor, direction: Tensor, *, gamma: float, tau: float, keep:
     Returns
     -------
     Tensor
-        (B, S, H, D) in the dtype of `output`, computed in float32. When no gradient is asked for, on the CPU, this is
-        `output` itself, rotated in place a block of tokens at a time.
+        (B, S, H, D) in the dtype of `output`, computed in float32. Where no gradient is asked for and nothing is being
+        compiled this is `output` itself, rotated in place a block of tokens at a time.
     """
     direction = direction[:, None]
-    if not host_may_look(output) or (torch.is_grad_enabled() and output.requires_grad):
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and output.requires_grad):
         wide = output.float()
         along, rescale = _turn(wide, direction, gamma, tau, keep)
         return (torch.addcmul(wide, along, direction) * rescale).to(output.dtype)
-    block = max(1, _ROTATE_CHUNK // max(1, output[:, :1].numel()))
-    for start in range(0, output.shape[1], block):
-        tokens = output[:, start : start + block]
+    for block in token_blocks(output):
+        tokens = output[:, block]
         wide = tokens.float()
-        along, rescale = _turn(wide, direction, gamma, tau, None if keep is None else keep[:, start : start + block])
+        along, rescale = _turn(wide, direction, gamma, tau, None if keep is None else keep[:, block])
         wide.addcmul_(along, direction).mul_(rescale)
         if wide is not tokens:
             tokens.copy_(wide)

@@ -13,10 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from omnisink.maths.host import host_may_look
-
-#: Elements of the residual stream counted at a time on the CPU: the temporary stays within a core's cache.
-_COUNT_CHUNK = 1 << 17
+from omnisink.maths.host import host_may_look, token_blocks
 
 #: Elements from which the median is guessed before it is counted.
 _SAMPLE = 1 << 11
@@ -35,7 +32,7 @@ def token_magnitude(hidden: Tensor) -> Tensor:
     Tensor
         (B, S), float32. A maximum loses nothing in half precision, so only the result is widened.
     """
-    return hidden.abs().amax(dim=-1).float()
+    return torch.maximum(hidden.amax(dim=-1), -hidden.amin(dim=-1)).float()
 
 
 def massive_activation_sinks(
@@ -118,9 +115,9 @@ def _is_above_median(rows: Tensor, level: float, median_ratio: float) -> bool:
     needed = (rows.numel() + 1) // 2
     left = rows.numel()
     found = 0
-    for chunk in torch.split(rows, max(1, _COUNT_CHUNK // rows.shape[-1])):
-        found += int(torch.count_nonzero(chunk.abs().float().mul_(median_ratio) <= level))
-        left -= chunk.numel()
+    for block in token_blocks(rows[None]):
+        found += int(torch.count_nonzero(rows[block].abs().float().mul_(median_ratio) <= level))
+        left -= rows[block].numel()
         if found >= needed or found + left < needed:
             break
     return found >= needed
@@ -142,10 +139,13 @@ def _by_bisection(
         open_ = passing < failing
         probe = (passing + failing) // 2
         level = levels.gather(1, probe.clamp(max=length - 1)[:, None])
-        below = hidden.abs().float().mul(median_ratio) <= level[:, :, None]
-        if real is not None:
-            below = below & real[:, :, None]
-        enough = below.sum(dim=(1, 2)) >= needed
+        found = torch.zeros_like(needed)
+        for block in token_blocks(hidden):
+            below = hidden[:, block].abs().float() * median_ratio <= level[:, :, None]
+            if real is not None:
+                below = below & real[:, block, None]
+            found = found + below.sum(dim=(1, 2))
+        enough = found >= needed
         passing = torch.where(open_ & enough, probe + 1, passing)
         failing = torch.where(open_ & ~enough, probe, failing)
     level = levels.gather(1, (passing - 1).clamp(min=0)[:, None])

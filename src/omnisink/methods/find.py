@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from omnisink.decoder.interface import AttentionCall
+from omnisink.errors import UnsupportedModelError
 from omnisink.maths.sinks import token_magnitude
 from omnisink.methods.base import Method, Run
 from omnisink.methods.criteria import Criterion, MassiveActivation, describe, resolve_criterion
@@ -40,7 +41,7 @@ class SinkFinder(Method):
         """Mark the sinks and note every token's largest activation."""
         chosen = layer < len(run.anatomy.layers) - 2 if self.layers is None else layer in self.layers
         if run.now.is_prefill and chosen:
-            run.record.sinks[layer] = self.criterion(hidden, run.now.real)
+            run.record.sinks[layer] = self.criterion(hidden, run.now.real_on(hidden.device))
             run.record.magnitudes[layer] = token_magnitude(hidden)
 
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
@@ -85,6 +86,10 @@ def find_sinks(
         If the criterion is unknown.
     """
     finder = SinkFinder(resolve_criterion(criterion, channels), None if layers is None else tuple(layers))
+    if type(model).forward is nn.Module.forward:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no forward pass of its own; pass the part that reads prompts, its thinker"
+        )
     parameters = inspect.signature(type(model).forward).parameters
     if "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         inputs.setdefault("use_cache", False)

@@ -122,7 +122,7 @@ class OutRo(Method):
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Find the layer's sinks in a prefill."""
         if run.now.is_prefill and self._detects(layer, len(run.anatomy.layers)):
-            run.record.sinks[layer] = self.criterion(hidden, run.now.real)
+            run.record.sinks[layer] = self.criterion(hidden, run.now.real_on(hidden.device))
 
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
         """Relax and rotate in a prefill, rotate in later passes."""
@@ -131,7 +131,7 @@ class OutRo(Method):
         direction = run.now.state.tensors.get(call.layer)
         if direction is None or not self.decode:
             return output
-        return rotate(output, direction, gamma=self.gamma, tau=self.tau, keep=self._padding(run, output))
+        return self._rotate(output, direction, self._padding(run, output))
 
     def _prefill(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
         sinks = run.record.sinks.get(call.layer)
@@ -146,7 +146,7 @@ class OutRo(Method):
             direction = sink_direction(value, sinks, output.shape[2])
             padding = self._padding(run, output)
             keep = ever if padding is None else ever | padding
-            output = rotate(output, direction, gamma=self.gamma, tau=self.tau, keep=keep)
+            output = self._rotate(output, direction, keep)
             run.now.state.tensors[call.layer] = direction
             run.record.rotated[call.layer] = (~keep).sum(dim=1) * sinks.any(dim=1)
         return output
@@ -159,8 +159,9 @@ class OutRo(Method):
             length = torch.full_like(fresh[:, 0], run.now.length, dtype=torch.long)
             if run.now.real is not None:
                 length = run.now.real.sum(dim=1).to(fresh.device)
-            run.record.uncovered[call.layer] = (call.window, length > call.window)
-            fresh = fresh & (length <= call.window)[:, None]
+            covered = length <= call.window
+            run.record.uncovered[call.layer] = (call.window, fresh.any(dim=1) & ~covered)
+            fresh = fresh & covered[:, None]
         count = fresh.sum(dim=1)
         if host_may_look(fresh):
             capacity = int(count.max())
@@ -176,7 +177,7 @@ class OutRo(Method):
             query,
             call.key[:, :, : run.now.length],
             value,
-            None if run.now.real is None else run.now.real.to(query.device),
+            run.now.real_on(query.device),
             scaling=call.scaling,
             softcap=call.options.get("softcap"),
             learned_sink=call.options.get("s_aux", call.options.get("sinks")),
@@ -185,8 +186,12 @@ class OutRo(Method):
         run.record.relaxed.append((call.layer, fresh))
         return replace_rows(output, rows, index, valid)
 
+    def _rotate(self, output: Tensor, direction: Tensor, keep: Tensor | None) -> Tensor:
+        return rotate(output, direction, gamma=self.gamma, tau=self.tau, keep=keep)
+
     def _padding(self, run: Run, output: Tensor) -> Tensor | None:
-        return None if run.now.real is None else ~run.now.real.to(output.device)
+        real = run.now.real_on(output.device)
+        return None if real is None else ~real
 
     def _too_many(self, layer: int) -> OmnisinkError:
         return OmnisinkError(

@@ -59,18 +59,6 @@ class Record:
         if flag is not None:
             self.doubts.append((flag, error or warm_cache_error()))
 
-    def settle(self) -> None:
-        """Check every doubt; the only place where the host waits for them.
-
-        Raises
-        ------
-        OmnisinkError
-            The first doubt that came true.
-        """
-        for flag, error in self.doubts:
-            if bool(flag):
-                raise error
-
 
 class Trace:
     """What a method found and did in the last prefill of its block, and in what was generated from it.
@@ -81,22 +69,35 @@ class Trace:
     def __init__(self, criterion: dict[str, Any]) -> None:
         self._criterion = criterion
         self._record: Record | None = None
+        self._doubts: dict[str, tuple[Tensor, OmnisinkError]] = {}
 
     def begin(self, record: Record) -> None:
-        """Start reporting a new prefill; what an earlier one left in doubt is settled first, if the host may look."""
+        """Start reporting a new prefill. What the one before left in doubt is kept, one flag for each kind."""
+        if self._record is not None:
+            for flag, error in self._record.doubts:
+                before = self._doubts.get(str(error))
+                self._doubts[str(error)] = (flag if before is None else flag | before[0].to(flag.device), error)
         self._record = record
 
     def settle(self) -> None:
-        """Raise what only the device knew while the block ran."""
-        if self._record is not None:
-            self._record.settle()
+        """Check every doubt of the block; the only place where the host waits for them.
+
+        Raises
+        ------
+        OmnisinkError
+            The first doubt that came true.
+        """
+        current = [] if self._record is None else self._record.doubts
+        for flag, error in [*self._doubts.values(), *current]:
+            if bool(flag):
+                raise error
 
     @property
     def record(self) -> Record:
         """The raw record of the last prefill."""
         if self._record is None:
             raise OmnisinkError("the trace is empty: no prompt has been run inside the block")
-        self._record.settle()
+        self.settle()
         return self._record
 
     @property

@@ -1,0 +1,57 @@
+"""One line for every measurement, with what is needed to read it later."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+import transformers
+
+import omnisink
+
+HISTORY = Path(__file__).with_name("history.csv")
+
+
+def append(rows: list[dict[str, object]], path: Path = HISTORY) -> None:
+    """Append measurements to the history; columns are the first line's."""
+    common = surroundings()
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*common, *rows[0]])
+        if new:
+            writer.writeheader()
+        writer.writerows({**common, **row} for row in rows)
+
+
+def surroundings() -> dict[str, object]:
+    """Date, versions and machine of a measurement."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ"),
+        "omnisink": omnisink.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HISTORY.parent, check=False
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

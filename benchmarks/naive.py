@@ -1,0 +1,43 @@
+"""OutRo written straight from the equations: what the package's own version is measured against, and equal to.
+
+The median is sorted at every layer, sinks or not, and the rotation makes every intermediate tensor of the formula.
+Everything else is shared, so that the comparison is about these two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omnisink import OutRo
+from omnisink.methods.base import Run
+
+
+@dataclass(frozen=True)
+class NaiveOutRo(OutRo):
+    """The same method with a sorted median and an unfused rotation."""
+
+    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+        if not (run.now.is_prefill and self._detects(layer, len(run.anatomy.layers))):
+            return
+        size = hidden.float().abs()
+        real = torch.ones(hidden.shape[:2], dtype=torch.bool) if run.now.real is None else run.now.real
+        medians = [size[b][real[b]].flatten().sort().values for b in range(len(size))]
+        median = torch.stack([m[(len(m) - 1) // 2] for m in medians])
+        peak = size.amax(dim=-1)
+        threshold = (self.median_ratio * median).clamp(min=self.min_activation)
+        run.record.sinks[layer] = (peak >= threshold[:, None]) & real
+
+    def _rotate(self, output: Tensor, direction: Tensor, keep: Tensor | None) -> Tensor:
+        v = direction[:, None].expand_as(output)
+        o = output.float()
+        dot = (o * v).sum(dim=-1, keepdim=True)
+        square = (v * v).sum(dim=-1, keepdim=True)
+        cosine = dot / (o.norm(dim=-1, keepdim=True) * square.sqrt()).clamp(min=1e-30)
+        gate = torch.tanh(torch.relu(cosine) / self.tau)
+        turned = o + gate * self.gamma * (dot.abs() / square.clamp(min=1e-30)) * v
+        turned = turned * o.norm(dim=-1, keepdim=True) / turned.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+        left = (square == 0) if keep is None else (square == 0) | keep[:, :, None, None]
+        return torch.where(left, o, turned).to(output.dtype)

@@ -1,0 +1,61 @@
+"""Paired timing: two ways of doing the same, in turns, and the ratio of each pair."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+#: Does the work once and returns the seconds that count.
+Timed = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a series of pairs came to: percentiles of the ratio, and the plain way's median time in milliseconds."""
+
+    p20: float
+    p50: float
+    p80: float
+    plain_ms: float
+    pairs: int
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Time one piece of work, until the device has finished it."""
+    _wait(device)
+    start = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def compare(plain: Timed, changed: Timed, pairs: int, warm_up: int = 1) -> Ratio:
+    """Run both ways in turns; which comes first alternates, so that drift of the machine falls on both."""
+    for _ in range(warm_up):
+        plain()
+        changed()
+    ratios, times = [], []
+    gc.collect()
+    gc.disable()
+    try:
+        for i in range(pairs):
+            if i % 2:
+                after, before = changed(), plain()
+            else:
+                before, after = plain(), changed()
+            ratios.append(after / before)
+            times.append(before)
+    finally:
+        gc.enable()
+    cuts = statistics.quantiles(ratios, n=10, method="inclusive")
+    return Ratio(cuts[1], statistics.median(ratios), cuts[7], statistics.median(times) * 1e3, pairs)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

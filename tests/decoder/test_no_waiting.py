@@ -1,0 +1,99 @@
+"""On an accelerator nothing waits for the host: no value is read while the model runs.
+
+There is no accelerator here, so the path that one takes is chosen by hand, and every operation that brings a value or
+a data-dependent shape to the host fails if our code asked for it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import DynamicCache, StaticCache
+
+from omnisink import OutRo
+from omnisink.maths import rotation, sinks
+from omnisink.methods import outro
+from tests.plain import prompt, tiny_llama
+
+READS = {
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "aten::item",
+    "aten::is_nonzero",
+    "aten::_unique2",
+    "aten::equal",
+}
+
+
+class NoReads(TorchDispatchMode):
+    """Fail when code of the package reads a value on the host."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name in READS:
+            frame = sys._getframe(1)
+            while frame is not None:
+                if f"{'omnisink'}/" in frame.f_code.co_filename and "tests" not in frame.f_code.co_filename:
+                    raise AssertionError(f"{func} in {frame.f_code.co_filename}:{frame.f_lineno}")
+                frame = frame.f_back if "transformers" not in frame.f_code.co_filename else None
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def as_on_an_accelerator(monkeypatch):
+    for module in (sinks, rotation, outro):
+        monkeypatch.setattr(module, "host_may_look", lambda _: False)
+
+
+def passes(model, ids, mask, cache, mode):
+    token = torch.full((len(ids), 1), 20)
+    with torch.inference_mode(), mode:
+        return [
+            model(input_ids=ids, attention_mask=mask, past_key_values=cache).logits,
+            *[model(input_ids=token, past_key_values=cache).logits for _ in range(2)],
+        ]
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_value_is_read_and_the_answers_are_the_same(kind, padded, as_on_an_accelerator, monkeypatch):
+    import contextlib
+
+    model = tiny_llama()
+    ids = torch.cat([prompt(13, (2, 6)), prompt(13, ()).clamp(min=10)])
+    mask = torch.ones_like(ids)
+    mask[:, :2] = 0 if padded else 1
+
+    def cache():
+        return DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=32)
+
+    with OutRo()(model) as trace:
+        found = passes(model, ids, mask, cache(), NoReads())
+    seen = trace.sinks.to_json(), trace.relaxed, trace.rotated_tokens
+    monkeypatch.undo()
+    with OutRo()(model) as trace:
+        expected = passes(model, ids, mask, cache(), contextlib.nullcontext())
+    assert all((a - b).abs().max() < 1e-5 for a, b in zip(found, expected, strict=True))
+    assert (trace.sinks.to_json(), trace.relaxed, trace.rotated_tokens) == seen
+
+
+def test_a_read_would_be_noticed():
+    model = tiny_llama()
+    with (
+        pytest.raises(AssertionError, match=r"sinks\.py|outro\.py"),
+        OutRo()(model),
+        torch.inference_mode(),
+        NoReads(),
+    ):
+        model(input_ids=prompt(9))
+
+
+def test_idle_is_bit_identical_there_too(as_on_an_accelerator):
+    model = tiny_llama()
+    ids = prompt(9, ()).clamp(min=10)
+    with torch.inference_mode():
+        plain = model(input_ids=ids).logits
+        with OutRo()(model):
+            assert torch.equal(model(input_ids=ids).logits, plain)

@@ -1,0 +1,121 @@
+"""The sink map: what it says, how it prints, and that JSON brings it back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omnisink import OmnisinkError, SinkMap, find_sinks
+from omnisink.methods.criteria import MassiveActivation, SinkDimension, resolve_criterion
+from tests.plain import PEAK, prompt, tiny_llama
+
+
+def example():
+    masks = {layer: torch.zeros(2, 6, dtype=torch.bool) for layer in range(5)}
+    for layer in (1, 2, 4):
+        masks[layer][0, 0] = True
+    masks[3][1, [2, 5]] = True
+    real = torch.ones(2, 6, dtype=torch.bool)
+    real[1, :2] = False
+    return SinkMap(masks, real, {"name": "massive_activation"})
+
+
+def test_layers_positions_and_masks():
+    found = example()
+    assert found.examined == [0, 1, 2, 3, 4]
+    assert found.layers == [1, 2, 3, 4]
+    assert found.positions(1) == [0]
+    assert found.positions(3, sequence=1) == [2, 5]
+    assert found.mask(3).shape == (2, 6)
+    with pytest.raises(OmnisinkError, match="layer 9 .*0 to 4"):
+        found.mask(9)
+
+
+def test_the_table_groups_neighbouring_layers():
+    assert example().table(sequence=0).splitlines() == ["layers  positions", "1-2     0", "4       0"]
+    assert str(example()).splitlines()[1:] == ["0         1-2     0", "0         4       0", "1         3       2 5"]
+    texts = [["<s>", "a", "b", "c", "d", "e"], ["", "", "x\n", "y", "z", "\x1b[31m"]]
+    assert "'x\\n' '\\x1b[31m'" in example().table(texts)  # no control character reaches a terminal
+
+
+def test_a_map_without_sinks_says_so():
+    assert str(SinkMap({0: torch.zeros(1, 3, dtype=torch.bool)}, torch.ones(1, 3).bool())) == (
+        "no sinks at the 1 layers examined"
+    )
+
+
+@given(seed=st.integers(0, 1000), batch=st.integers(1, 3), length=st.integers(1, 8), sized=st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_json_brings_a_map_back(seed, batch, length, sized):
+    generator = torch.Generator().manual_seed(seed)
+    masks = {layer: torch.rand(batch, length, generator=generator) > 0.7 for layer in (0, 3, 12)}
+    sizes = {layer: torch.rand(batch, length, generator=generator) * 1e4 for layer in masks} if sized else {}
+    real = torch.rand(batch, length, generator=generator) > 0.2
+    there = SinkMap(masks, real, {"name": "x", "median_ratio": 3.0}, sizes)
+    back = SinkMap.from_json(there.to_json())
+    assert back.examined == there.examined
+    assert all(torch.equal(back.mask(layer), there.mask(layer)) for layer in masks)
+    assert torch.equal(back.real, real)
+    assert back.criterion == there.criterion
+    assert all(torch.equal(back.magnitudes[layer], m) for layer, m in sizes.items())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"format": "other"}', '{"format": "omnisink.sinkmap.v1", "batch": 1, "length": "x"}'],
+)
+def test_what_is_not_a_sink_map_is_refused(text):
+    with pytest.raises(OmnisinkError):
+        SinkMap.from_json(text)
+
+
+def test_positions_outside_the_prompt_are_refused():
+    data = json.loads(example().to_json())
+    data["sinks"]["1"] = [[99], []]
+    with pytest.raises(OmnisinkError, match="not a sink map"):
+        SinkMap.from_json(json.dumps(data))
+
+
+def test_find_sinks_changes_nothing_and_tells_the_size():
+    model = tiny_llama()
+    ids = prompt(9, (0, 4))
+    with torch.inference_mode():
+        before = model(input_ids=ids).logits
+        found = find_sinks(model, input_ids=ids)
+        assert torch.equal(model(input_ids=ids).logits, before)
+    assert found.positions(0) == [0, 4]
+    assert found.magnitude(0) == [PEAK, PEAK]
+    assert found.criterion == {"name": "massive_activation", "min_activation": 100.0, "median_ratio": 1000.0}
+    assert find_sinks(model, input_ids=ids, layers=(5,)).examined == [5]
+
+
+def test_criteria_by_name_and_by_object():
+    model = tiny_llama()
+    ids = prompt(9, (0, 4))
+    # The peak in channel 5 is nearly all of the token, so that its RMS is peak / sqrt(48): a ratio near 6.9.
+    by_name = find_sinks(model, criterion="sink_dimension", channels=[5], input_ids=ids)
+    assert by_name.layers == []
+    by_object = find_sinks(model, criterion=SinkDimension((5,), threshold=6.5), input_ids=ids)
+    assert by_object.positions(0) == [0, 4]
+    assert by_object.criterion == {"name": "sink_dimension", "channels": [5], "threshold": 6.5}
+    assert find_sinks(model, criterion=MassiveActivation(min_activation=PEAK + 1), input_ids=ids).layers == []
+
+
+@pytest.mark.parametrize(
+    ("criterion", "channels", "match"),
+    [("nonsense", None, "unknown"), ("sink_dimension", None, "channels"), ("massive_activation", [1], "channels")],
+)
+def test_unclear_criteria_are_refused(criterion, channels, match):
+    with pytest.raises(ValueError, match=match):
+        resolve_criterion(criterion, channels)
+
+
+def test_criteria_refuse_thresholds_out_of_range():
+    with pytest.raises(ValueError, match="min_activation"):
+        MassiveActivation(min_activation=-1.0)
+    with pytest.raises(ValueError, match="threshold"):
+        SinkDimension((1,), threshold=0.0)
