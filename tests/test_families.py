@@ -48,9 +48,20 @@ def same(found, expected):
     return (found - expected).abs().max() <= 2e-5 * max(1.0, float(expected.abs().max()))
 
 
+def reader(model):
+    """Return the part that reads prompts: the full Qwen2.5-Omni has no forward pass of its own."""
+    return getattr(model, "thinker", model)
+
+
 def generated(model, inputs, **options):
-    return model.generate(
-        **inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True, output_logits=True, **options
+    return reader(model).generate(
+        **inputs,
+        min_new_tokens=3,
+        max_new_tokens=3,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+        **options,
     )
 
 
@@ -77,12 +88,11 @@ def test_planted_tokens_are_the_sinks_by_a_plain_median(name, side):
         layer.register_forward_pre_hook(note(i), with_kwargs=True)
         for i, layer in enumerate(read_anatomy(model).layers)
     ]
-    reader = getattr(model, "thinker", model)
     with torch.inference_mode():
-        reader(**inputs)
+        reader(model)(**inputs)
     for hook in hooks:
         hook.remove()
-    found = find_sinks(reader, **inputs)
+    found = find_sinks(reader(model), **inputs)
     real = inputs["attention_mask"].bool()
     agreeing = 0
     for layer in found.examined:
@@ -139,14 +149,13 @@ def test_a_right_padded_batch_gives_each_sequence_what_it_gets_alone(name, backe
     skip_if_listed(name, backend, "right")
     family = FAMILIES[name]
     model = tiny(name, backend)
-    reader = getattr(model, "thinker", model)
     inputs = family.inputs(model, lengths=LENGTHS, padding_side="right")
     with torch.inference_mode():
         with METHOD(model):
-            together = reader(**inputs).logits
+            together = reader(model)(**inputs).logits
         for b, length in enumerate(LENGTHS):
             with METHOD(model):
-                one = reader(**alone(inputs, b)).logits
+                one = reader(model)(**alone(inputs, b)).logits
             assert same(together[b, :length], one[0])
 
 
@@ -202,15 +211,14 @@ def test_names_are_unique_and_notes_explain():
 def test_a_sink_at_the_end_sees_everything_already(name, backend):
     """Relaxing the last token must change nothing: same scale, cap, learned sinks and mask as the module's own."""
     model = tiny(name, backend)
-    reader = getattr(model, "thinker", model)
     inputs = FAMILIES[name].inputs(model, lengths=(7, 6))
     ids = inputs["input_ids"]
     ids[ids == SINK_TOKEN] = SINK_TOKEN + 20
     ids[:, -1] = SINK_TOKEN
     real = inputs["attention_mask"].bool()
     with torch.inference_mode():
-        plain = reader(**inputs).logits
+        plain = reader(model)(**inputs).logits
         with OutRo(rotate=False)(model) as trace:
-            relaxed = reader(**inputs).logits
+            relaxed = reader(model)(**inputs).logits
     assert [(s, p) for _, s, p in trace.relaxed] == [(0, 6), (1, 6)]
     assert same(relaxed[real], plain[real])

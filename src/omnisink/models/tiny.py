@@ -72,11 +72,11 @@ def plant_sink(model: PreTrainedModel, scale: float = 1.0) -> None:
     Parameters
     ----------
     model : PreTrainedModel
-        The model; changed in place.
+        The model; changed in place. Of a thinker with a talker, the thinker is.
     scale : float
         What the model multiplies its embeddings by.
     """
-    embedding = model.get_input_embeddings().weight
+    embedding = getattr(model, "thinker", model).get_input_embeddings().weight
     with torch.no_grad():
         # Of ordinary size, so that layer norms leave something of the other tokens' channels as well.
         embedding.mul_(1.0 / scale)
