@@ -34,7 +34,7 @@ bench: $(STAMPS)/dev ## Measure the cost of OutRo; appends to benchmarks/history
 	@$(BIN)/python tools/bench_table.py
 
 verify: $(STAMPS)/dev ## Run every model family and rewrite the table in docs/models.md
-	$(BIN)/omnisink models --verify
+	$(BIN)/omnisink models --verify --write docs/models.md
 
 figure: $(STAMPS)/docs ## Draw docs/sink-light.png and sink-dark.png from the real model
 	$(BIN)/python docs/make_figure.py

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: The name the command line knows the model by, and its name on the Hub.
 NAME = "smollm2-135m"
@@ -80,12 +80,13 @@ def load_embedded(options: dict[str, Any]) -> tuple[Any, Any]:
     OmnisinkError
         If a package is missing.
     """
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
     lack = missing()
     file = find_weights()
     if lack is not None or file is None:
         raise OmnisinkError(f"the weights of {NAME} are neither in the local Hub cache nor in a package: {lack}")
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
     config, weights = read_llama(file)
     if options.get("dtype") == "auto":
         options = {**options, "dtype": torch.float32}
@@ -108,6 +109,7 @@ def read_llama(file: Path) -> tuple[Any, dict[str, Tensor]]:
     tuple of LlamaConfig and dict of str to Tensor
         The configuration, and the weights under transformers' names in float32.
     """
+    import torch
     from gguf import GGUFReader, dequantize
     from transformers import LlamaConfig
 

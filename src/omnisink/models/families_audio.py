@@ -27,12 +27,16 @@ def stacked(model: Any) -> dict[str, Any]:
     return {**with_media(model, [AUDIO] * 4), "input_features": noise(1, 8, FRAMES)}
 
 
-def heard_by_phi(model: Any) -> dict[str, Any]:
-    """Make a prompt with one clip for Phi-4-multimodal."""
+def seen_and_heard_by_phi(model: Any) -> dict[str, Any]:
+    """Make a prompt with one image and one clip for Phi-4-multimodal."""
     import torch
 
+    # The image's one part and the whole have two rows of two tokens each; a token ends each row, one parts the two.
     return {
-        **with_media(model, [AUDIO] * 4),
+        **with_media(model, [IMAGE] * 13 + [AUDIO] * 4),
+        "image_pixel_values": noise(1, 2, 3, 16, 16),
+        "image_sizes": torch.tensor([[16, 16]]),
+        "image_attention_mask": torch.ones(1, 2, 4, 4, dtype=torch.long),
         "audio_input_features": noise(1, FRAMES, 80),
         "audio_embed_sizes": torch.tensor([4]),
     }
@@ -91,6 +95,6 @@ AUDIO_FAMILIES: list[Family] = [
             },
         ),
         text_prompts,
-        heard_by_phi,
+        seen_and_heard_by_phi,
     ),
 ]

@@ -79,7 +79,13 @@ def build_full(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
     talker |= {"tts_codec_start_token_id": 20, "tts_codec_end_token_id": 21}
     talker |= {"tts_codec_pad_token_id": 22, "tts_codec_mask_token_id": 23}
     dit = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16, "num_embeds": 129}
-    dit |= {"emb_dim": 16, "enc_emb_dim": 16, "enc_dim": 16, "enc_channels": [16] * 5, "enc_attention_channels": 8}
+    dit |= {
+        "emb_dim": 16,
+        "enc_emb_dim": 16,
+        "enc_dim": 16,
+        "enc_channels": [16, 16, 16, 16, 48],
+        "enc_attention_channels": 8,
+    }
     dit |= {"look_ahead_layers": [1], "look_backward_layers": [0]}
     config = transformers.Qwen2_5OmniConfig(
         thinker_config={
@@ -96,7 +102,7 @@ def build_full(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
 
     def assemble() -> Any:
         model = transformers.Qwen2_5OmniForConditionalGeneration(config)
-        model.speaker_map = {"Chelsie": {"bos_token": 3}}
+        model.speaker_map = {"Chelsie": {"bos_token": 3, "cond": noise(1, 16), "ref_mel": noise(1, 24, 80)}}
         if attn_implementation != "sdpa":
             model.thinker.set_attn_implementation({"text_config": attn_implementation})
         return model
@@ -148,7 +154,7 @@ OMNI: list[Family] = [
                 "moe_intermediate_size": 32,
             },
             vision={**_EYES, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
-            audio={**_EARS, "n_window": 16, "n_window_infer": 32, "downsample_hidden_size": 16},
+            audio={**_EARS, "n_window": 16, "n_window_infer": 32, "downsample_hidden_size": 128},
             image_token_id=IMAGE,
             video_token_id=VIDEO,
             audio_token_id=AUDIO,

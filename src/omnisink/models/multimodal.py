@@ -89,6 +89,15 @@ def with_media(model: Any, media: list[int], length: int = 12) -> dict[str, Any]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
+def with_types(prompt: dict[str, Any], name: str = "mm_token_type_ids") -> dict[str, Any]:
+    """Add what processors say of every token: text 0, image 1, video 2.
+
+    Without it the Qwen-VL models count positions along one axis, and Gemma 3 masks an image's tokens causally.
+    """
+    ids = prompt["input_ids"]
+    return {**prompt, name: (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}
+
+
 def noise(*shape: int) -> Any:
     """Make reproducible noise of a shape, float32."""
     import torch

@@ -1,0 +1,77 @@
+"""The entry point: its verbs, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from omnisink import __version__
+from omnisink.cli.ask import ask
+from omnisink.cli.demo import demo
+from omnisink.cli.doctor import doctor
+from omnisink.cli.find import find
+from omnisink.cli.models import models
+from omnisink.errors import OmnisinkError
+
+#: Exit status of what the user can put right: a bad option, a missing file, a model that is not there.
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="omnisink",
+    help="Find, explain and use attention sinks in language models. Nothing is downloaded unless you say --download.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        print(f"omnisink {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+for verb in (demo, ask, find, models, doctor):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit status.
+
+    0 is success, 2 an error of the user's in one line on stderr, 1 a check that failed. Anything else is a fault of
+    the program and keeps its traceback.
+    """
+    try:
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except OmnisinkError as error:
+        status = _complain(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except BrokenPipeError:
+        # The reader has left, as `head` does. Python would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception as error:
+        # Typer's own complaints about options; their classes have moved between its versions.
+        explain = getattr(error, "format_message", None)
+        if explain is None:
+            raise
+        status = _complain(explain())
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str) -> int:
+    line = " ".join(message.split())
+    print(f"omnisink: {line}", file=sys.stderr)
+    return USER_ERROR

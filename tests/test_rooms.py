@@ -1,0 +1,133 @@
+"""The layout of the repository: imports run downward, files stay small, nothing in them belongs to one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "omnisink"
+MAX_LINES = 350
+
+#: A room may import from rooms with a smaller number, and from itself; rooms with the same number are strangers.
+FLOORS = {
+    "cli": 5,
+    "report": 4,
+    "study": 3,
+    "evaluation": 3,
+    "serving": 3,
+    "methods": 2,
+    "models": 1,
+    "media": 0,
+    "decoder": 0,
+    "maths": 0,
+}
+#: Importable from everywhere.
+COMMON = {"omnisink.errors"}
+#: What makes `omnisink --help` slow. Rooms that show help must not import it while they are imported.
+HEAVY = {"torch", "transformers", "numpy", "accelerate", "gguf", "torchvision", "huggingface_hub"}
+
+# Written in pieces, so that this file does not match itself.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~}$/-])/(?:" + "|".join(["work", "home", "root", "opt", "Users", "tmp", "mnt"]) + r")/\w"
+)
+REGISTRY_HOST = re.compile(
+    "|".join([r"pypi\.(?:org|io)", r"python" + r"hosted\.org", r"npm" + r"js\.(?:org|com)", r"deb\.deb" + "ian"])
+)
+
+
+def sources() -> list[Path]:
+    return sorted(p for p in PACKAGE.rglob("*.py"))
+
+
+def own_files() -> list[Path]:
+    """Files that are tracked or would be, as git lists them."""
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return sorted(ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file())
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield every module a file imports, wherever the import stands, with its line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield node.lineno, module
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names if module == "omnisink")
+
+
+def room_of(path: Path) -> str | None:
+    inside = path.relative_to(PACKAGE).parts
+    return inside[0] if len(inside) > 1 else None
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_downward(path: Path) -> None:
+    room = room_of(path)
+    if room is None:  # The package itself names the rooms lazily.
+        return
+    for line, module in imports(path):
+        if not module.startswith("omnisink.") or module in COMMON or module == "omnisink.__version__":
+            continue
+        target = module.split(".")[1]
+        assert target in FLOORS, f"{path.name}:{line} imports {module}: import from the room that defines the name"
+        allowed = target == room or FLOORS[target] < FLOORS[room]
+        assert allowed, f"{path.name}:{line}: {room} may not import {module}"
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {p.name for p in PACKAGE.iterdir() if p.is_dir() and any(p.glob("*.py"))}
+    assert rooms <= FLOORS.keys()
+
+
+def test_maths_uses_torch_alone() -> None:
+    allowed = {"torch", "omnisink", "__future__", "collections", "math", "typing", "dataclasses"}
+    for path in (PACKAGE / "maths").glob("*.py"):
+        for line, module in imports(path):
+            assert module.split(".")[0] in allowed, f"{path.name}:{line} imports {module}"
+
+
+def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
+    for path in [*(PACKAGE / "cli").glob("*.py"), PACKAGE / "__init__.py", PACKAGE / "errors.py"]:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {n.split(".")[0] for n in names} & HEAVY, f"{path.name}:{node.lineno}"
+
+
+def test_files_stay_small() -> None:
+    long = {}
+    for path in own_files():
+        if path.suffix == ".py":
+            count = len(path.read_text(encoding="utf-8").splitlines())
+            if count > MAX_LINES:
+                long[str(path.relative_to(ROOT))] = count
+    assert not long
+
+
+def test_nothing_belongs_to_one_machine() -> None:
+    found = []
+    for path in own_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            if MACHINE_PATH.search(line) or REGISTRY_HOST.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert not found
