@@ -7,7 +7,7 @@ from typing import Any
 from omnisink.models.family import Family
 from omnisink.models.multimodal import AUDIO, IMAGE, TOWER, build_with, noise, text_prompts, with_media
 
-_WHISPER = {"num_mel_bins": 8, "max_source_positions": 16, "d_model": 32, "encoder_layers": 2}
+_WHISPER: dict[str, Any] = {"num_mel_bins": 8, "max_source_positions": 16, "d_model": 32, "encoder_layers": 2}
 _WHISPER |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 48}
 
 #: Spectrogram frames of the tiny prompts; the towers halve them twice.

@@ -24,14 +24,26 @@ from omnisink.models.multimodal import (
 #: transformers has no flex attention for these decoders.
 _BACKENDS = ("sdpa", "eager")
 _PATCH = 4 * 4 * 3 * 2
-_EYES = {"depth": 2, "num_heads": 2, "patch_size": 4, "temporal_patch_size": 2, "spatial_merge_size": 2}
+_EYES: dict[str, Any] = {
+    "depth": 2,
+    "num_heads": 2,
+    "patch_size": 4,
+    "temporal_patch_size": 2,
+    "spatial_merge_size": 2,
+}
 _EYES |= {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64}
-_EARS = {"num_mel_bins": 16, "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48}
+_EARS: dict[str, Any] = {
+    "num_mel_bins": 16,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+}
 _EARS |= {"max_source_positions": 64, "output_dim": 64}
 
-_THINKER_EYES = {**_EYES, "window_size": 16, "fullatt_block_indexes": [1]}
-_THINKER_EARS = {**_EARS, "n_window": 16}
-_THINKER_IDS = {
+_THINKER_EYES: dict[str, Any] = {**_EYES, "window_size": 16, "fullatt_block_indexes": [1]}
+_THINKER_EARS: dict[str, Any] = {**_EARS, "n_window": 16}
+_THINKER_IDS: dict[str, Any] = {
     "image_token_index": IMAGE,
     "video_token_index": VIDEO,
     "audio_token_index": AUDIO,
@@ -74,11 +86,23 @@ def build_full(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
     from omnisink.models.tiny import TEXT_SETTINGS, make
 
     text = {**TEXT_SETTINGS, "rope_parameters": MROPE}
-    talker = {**TEXT_SETTINGS, "rope_parameters": MROPE, "head_dim": 16, "embedding_size": 64, **_THINKER_IDS}
+    talker: dict[str, Any] = {
+        **TEXT_SETTINGS,
+        "rope_parameters": MROPE,
+        "head_dim": 16,
+        "embedding_size": 64,
+        **_THINKER_IDS,
+    }
     talker |= {"tts_text_start_token_id": 3, "tts_text_end_token_id": 4, "tts_text_pad_token_id": 5}
     talker |= {"tts_codec_start_token_id": 20, "tts_codec_end_token_id": 21}
     talker |= {"tts_codec_pad_token_id": 22, "tts_codec_mask_token_id": 23}
-    dit = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 16, "num_embeds": 129}
+    dit: dict[str, Any] = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "head_dim": 16,
+        "num_embeds": 129,
+    }
     dit |= {
         "emb_dim": 16,
         "enc_emb_dim": 16,

@@ -37,10 +37,10 @@ def _family(name: str, title: str, example: str, build: Callable[..., Any], **mo
     return Family(name, title, ("text",), example, build, text_prompts, **more)
 
 
-_GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 16}
+_GEMMA: dict[str, Any] = {"head_dim": 16, "query_pre_attn_scalar": 16}
 _PATTERN = ["sliding_attention", "full_attention", "sliding_attention", "full_attention", "full_attention"]
 _HYBRID = ["linear_attention", "full_attention", "linear_attention", "full_attention", "full_attention"]
-_LINEAR = {
+_LINEAR: dict[str, Any] = {
     "layer_types": _HYBRID,
     "head_dim": 16,
     "linear_num_key_heads": 2,
@@ -51,8 +51,8 @@ _LINEAR = {
 _HYBRID_NOTE = (
     "linear-attention layers have no attention over tokens and are left out; the gate comes after the rotation"
 )
-_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-_LATENT = {
+_EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+_LATENT: dict[str, Any] = {
     "num_key_value_heads": 4,
     "q_lora_rank": 32,
     "kv_lora_rank": 16,

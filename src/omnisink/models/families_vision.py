@@ -21,11 +21,17 @@ from omnisink.models.multimodal import (
 )
 
 #: Sections of a head's rotary channels for time, height and width: 8 pairs in a head of 16.
-MROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
-MROPE_INTERLEAVED = {**MROPE, "mrope_interleaved": True}
+MROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
+MROPE_INTERLEAVED: dict[str, Any] = {**MROPE, "mrope_interleaved": True}
 
-_QWEN_TOWER = {"depth": 2, "num_heads": 2, "patch_size": 4, "temporal_patch_size": 2, "spatial_merge_size": 2}
-_QWEN_IDS = {
+_QWEN_TOWER: dict[str, Any] = {
+    "depth": 2,
+    "num_heads": 2,
+    "patch_size": 4,
+    "temporal_patch_size": 2,
+    "spatial_merge_size": 2,
+}
+_QWEN_IDS: dict[str, Any] = {
     "image_token_id": IMAGE,
     "video_token_id": VIDEO,
     "vision_start_token_id": VISION_START,
