@@ -15,6 +15,8 @@ import transformers
 import omnisink
 
 HISTORY = Path(__file__).with_name("history.csv")
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+_OPEN, _CLOSE = "<!-- generated from benchmarks/history.csv -->", "<!-- end -->"
 
 
 def append(rows: list[dict[str, object]], path: Path = HISTORY) -> None:
@@ -26,6 +28,23 @@ def append(rows: list[dict[str, object]], path: Path = HISTORY) -> None:
         if new:
             writer.writeheader()
         writer.writerows({**common, **row} for row in rows)
+
+
+def write_table(history: Path = HISTORY, page: Path = PAGE) -> None:
+    """Put the newest line of every case into the page, between its two markers."""
+    with history.open(newline="", encoding="utf-8") as file:
+        newest = {(row["machine"], row["model"], row["dtype"], row["case"]): row for row in csv.DictReader(file)}
+    lines = ["| model | case | times the untouched model | 20 % to 80 % | untouched | pairs | machine | date |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {r['model']}, {r['dtype']} | {r['case']} | {float(r['p50']):.3f} | {float(r['p20']):.3f} to "
+        f"{float(r['p80']):.3f} | {float(r['plain_ms']):,.0f} ms | {r['pairs']} | "
+        f"{r['machine']}, {r['threads']} threads, load {r['load']} | {r['date'][:10]} |"
+        for r in newest.values()
+    ]
+    before, rest = page.read_text(encoding="utf-8").split(_OPEN)
+    after = rest.split(_CLOSE, 1)[1]
+    page.write_text(f"{before}{_OPEN}\n\n" + "\n".join(lines) + f"\n\n{_CLOSE}{after}", encoding="utf-8")
 
 
 def surroundings() -> dict[str, object]:

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, StaticCache
 
-from benchmarks.history import HISTORY, append
+from benchmarks.history import HISTORY, PAGE, append, write_table
 from benchmarks.naive import NaiveOutRo
 from benchmarks.pairs import Ratio, Timed, compare, seconds
 from omnisink import OutRo, load_model
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="smollm2-135m")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--pairs", type=int, default=41)
+    parser.add_argument("--pairs", type=int, default=31)
     parser.add_argument("--lengths", type=int, nargs="*", default=[1024, 2048, 4096, 8192, 16384])
     parser.add_argument("--only", help="run the cases whose name contains this")
     arguments = parser.parse_args()
@@ -159,7 +159,8 @@ def main() -> None:
                 f"{name:28} {ratio.p50:.4f} times the untouched model "
                 f"({ratio.p20:.4f} to {ratio.p80:.4f}, {ratio.pairs} pairs of {ratio.plain_ms:.1f} ms)"
             )
-    console.print(f"appended to {HISTORY.name}")
+    write_table()
+    console.print(f"appended to {HISTORY.name}; the newest of every case are in {PAGE.name}")
 
 
 def rounded(ratio: Ratio) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,15 +12,7 @@ from tests.plain import PlainOutRo
 
 pytestmark = pytest.mark.real
 
-TEXT = """The lighthouse at Skerry Point was built in 1874 by a crew of eleven masons who rowed out every
-morning from the village of Tarn. For its first forty years it burned oil, and the keeper climbed one hundred
-and sixty steps at dusk to trim the wick. In 1915 an engineer named Ada Farrow fitted an electric lamp, which
-could be seen from thirty miles away. Fishermen said that the new light was too cold, and for a while they went
-on calling the old one by its name, the Yellow Hen. The last keeper left in 1987, when the lamp was put under
-the control of a computer in the harbour office. Today the tower is a small museum. Visitors may climb the steps
-on Sundays, and in the lantern room there is a brass plate with the names of all eleven masons, one of whom, it
-is said, never learned to swim. In winter the museum is closed, and the only person who walks out along the
-causeway is the woman who winds the clock."""
+TEXT = Path(__file__).with_name("lighthouse.txt").read_text(encoding="utf-8").strip()
 
 
 @pytest.fixture(scope="module")
