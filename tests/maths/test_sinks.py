@@ -148,3 +148,12 @@ def test_sink_dimension_equals_its_definition(stream, threshold):
 def test_sink_dimension_refuses_channels_outside_the_width(channels):
     with pytest.raises(ValueError, match=r"0\.\.3"):
         sink_dimension_sinks(torch.ones(1, 2, 4), channels=channels)
+
+
+@given(level=st.floats(2.0**-10, 2.0**60, width=32), ratio=st.floats(2.0**-6, 2.0**14, width=32))
+@settings(max_examples=300, deadline=None)
+def test_the_limit_is_the_largest_value_whose_multiple_stays_below(level, ratio):
+    levels = torch.tensor([level], dtype=torch.float32)
+    limit = sinks_module._largest_below(levels, ratio)
+    assert limit * ratio <= levels
+    assert torch.nextafter(limit, torch.tensor([float("inf")])) * ratio > levels

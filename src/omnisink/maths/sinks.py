@@ -133,15 +133,17 @@ def _by_bisection(
     else:
         needed = (real.sum(dim=1) * width + 1) // 2
     levels = magnitude.masked_fill(~candidate, 0.0).sort(dim=1, descending=True).values
+    limits = _largest_below(levels, median_ratio)
+    size = hidden.abs()
     passing = torch.zeros(batch, dtype=torch.long, device=hidden.device)
     failing = candidate.sum(dim=1)
     for _ in range(length.bit_length()):
         open_ = passing < failing
         probe = (passing + failing) // 2
-        level = levels.gather(1, probe.clamp(max=length - 1)[:, None])
+        limit = limits.gather(1, probe.clamp(max=length - 1)[:, None])[:, :, None]
         found = torch.zeros_like(needed)
         for block in token_blocks(hidden):
-            below = hidden[:, block].abs().float() * median_ratio <= level[:, :, None]
+            below = size[:, block] <= limit
             if real is not None:
                 below = below & real[:, block, None]
             found = found + below.sum(dim=(1, 2))
@@ -150,6 +152,18 @@ def _by_bisection(
         failing = torch.where(open_ & ~enough, probe, failing)
     level = levels.gather(1, (passing - 1).clamp(min=0)[:, None])
     return candidate & (magnitude >= level) & (passing > 0)[:, None]
+
+
+def _largest_below(levels: Tensor, ratio: float) -> Tensor:
+    """Return the largest x with ``ratio * x <= level`` in float32; comparing with it saves a product of every element.
+
+    A quotient rounds to within one step of it, so looking a step to either side finds it.
+    """
+    guess = levels / ratio
+    lower = torch.nextafter(guess, torch.zeros_like(guess))
+    upper = torch.nextafter(guess, torch.full_like(guess, float("inf")))
+    found = torch.where(guess * ratio <= levels, guess, lower)
+    return torch.where(upper * ratio <= levels, upper, found)
 
 
 def sink_dimension_sinks(

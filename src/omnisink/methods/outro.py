@@ -43,8 +43,10 @@ class OutRo(Method):
         Relax the mask of sink rows.
     decode : bool
         Rotate generated tokens too; False reproduces the authors' release.
-    min_activation, median_ratio : float
-        Thresholds of the massive-activation criterion.
+    min_activation : float
+        Smallest activation that can count as massive.
+    median_ratio : float
+        How many times the sequence's median activation it must reach.
     detect_layers : tuple of int, optional
         Layers that look for sinks; None is all but the last two.
     relax_layers : tuple of int, optional

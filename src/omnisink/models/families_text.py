@@ -48,6 +48,7 @@ _LINEAR: dict[str, Any] = {
     "linear_key_head_dim": 16,
     "linear_value_head_dim": 16,
 }
+_WINDOW_NOTE = "layers with a window or chunks are relaxed only where that covers the prompt; others are reported"
 _HYBRID_NOTE = (
     "linear-attention layers have no attention over tokens and are left out; the gate comes after the rotation"
 )
@@ -106,6 +107,7 @@ TEXT: list[Family] = [
         "google/gemma-2-9b-it",
         _builder("Gemma2Config", "Gemma2ForCausalLM", **_GEMMA, scale=8.0, sliding_window=64),
         backends=("eager", "flex_attention"),
+        note=_WINDOW_NOTE,
     ),
     _family(
         "gemma3",
@@ -131,6 +133,7 @@ TEXT: list[Family] = [
             vocab_size_per_layer_input=128,
             hidden_size_per_layer_input=8,
         ),
+        note=_WINDOW_NOTE,
     ),
     _family(
         "gpt_oss",
@@ -146,6 +149,7 @@ TEXT: list[Family] = [
             layer_types=_PATTERN,
         ),
         backends=("eager",),
+        note=_WINDOW_NOTE,
     ),
     _family(
         "llama4",
@@ -160,6 +164,7 @@ TEXT: list[Family] = [
             moe_layers=[],
             attention_chunk_size=64,
         ),
+        note=_WINDOW_NOTE,
     ),
     _family(
         "deepseek_v3",
