@@ -82,7 +82,7 @@ def demo(gamma: options.GammaOption = None, json: options.JsonFlag = False) -> N
             f"{part['without_ms']:.0f} ms without, for {what}"
         )
     note(
-        "\ngamma is a property of the model: 0.3 suits this one, the paper's 3 is too strong for it. Try --gamma 3.\n"
+        "\ngamma is a property of the model: 0.3 is gentle on this one, the paper's 3 too strong. Try --gamma 3.\n"
         "One prompt shows what the method does, not whether it helps."
     )
 
