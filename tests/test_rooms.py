@@ -23,6 +23,7 @@ FLOORS = {
     "serving": 3,
     "methods": 2,
     "models": 1,
+    "synthav": 1,
     "media": 0,
     "decoder": 0,
     "maths": 0,

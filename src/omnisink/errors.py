@@ -7,3 +7,7 @@ class OmnisinkError(Exception):
 
 class UnsupportedModelError(OmnisinkError):
     """The model, or the way it is run, is one on which the method would be silently wrong."""
+
+
+class MediaError(OmnisinkError):
+    """A video, sound or image file cannot be used; the message names the file and the reason."""

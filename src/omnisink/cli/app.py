@@ -14,6 +14,7 @@ from omnisink.cli.demo import demo
 from omnisink.cli.doctor import doctor
 from omnisink.cli.find import find
 from omnisink.cli.models import models
+from omnisink.cli.synthav import synthav
 from omnisink.errors import OmnisinkError
 
 #: Exit status of what the user can put right: a bad option, a missing file, a model that is not there.
@@ -41,7 +42,7 @@ def _root(
         print(context.get_help())
 
 
-for verb in (demo, ask, find, models, doctor):
+for verb in (demo, ask, find, models, synthav, doctor):
     app.command()(verb)
 
 

@@ -1,0 +1,40 @@
+"""`omnisink synthav`: clips with questions whose answers are known."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from omnisink.cli.output import note, working
+from omnisink.errors import OmnisinkError
+
+
+class SplitName(str, Enum):
+    """The splits, none of which shares a seed with another."""
+
+    train = "train"
+    tune = "tune"
+    test = "test"
+
+
+def synthav(
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the clips and questions.jsonl.")],
+    split: Annotated[SplitName, typer.Option(help="The test split alone holds combinations training never shows.")] = (
+        SplitName.test
+    ),
+    n: Annotated[int, typer.Option("--n", min=1, help="How many questions.")] = 100,
+) -> None:
+    """Render SynthAV: mp4 clips of shapes and sounds, and questions about them."""
+    from collections import Counter
+
+    with working("rendering"):
+        from omnisink.synthav.dataset import QUESTIONS, write_split
+
+        made = list(write_split(out, split.value, n))
+    if not made:
+        raise OmnisinkError("no question was made")
+    counts = Counter(q.category for q in made)
+    print(f"{out}: {len({q.clip for q in made})} clips, {len(made)} questions in {QUESTIONS}")
+    note(", ".join(f"{count} {category}" for category, count in counts.items()))
