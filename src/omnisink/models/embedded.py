@@ -62,6 +62,20 @@ def missing() -> str | None:
     return f"{what} {verb} not installed. Install with: {INSTALL}"
 
 
+def require_weights() -> Path:
+    """Return the GGUF file.
+
+    Raises
+    ------
+    OmnisinkError
+        If it is not here, or what reads it is not.
+    """
+    lack, file = missing(), find_weights()
+    if lack is not None or file is None:
+        raise OmnisinkError(f"the weights of {NAME} are neither in the local Hub cache nor in a package: {lack}")
+    return file
+
+
 def load_embedded(options: dict[str, Any]) -> tuple[Any, Any]:
     """Load the model and its tokenizer from the installed package.
 
@@ -81,10 +95,7 @@ def load_embedded(options: dict[str, Any]) -> tuple[Any, Any]:
     OmnisinkError
         If a package is missing.
     """
-    lack = missing()
-    file = find_weights()
-    if lack is not None or file is None:
-        raise OmnisinkError(f"the weights of {NAME} are neither in the local Hub cache nor in a package: {lack}")
+    file = require_weights()
     import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 

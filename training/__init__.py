@@ -1,0 +1,1 @@
+"""How SmolOmni was made: a restartable program; see docs/smolomni.md."""

@@ -1,0 +1,195 @@
+"""Several questions about one clip in one sequence, each blind to the others.
+
+The tokens of a clip are many and those of a question few, so a clip is read once for all of its questions: a question
+sees the clip and itself, and its positions go on where the clip ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnisink.synthav.questions import Question, make_questions
+from omnisink.synthav.scene import Scene
+from omnisink.synthav.vocabulary import NUMBERS, TONES, VOICE, article, plural
+from training import clips
+
+LETTER, YES_NO = "Answer with the letter.", "Answer yes or no."
+#: How often a lettered question is asked without its letters.
+_OPEN = 0.2
+_WEIGHTS = {"cross-modal": 1.6, "temporal": 2.0, "audio": 1.2, "existence": 0.7, "visual": 1.0}
+_HARD = {"count": 2.0, "word": 1.5, "motion": 1.5, "size": 1.3}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as the model reads it, and what it should answer."""
+
+    text: str
+    answer: str
+    category: str
+    kind: str
+
+
+def lettered(question: str, choices: tuple[str, ...]) -> str:
+    """Write a question with its choices, or one for yes or no."""
+    if not choices:
+        return f"{question}\n{YES_NO}"
+    lines = "\n".join(f"{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=True))
+    return f"{question}\n{lines}\n{LETTER}"
+
+
+def describe(scene: Scene) -> list[Asked]:
+    """Make the questions for a description, which teach many words at once."""
+    names = [f"{t.size} {t.name}" for t in scene.things]
+    first = scene.things[0]
+    if scene.layout == "many":
+        seen = f"{NUMBERS[len(names) - 1]} {first.colour} {first.shape if len(names) == 1 else plural(first.shape)}"
+    elif scene.layout == "sequence":
+        seen = f"{article(names[0])}, then {article(names[1])}"
+    elif scene.layout == "overlap":
+        seen = f"{article(names[1])} in front of {article(names[0])}"
+    elif scene.layout == "pair":
+        seen = " and ".join(sorted(article(name) for name in names))
+    else:
+        seen = article(names[0]) + ("" if first.motion == "still" else f" moving {first.motion}")
+    parts = []
+    for kind in scene.kinds:
+        same = [s for s in scene.sounds if s.kind == kind]
+        if kind == VOICE:
+            parts.append(f"a {same[0].loudness} voice says {same[0].word}")
+        else:
+            tone = f"{same[0].pitch} " if kind in TONES else ""
+            times = f"{NUMBERS[len(same) - 1]} time{'s' if len(same) > 1 else ''}"
+            parts.append(f"{article(f'{same[0].loudness} {tone}{kind}')} sounds {times}")
+    return [
+        Asked("Describe the video.", seen, "describe", "video"),
+        Asked("Describe the audio.", ", then ".join(parts), "describe", "audio"),
+    ]
+
+
+def as_asked(question: Question, rng: np.random.Generator | None = None) -> Asked:
+    """Return a question with its letters, or now and then without."""
+    text, answer = lettered(question.text, question.choices), question.answer
+    if question.choices and rng is not None and rng.random() < _OPEN:
+        text, answer = question.text, question.choices["ABCD".index(question.answer)]
+    return Asked(text, answer, question.category, question.kind)
+
+
+def draw_questions(scene: Scene, count: int, rng: np.random.Generator) -> list[Asked]:
+    """Draw questions about a training scene, the rarer and harder kinds more often; one in eight is a description."""
+    asked = make_questions(scene, salt=int(rng.integers(1, 2**31)))
+    weights = np.array([_WEIGHTS[q.category] * _HARD.get(q.kind, 1.0) for q in asked])
+    drawn = rng.choice(len(asked), size=min(count, len(asked)), replace=False, p=weights / weights.sum())
+    out = [as_asked(asked[i], rng) for i in drawn]
+    if rng.random() < 0.75:
+        out[-1] = describe(scene)[int(rng.integers(2))]
+    return out
+
+
+@dataclass
+class Batch:
+    """Sequences of clips with questions, padded on the right.
+
+    ``ids`` (B, S); ``positions`` (3, B, S); ``mask`` (B, 1, S, S) bool; ``at``, ``targets``, ``weights`` (N,): flat
+    places whose next token is known; ``first`` (Q,): which of them is each question's first answer token.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    at: Tensor
+    targets: Tensor
+    weights: Tensor
+    first: list[int]
+    asked: list[Asked]
+
+
+class Layout:
+    """The tokens of a clip of four seconds, as the real processor and the real model lay them out."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "video", "video": "clip"}, {"type": "text", "text": "?"}]}],
+            add_generation_prompt=True,
+        )
+        frames = torch.zeros(clips.FRAMES, 3, 112, 112, dtype=torch.uint8)
+        made = processor(
+            text=[text],
+            videos=[frames],
+            audio=[np.zeros(64_000, dtype=np.float32)],
+            audio_from_video_indices=[0],
+            load_audio_from_video=True,
+            videos_kwargs={"do_sample_frames": False, "fps": 2.0, "size": dict(processor.video_processor.size)},
+            return_tensors="pt",
+        )
+        ids = made["input_ids"]
+        positions, _ = model.model.get_rope_index(
+            ids,
+            video_grid_thw=made["video_grid_thw"],
+            attention_mask=made["attention_mask"],
+            use_audio_in_video=True,
+            audio_seqlens=made["feature_attention_mask"].sum(-1),
+            second_per_grids=made["video_second_per_grid"],
+        )
+        end = int((ids[0] == processor.tokenizer.convert_tokens_to_ids("<|vision_eos|>")).nonzero()) + 1
+        self.ids, self.positions = ids[0, :end], positions[:, 0, :end].long()
+        self.next = int(positions[0, 0, end])
+        config = model.config
+        self.video = (self.ids == config.video_token_id).nonzero().flatten()
+        self.audio = (self.ids == config.audio_token_id).nonzero().flatten()
+        self.tokenizer = processor.tokenizer
+        after = self.tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)
+        self.after, self.end = after, self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+    def batch(self, groups: list[list[Asked]]) -> Batch:
+        """Lay out the questions of every clip behind it."""
+        rows, places, owners, flat, asked = [], [], [], [], []
+        prefix = len(self.ids)
+        for group in groups:
+            ids, pos, own = self.ids.tolist(), [], [-1] * prefix
+            for number, one in enumerate(group):
+                question = self.tokenizer.encode(one.text, add_special_tokens=False) + self.after
+                answer = [*self.tokenizer.encode(one.answer, add_special_tokens=False), self.end]
+                begin = len(ids) + len(question)
+                flat.append([(len(rows), begin + i - 1, token) for i, token in enumerate(answer)])
+                asked.append(one)
+                ids += question + answer[:-1]
+                pos += range(self.next, self.next + len(question) + len(answer) - 1)
+                own += [number] * (len(question) + len(answer) - 1)
+            rows.append(ids)
+            places.append(pos)
+            owners.append(own)
+        longest = max(map(len, rows))
+        ids = torch.full((len(rows), longest), self.end)
+        positions = torch.zeros(3, len(rows), longest, dtype=torch.long)
+        owner = torch.full((len(rows), longest), -2)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            positions[:, i, :prefix] = self.positions
+            positions[:, i, prefix : len(row)] = torch.tensor(places[i])
+            owner[i, : len(row)] = torch.tensor(owners[i])
+        causal = torch.ones(longest, longest, dtype=torch.bool).tril()
+        same = (owner[:, None, :] == owner[:, :, None]) | (owner[:, None, :] == -1)
+        at, targets, weights, first = [], [], [], []
+        for tokens in flat:
+            first.append(len(at))
+            for i, (row, place, token) in enumerate(tokens):
+                at.append(row * longest + place)
+                targets.append(token)
+                # The closing token is nearly always right; a description counts about as much as two answers.
+                weights.append(0.1 if i == len(tokens) - 1 else 1.0 if len(tokens) == 2 else 2.0 / len(tokens))
+        return Batch(
+            ids,
+            positions,
+            (causal & same)[:, None],
+            torch.tensor(at),
+            torch.tensor(targets),
+            torch.tensor(weights),
+            first,
+            asked,
+        )

@@ -1,0 +1,212 @@
+"""First part of the training: the towers alone, against what their tokens should say.
+
+The words of a label are the language model's own embeddings of these words, so that what the towers make is close to
+what the language model has always read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnisink.models.smolomni import SIDE
+from omnisink.synthav.draw import FPS, draw
+from omnisink.synthav.draw import SIDE as DRAWN
+from omnisink.synthav.scene import SECONDS, make_scene
+from omnisink.synthav.vocabulary import DIRECTIONS
+from training import clips
+from training.labels import HEARD, SEEN, embeddings, heard, seen, stack
+
+_MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+_STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+#: Groups that are learned more slowly than the others.
+_WEIGHT = {"presence": 2.0, "object": 2.0}
+#: Scenes drawn without a file, for pictures alone; far from those of the clips.
+_DRAWN_FROM = 10_000_000
+
+
+def patchify(frames: Tensor) -> Tensor:
+    """Turn frames (B, 8, 112, 112, 3) uint8 into the processor's patches, (B * 4 * 64, 1176)."""
+    batch, count, side = frames.shape[:3]
+    n = side // 28
+    x = (frames.float() / 255 - _MEAN) / _STD
+    x = x.view(batch, count // 2, 2, n, 2, 14, n, 2, 14, 3)
+    return x.permute(0, 1, 3, 6, 4, 7, 9, 2, 5, 8).reshape(batch * count // 2 * 4 * n * n, -1)
+
+
+def equal_windows(visual: nn.Module, length: int = 64) -> None:
+    """Let the tower's attention run over all windows at once, which is the same where they have one length."""
+    from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb_vision
+
+    def attend(self: Any, x: Tensor, position_embeddings: Any = None, **_: Any) -> Tensor:
+        q, k, v = (part(x).view(-1, self.num_heads, self.head_dim) for part in (self.q, self.k, self.v))
+        q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)
+        q, k, v = (part.view(-1, length, self.num_heads, self.head_dim).transpose(1, 2) for part in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, scale=self.scaling)
+        return self.proj(out.transpose(1, 2).reshape(x.shape))
+
+    for block in visual.blocks:  # type: ignore[union-attr]
+        block.attn.forward = attend.__get__(block.attn)
+
+
+def look(visual: nn.Module, frames: Tensor) -> Tensor:
+    """Return the video tokens of some clips, (B, 64, width)."""
+    grid = torch.tensor([[clips.FRAMES // 2, SIDE // 14, SIDE // 14]]).expand(len(frames), 3)
+    out = visual(patchify(frames).to(next(visual.parameters()).dtype), grid_thw=grid).pooler_output
+    return out.view(len(frames), -1, out.shape[-1])
+
+
+class Words(nn.Module):
+    """The loss: which words a token says, and how near it is to their embeddings."""
+
+    def __init__(self, groups: dict[str, tuple[str, ...]], tokenizer: Any, table: Tensor) -> None:
+        super().__init__()
+        self.groups, self.words = list(groups), groups
+        self.scale = nn.Parameter(torch.zeros(len(groups)))
+        for group, words in groups.items():
+            self.register_buffer(group, embeddings(words, tokenizer, table))
+
+    def target(self, labels: dict[str, Tensor]) -> Tensor:
+        """Return the sum of the words' embeddings over the root of their number."""
+        total, count = 0.0, 0.0
+        for group in self.groups:
+            label = labels[group]
+            total = total + getattr(self, group)[label.clamp(min=0)] * (label >= 0).unsqueeze(-1)
+            count = count + (label >= 0).float().unsqueeze(-1)
+        return total / count.sqrt()
+
+    def forward(self, z: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and, for every group, the share of right words."""
+        loss, right = 0.0, {}
+        for i, group in enumerate(self.groups):
+            label = labels[group]
+            there = label >= 0
+            if not there.any():
+                continue
+            words = getattr(self, group)
+            logits = z[there] @ (words - words.mean(0)).T * self.scale[i].exp()
+            # Most things stay where they are, and without a weight the few that move would not be learned.
+            rare = torch.tensor([4.0 if w in DIRECTIONS else 1.0 for w in self.words[group]])
+            loss = loss + F.cross_entropy(logits, label[there], weight=rare) * _WEIGHT.get(group, 1.0)
+            right[group] = float((logits.argmax(-1) == label[there]).float().mean())
+        weight = 1 + 4 * (labels["presence"] > 0).float()
+        miss = (z - self.target(labels)).pow(2).mean(-1)
+        near = (miss * weight).sum() / weight.sum() / self.target(labels).var()
+        right["mse"] = float(near.detach())
+        return loss + near, right
+
+
+def rate(step: int, steps: int, peak: float) -> float:
+    """Return the learning rate: warm up for 50 steps, then fall along a cosine to a fiftieth."""
+    return peak * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def train_ears(model: Any, tokenizer: Any, folder: Path, steps: int, batch: int = 64) -> None:
+    """Fit the projection of the audio tower."""
+    _, ears = clips.load(folder, "train")
+    labels = stack([heard(make_scene("train", i)) for i in range(len(ears))])
+    _, tune = clips.load(folder, "tune")
+    tune_labels = stack([heard(make_scene("tune", i)) for i in range(len(tune))])
+    tower = model.model.audio_tower
+    words = Words(HEARD, tokenizer, model.model.language_model.embed_tokens.weight.detach().clone())
+    parameters = [*tower.ln_post.parameters(), *tower.proj.parameters(), words.scale]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
+    rng = np.random.default_rng(0)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate(step, steps, 3e-3)
+        chosen = rng.integers(len(ears), size=batch)
+        z = tower.proj(tower.ln_post(torch.from_numpy(ears[chosen]).float()))
+        loss, _ = words(z, {g: v[chosen] for g, v in labels.items()})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 200 == 0 or step == steps - 1:
+            with torch.no_grad():
+                loss, right = words(tower.proj(tower.ln_post(torch.from_numpy(tune).float())), tune_labels)
+            print(f"ears {step} tune loss {loss.item():.3f} {_line(right)}", flush=True)
+
+
+def train_eyes(model: Any, tokenizer: Any, folder: Path, steps: int, peak: float, seed: int, batch: int = 32) -> None:
+    """Train the vision tower, half on clips that were files, half on pictures drawn for the occasion."""
+    frames, _ = clips.load(folder, "train")
+    labels = stack([seen(make_scene("train", i)) for i in range(len(frames))])
+    tune, _ = clips.load(folder, "tune")
+    tune_labels = {g: v.flatten(1) for g, v in stack([seen(make_scene("tune", i)) for i in range(200)]).items()}
+    tower = model.model.visual
+    equal_windows(tower)
+    words = Words(SEEN, tokenizer, model.model.language_model.embed_tokens.weight.detach().clone())
+    optimizer = torch.optim.AdamW([*tower.parameters(), words.scale], lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
+    rng = np.random.default_rng(seed)
+    started = time.time()
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate(step, steps, peak)
+        chosen = rng.integers(len(frames), size=batch // 2)
+        scenes = [make_scene("train", seed * _DRAWN_FROM + step * batch + i) for i in range(batch // 2)]
+        both = np.concatenate([frames[chosen], np.stack([_drawn(s) for s in scenes])])
+        drawn = stack([seen(s) for s in scenes])
+        label = {g: torch.cat([v[chosen], drawn[g]]).flatten(1) for g, v in labels.items()}
+        with torch.autocast("cpu", torch.bfloat16):
+            z = look(tower, torch.from_numpy(both))
+        loss, right = words(z.float(), label)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+        optimizer.step()
+        if step % 100 == 0 or step == steps - 1:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                z = look(tower, torch.from_numpy(tune[:200]))
+            held, right = words(z.float(), tune_labels)
+            losses = f"loss {loss.item():.3f} tune {held.item():.3f}"
+            print(f"eyes {step} {time.time() - started:.0f} s {losses} {_line(right)}", flush=True)
+    for block in tower.blocks:
+        del block.attn.forward
+
+
+def _drawn(scene: Any) -> np.ndarray:
+    """Draw the eight frames at twice the side and average, about as decoding and resizing would."""
+    times = np.linspace(0, SECONDS * FPS - 1, clips.FRAMES).round() / FPS
+    big = draw(scene, times, DRAWN).astype(np.uint16)
+    return ((big[:, ::2, ::2] + big[:, 1::2, ::2] + big[:, ::2, 1::2] + big[:, 1::2, 1::2] + 2) // 4).astype(np.uint8)
+
+
+def _line(right: dict[str, float]) -> str:
+    return " ".join(f"{group} {value:.3f}" for group, value in right.items())
+
+
+def save(model: Any, path: Path) -> None:
+    """Write the weights of both towers."""
+    kept = {n: w for n, w in model.state_dict().items() if n.startswith(("model.visual.", "model.audio_tower."))}
+    save_file({name: weight.contiguous() for name, weight in kept.items()}, path)
+
+
+if __name__ == "__main__":
+    from training.build import fresh
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--whisper", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ears", type=int, default=0, help="steps for the audio projection")
+    parser.add_argument("--eyes", type=int, default=0, help="steps for the vision tower")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the vision tower")
+    parser.add_argument("--seed", type=int, default=1, help="another seed goes on with other pictures")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    made, tokens = fresh(given.whisper)
+    if given.out.exists():
+        made.load_state_dict(load_file(given.out), strict=False)
+    if given.ears:
+        train_ears(made, tokens, given.clips, given.ears)
+        save(made, given.out)
+    if given.eyes:
+        train_eyes(made, tokens, given.clips, given.eyes, given.rate, given.seed)
+        save(made, given.out)
