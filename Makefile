@@ -8,7 +8,7 @@ STAMPS := .stamps
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench figure verify docs constraints clean clean-all
+.PHONY: help demo test check format bench figure verify docs constraints system clean clean-all
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -17,7 +17,7 @@ help: ## List the commands
 demo: $(STAMPS)/dev ## See a real attention sink, and two answers
 	$(BIN)/omnisink demo
 
-test: $(STAMPS)/dev ## Run the tests
+test: $(STAMPS)/dev system ## Run the tests
 	@# Tiny models run faster on one thread than on several.
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -W error::DeprecationWarning:transformers $(ARGS)
 
@@ -44,6 +44,14 @@ docs: $(STAMPS)/docs ## Build the documentation into site/
 
 constraints: $(STAMPS)/docs ## Rewrite constraints.txt from what is installed in .venv
 	$(BIN)/python tools/pin.py
+
+system: ## Install the Debian packages that SynthAV's voice and torchcodec need; says so where it may not
+	@if command -v espeak-ng >/dev/null && command -v ffmpeg >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends espeak-ng ffmpeg >/dev/null; \
+	else \
+		echo "espeak-ng or ffmpeg is not installed; the tests that need them are skipped." >&2; \
+		echo "On Debian or Ubuntu: sudo apt-get install espeak-ng ffmpeg" >&2; fi
 
 clean: ## Remove built files and caches; the environment stays
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -33,7 +33,8 @@ class Learner:
         self.model, tokenizer = fresh(whisper)
         self.model.load_state_dict(load_file(start), strict=False)
         self.model.requires_grad_(False)
-        self.layout = Layout(self.model, make_processor(tokenizer))
+        processor = make_processor(tokenizer)
+        self.layouts = {parts: Layout(self.model, processor, parts) for parts in ("both", "video", "audio")}
         core = self.model.model
         core.language_model.to(torch.bfloat16)
         self.updates = lora.attach(core.language_model, RANK)
@@ -51,15 +52,15 @@ class Learner:
 
     def hidden(self, frames: Tensor, ears: Tensor, batch: Batch) -> Tensor:
         """Return the last hidden states at the places whose next token is known, (N, width)."""
-        core, layout = self.model.model, self.layout
-        with torch.autocast("cpu", torch.bfloat16):
-            seen = look(core.visual, frames)
-        tower = core.audio_tower
-        heard = tower.proj(tower.ln_post(ears.float()))
-        embedded = core.language_model.embed_tokens(batch.ids)
-        pieces = embedded.clone()
-        pieces[:, layout.video] = seen.to(embedded.dtype)
-        pieces[:, layout.audio] = heard.to(embedded.dtype)
+        core, layout = self.model.model, batch.layout
+        pieces = core.language_model.embed_tokens(batch.ids).clone()
+        if len(layout.video):
+            with torch.autocast("cpu", torch.bfloat16):
+                seen = look(core.visual, frames)
+            pieces[:, layout.video] = seen.to(pieces.dtype)
+        if len(layout.audio):
+            tower = core.audio_tower
+            pieces[:, layout.audio] = tower.proj(tower.ln_post(ears.float())).to(pieces.dtype)
         out = core.language_model(
             inputs_embeds=pieces, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
         ).last_hidden_state
@@ -84,7 +85,9 @@ def evaluate(learner: Learner, frames: np.ndarray, ears: np.ndarray, split: Any,
     right: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, count, 8):
         chosen = range(start, min(start + 8, count))
-        batch = learner.layout.batch([[as_asked(q) for q in make_questions(make_scene(split, i))] for i in chosen])
+        batch = learner.layouts["both"].batch(
+            [[as_asked(q) for q in make_questions(make_scene(split, i))] for i in chosen]
+        )
         with torch.no_grad():
             hidden = learner.hidden(torch.from_numpy(frames[chosen]), torch.from_numpy(ears[chosen]), batch)
             said = learner.logits(hidden[batch.first]).argmax(-1)
@@ -112,9 +115,10 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate(step, given.steps, group["peak"])
         chosen = rng.choice(len(frames), size=given.batch, replace=False)
-        batch = learner.layout.batch(
-            [draw_questions(make_scene("train", int(i)), given.questions, rng) for i in chosen]
-        )
+        # Now and then the sound or the picture is missing, so that the other alone is understood too.
+        parts = str(rng.choice(["both", "video", "audio"], p=[0.84, 0.08, 0.08]))
+        scenes = [make_scene("train", int(i)) for i in chosen]
+        batch = learner.layouts[parts].batch([draw_questions(s, given.questions, rng, parts) for s in scenes])
         hidden = learner.hidden(torch.from_numpy(frames[chosen]), torch.from_numpy(ears[chosen]), batch)
         each = F.cross_entropy(learner.logits(hidden), batch.targets, reduction="none")
         loss = (each * batch.weights).sum() / len(batch.asked)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnisink.models.smolomni import SIDE
 from omnisink.synthav.questions import Question, make_questions
 from omnisink.synthav.scene import Scene
 from omnisink.synthav.vocabulary import NUMBERS, TONES, VOICE, article, plural
@@ -80,14 +81,22 @@ def as_asked(question: Question, rng: np.random.Generator | None = None) -> Aske
     return Asked(text, answer, question.category, question.kind)
 
 
-def draw_questions(scene: Scene, count: int, rng: np.random.Generator) -> list[Asked]:
-    """Draw questions about a training scene, the rarer and harder kinds more often; one in eight is a description."""
-    asked = make_questions(scene, salt=int(rng.integers(1, 2**31)))
+def fits(question: Question, parts: str) -> bool:
+    """Tell whether a question can be answered from these parts of a clip."""
+    if parts == "video":
+        return question.category == "visual" or question.kind in ("visible", "moving")
+    return parts == "both" or question.category == "audio" or question.kind == "audible"
+
+
+def draw_questions(scene: Scene, count: int, rng: np.random.Generator, parts: str = "both") -> list[Asked]:
+    """Draw questions about a training scene, the rarer and harder kinds more often; many have a description last."""
+    asked = [q for q in make_questions(scene, salt=int(rng.integers(1, 2**31))) if fits(q, parts)]
     weights = np.array([_WEIGHTS[q.category] * _HARD.get(q.kind, 1.0) for q in asked])
     drawn = rng.choice(len(asked), size=min(count, len(asked)), replace=False, p=weights / weights.sum())
     out = [as_asked(asked[i], rng) for i in drawn]
     if rng.random() < 0.75:
-        out[-1] = describe(scene)[int(rng.integers(2))]
+        which = int(rng.integers(2)) if parts == "both" else ("video", "audio").index(parts)
+        out[-1] = describe(scene)[which]
     return out
 
 
@@ -107,36 +116,52 @@ class Batch:
     weights: Tensor
     first: list[int]
     asked: list[Asked]
+    layout: Layout
 
 
 class Layout:
-    """The tokens of a clip of four seconds, as the real processor and the real model lay them out."""
+    """The tokens of a clip of four seconds, as the real processor and the real model lay them out.
 
-    def __init__(self, model: Any, processor: Any) -> None:
+    Parameters
+    ----------
+    model, processor
+        SmolOmni's.
+    parts : str
+        ``"both"``: video with its sound; ``"video"`` without it; ``"audio"``: the sound alone.
+    """
+
+    def __init__(self, model: Any, processor: Any, parts: str) -> None:
+        media: dict[str, Any] = {}
+        if parts != "audio":
+            media["videos"] = [torch.zeros(clips.FRAMES, 3, SIDE, SIDE, dtype=torch.uint8)]
+        if parts != "video":
+            media["audio"] = [np.zeros(64_000, dtype=np.float32)]
+        if parts == "both":
+            media |= {"audio_from_video_indices": [0], "load_audio_from_video": True}
+        first = {"type": "audio", "audio": "clip"} if parts == "audio" else {"type": "video", "video": "clip"}
         text = processor.apply_chat_template(
-            [{"role": "user", "content": [{"type": "video", "video": "clip"}, {"type": "text", "text": "?"}]}],
-            add_generation_prompt=True,
+            [{"role": "user", "content": [first, {"type": "text", "text": "?"}]}], add_generation_prompt=True
         )
-        frames = torch.zeros(clips.FRAMES, 3, 112, 112, dtype=torch.uint8)
+        size = dict(processor.video_processor.size)
         made = processor(
             text=[text],
-            videos=[frames],
-            audio=[np.zeros(64_000, dtype=np.float32)],
-            audio_from_video_indices=[0],
-            load_audio_from_video=True,
-            videos_kwargs={"do_sample_frames": False, "fps": 2.0, "size": dict(processor.video_processor.size)},
+            videos_kwargs={"do_sample_frames": False, "fps": 2.0, "size": size},
             return_tensors="pt",
+            **media,
         )
         ids = made["input_ids"]
+        heard = made.get("feature_attention_mask")
         positions, _ = model.model.get_rope_index(
             ids,
-            video_grid_thw=made["video_grid_thw"],
+            video_grid_thw=made.get("video_grid_thw"),
             attention_mask=made["attention_mask"],
-            use_audio_in_video=True,
-            audio_seqlens=made["feature_attention_mask"].sum(-1),
-            second_per_grids=made["video_second_per_grid"],
+            use_audio_in_video=parts == "both",
+            audio_seqlens=None if heard is None else heard.sum(-1),
+            second_per_grids=made.get("video_second_per_grid"),
         )
-        end = int((ids[0] == processor.tokenizer.convert_tokens_to_ids("<|vision_eos|>")).nonzero()) + 1
+        last = "<|audio_eos|>" if parts == "audio" else "<|vision_eos|>"
+        end = int((ids[0] == processor.tokenizer.convert_tokens_to_ids(last)).nonzero()) + 1
+        self.parts = parts
         self.ids, self.positions = ids[0, :end], positions[:, 0, :end].long()
         self.next = int(positions[0, 0, end])
         config = model.config
@@ -192,4 +217,5 @@ class Layout:
             torch.tensor(weights),
             first,
             asked,
+            self,
         )

@@ -15,7 +15,7 @@ from omnisink.errors import OmnisinkError
 if TYPE_CHECKING:
     from omnisink.methods.outro import OutRo
     from omnisink.methods.trace import Trace
-    from omnisink.models.loading import Loaded
+    from omnisink.models.loaded import Loaded
 
 
 def ask(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omnisink.methods.base import Method
-    from omnisink.models.loading import Loaded
+    from omnisink.models.loaded import Loaded
 
 
 def compare_answers(loaded: Loaded, inputs: dict[str, Tensor], method: Method, new_tokens: int) -> dict[str, Any]:

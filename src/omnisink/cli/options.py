@@ -10,7 +10,7 @@ from omnisink.cli.output import quiet, settings_checked, working
 
 if TYPE_CHECKING:
     from omnisink.methods.outro import OutRo
-    from omnisink.models.loading import Loaded
+    from omnisink.models.loaded import Loaded
 
 ModelOption = Annotated[
     str,

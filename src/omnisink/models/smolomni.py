@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omnisink.errors import OmnisinkError
 from omnisink.models import embedded
 
 #: The name the command line knows the model by.
@@ -13,6 +12,7 @@ NAME = "smolomni"
 #: What the training made, in half precision; see its card beside it.
 WEIGHTS = Path(__file__).with_name("smolomni.safetensors")
 _UPDATE = "lora."
+_DECODER = "model.language_model."
 
 #: Special tokens of SmolLM2 that no text uses, and what they stand for here. The vocabulary keeps its size, and so the
 #: logits of a text stay SmolLM2's own.
@@ -150,7 +150,7 @@ def make_processor(tokenizer: Any) -> Any:
     return Qwen2_5OmniProcessor(
         image_processor=Qwen2VLImageProcessor(size=size),
         video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=False),
-        feature_extractor=WhisperFeatureExtractor(feature_size=80),
+        feature_extractor=WhisperFeatureExtractor(feature_size=80, chunk_length=60),
         tokenizer=tokenizer,
         chat_template=CHAT_TEMPLATE,
     )
@@ -195,42 +195,53 @@ def make_tokenizer(tokenizer: Any) -> Any:
     )
 
 
-def make_model(text: Any, weights: dict[str, Any], tokenizer: Any) -> Any:
-    """Make the model with SmolLM2's weights in its decoder, and the towers as they are initialized.
+def make_model(
+    text: Any, weights: dict[str, Any], tokenizer: Any, trained: dict[str, Any] | None = None, **options: Any
+) -> Any:
+    """Make the model with SmolLM2's weights in its decoder.
 
     Parameters
     ----------
     text : LlamaConfig
         SmolLM2's configuration.
     weights : dict of str to Tensor
-        SmolLM2's weights under transformers' names.
+        SmolLM2's weights under transformers' names, float32.
     tokenizer : PreTrainedTokenizerFast
         What `make_tokenizer` returned.
+    trained : dict of str to Tensor, optional
+        Weights of the towers, float32, and a low-rank update of the decoder, which is merged. Without them the towers
+        are as they are initialized.
+    **options
+        For `from_pretrained`; float32 unless they say otherwise.
 
     Returns
     -------
     Qwen2_5OmniThinkerForConditionalGeneration
-        float32, in evaluation mode. For a text its logits equal SmolLM2's to the bit.
+        In evaluation mode. Without an update its logits for a text equal SmolLM2's to the bit.
     """
     import torch
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
     names = [*SPECIAL, "<|im_start|>", "<|im_end|>"]
     config = make_config(text, dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True)))
-    model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
     decoder = {name.removeprefix("model."): w for name, w in weights.items() if name.startswith("model.")}
-    report = model.model.language_model.load_state_dict(decoder, strict=False)
-    assert not report.unexpected_keys
-    parameters = dict(model.model.language_model.named_parameters())
-    with torch.no_grad():
-        for name in report.missing_keys:
-            # SmolLM2 has no biases; the thinker's queries, keys and values do.
-            assert name.endswith("_proj.bias")
-            parameters[name].zero_()
-    model.tie_weights()
+    for name, weight in list(decoder.items()):
+        # SmolLM2 has no biases; the thinker's queries, keys and values do.
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+            decoder[name.replace("weight", "bias")] = torch.zeros(len(weight))
+    trained = dict(trained or {})
+    for key in [k for k in trained if k.startswith(_UPDATE) and k.endswith(".up")]:
+        layer = key.removeprefix(_UPDATE).removesuffix(".up")
+        decoder[f"{layer}.weight"] = decoder[f"{layer}.weight"] + trained.pop(key) @ trained.pop(
+            f"{_UPDATE}{layer}.down"
+        )
+    state = {f"{_DECODER}{name}": weight for name, weight in decoder.items()} | trained
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        None, config=config, state_dict=state, **{"dtype": torch.float32, **options}
+    )
     model.generation_config.eos_token_id = config.text_config.eos_token_id
     model.generation_config.pad_token_id = config.text_config.pad_token_id
-    return model
+    return model.eval()
 
 
 def load_smolomni(options: dict[str, Any], language: Path | None = None, update: bool = True) -> tuple[Any, Any]:
@@ -239,8 +250,8 @@ def load_smolomni(options: dict[str, Any], language: Path | None = None, update:
     Parameters
     ----------
     options : dict
-        ``dtype`` and ``attn_implementation`` as `from_pretrained` takes them; ``"auto"`` is float32. ``device_map`` is
-        not for a model of this size.
+        ``dtype``, ``attn_implementation`` and ``device_map`` as `from_pretrained` takes them; the dtype ``"auto"`` is
+        float32.
     language : Path, optional
         A folder with SmolLM2-135M-Instruct in safetensors; None is the installed package.
     update : bool
@@ -254,32 +265,17 @@ def load_smolomni(options: dict[str, Any], language: Path | None = None, update:
     Raises
     ------
     OmnisinkError
-        If SmolLM2's weights are not on this machine, or a device map is given.
+        If SmolLM2's weights are not on this machine.
     """
-    import torch
     from safetensors.torch import load_file
 
-    if options.get("device_map") is not None:
-        raise OmnisinkError(f"{NAME} is too small to be spread over devices: use device instead of device_map")
     text, weights, tokenizer = _language(language)
     trained = {name: weight.float() for name, weight in load_file(WEIGHTS).items()}
+    if not update:
+        trained = {name: weight for name, weight in trained.items() if not name.startswith(_UPDATE)}
     tokenizer = make_tokenizer(tokenizer)
-    model = make_model(text, weights, tokenizer)
-    report = model.load_state_dict({k: w for k, w in trained.items() if not k.startswith(_UPDATE)}, strict=False)
-    if report.unexpected_keys:
-        raise OmnisinkError(f"{WEIGHTS.name} does not belong to this version of {NAME}: {report.unexpected_keys[0]}")
-    if update:
-        with torch.no_grad():
-            for key in (k for k in trained if k.startswith(_UPDATE) and k.endswith(".up")):
-                layer = key.removeprefix(_UPDATE).removesuffix(".up")
-                down = trained[f"{_UPDATE}{layer}.down"]
-                model.model.language_model.get_submodule(layer).weight.add_(trained[key] @ down)
-    if options.get("attn_implementation"):
-        model.set_attn_implementation(options["attn_implementation"])
-    dtype = options.get("dtype", "auto")
-    if dtype != "auto":
-        model.to(dtype)
-    return model, make_processor(tokenizer)
+    options = {name: value for name, value in options.items() if value not in (None, "auto")}
+    return make_model(text, weights, tokenizer, trained, **options), make_processor(tokenizer)
 
 
 def _language(folder: Path | None) -> tuple[Any, dict[str, Any], Any]:

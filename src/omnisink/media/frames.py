@@ -1,0 +1,195 @@
+"""Frames of a video stream: an index of all, and the pixels of a few.
+
+The index is read from the packets, so every frame has its true time, also where the rate varies, and nothing is
+decoded for it. Then only what leads to the wanted frames is decoded: between two wanted frames the reader jumps to the
+keyframe before the second wherever that is nearer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnisink.errors import MediaError
+
+if TYPE_CHECKING:
+    import av.container
+    import av.video
+
+#: A jump empties the decoder's pipeline, which is worth it from about so many frames on.
+_WORTH_A_JUMP = 12
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Every frame of a stream, nothing decoded.
+
+    Attributes
+    ----------
+    pts : ndarray of int64
+        (M,), ascending, in units of the stream's time base.
+    times : ndarray of float64
+        (M,), seconds since the first frame.
+    start : float
+        Time of the first frame on the file's clock, in seconds.
+    keys : list of (int, int, int)
+        For every keyframe, ascending: its pts, the timestamp to jump to, and how many frames are decoded before it.
+    order : dict of int to int
+        For every pts, how many frames are decoded before it.
+    """
+
+    pts: NDArray[np.int64]
+    times: NDArray[np.float64]
+    start: float
+    keys: list[tuple[int, int, int]]
+    order: dict[int, int]
+
+    def key_before(self, pts: int) -> tuple[int, int, int] | None:
+        """Return the last keyframe that is shown no later than a frame."""
+        found = None
+        for key in self.keys:
+            if key[0] > pts:
+                break
+            found = key
+        return found
+
+
+def read_index(name: str, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> FrameIndex:
+    """Read the times of all frames from the packets.
+
+    Raises
+    ------
+    MediaError
+        If there are none, or fewer than the file says.
+    """
+    entries: list[tuple[int, int, bool]] = []
+    count = 0
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            continue
+        count += 1
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is None or packet.is_discard:  # Discarded by the edit list: decoded, but never shown.
+            continue
+        entries.append((stamp, packet.dts if packet.dts is not None else stamp, packet.is_keyframe))
+    if not entries and count == 1:  # A still image has no time.
+        entries.append((0, 0, True))
+    if not entries:
+        raise MediaError(f"{name}: the video stream has no frames")
+    if stream.frames and count < stream.frames:
+        raise MediaError(f"{name}: the file is cut off: {count} of {stream.frames} frames are in it")
+    base = float(stream.time_base or 1)
+    pts = np.array(sorted({stamp for stamp, _, _ in entries}), dtype=np.int64)
+    keys = sorted((stamp, jump, place) for place, (stamp, jump, key) in enumerate(entries) if key)
+    order = {stamp: place for place, (stamp, _, _) in enumerate(entries)}
+    return FrameIndex(pts, (pts - pts[0]) * base, float(pts[0] * base), keys, order)
+
+
+def decode(
+    container: av.container.InputContainer,
+    stream: av.video.stream.VideoStream,
+    index: FrameIndex,
+    wanted: Sequence[int],
+    damage: list[int],
+    jump: bool = True,
+) -> Iterator[tuple[int, av.video.frame.VideoFrame]]:
+    """Decode some frames.
+
+    Parameters
+    ----------
+    container, stream
+        Open for reading.
+    index : FrameIndex
+        Of the stream.
+    wanted : sequence of int
+        The pts of the frames, ascending, each once.
+    damage : list of int
+        Its only element counts what could not be decoded without errors.
+    jump : bool
+        Jump to keyframes. Without it everything up to the last wanted frame is decoded.
+
+    Yields
+    ------
+    (int, VideoFrame)
+        The wanted pts, and its frame, or the nearest before it where it could not be decoded.
+    """
+    container.seek(index.keys[0][1] if index.keys else 0, stream=stream, backward=True)
+    reader = _Reader(container, stream, damage)
+    place = 0  # How many frames the reader is past, in the order of decoding.
+    shown: Any = None
+    for pts in wanted:
+        key = index.key_before(pts) if jump else None
+        if key is not None and key[2] - place > _WORTH_A_JUMP:
+            reader.jump(key[1])
+            shown = None
+        while shown is None or shown.pts is None or shown.pts < pts:
+            following = reader.next()
+            if following is None:
+                break
+            if following.pts is not None and following.pts > pts and shown is not None:
+                # The wanted frame itself did not come out of the decoder.
+                damage[0] += 1
+                reader.hold(following)
+                break
+            shown = following
+        if shown is None:
+            return
+        place = index.order.get(pts, place)
+        yield pts, shown
+
+
+class _Reader:
+    """Frames of a stream in the order they are shown, errors counted."""
+
+    def __init__(self, container: Any, stream: Any, damage: list[int]) -> None:
+        self._container, self._stream, self._damage = container, stream, damage
+        self._frames = self._run()
+        self._held: list[Any] = []
+
+    def _run(self) -> Iterator[Any]:
+        from av.error import FFmpegError
+
+        for packet in self._container.demux(self._stream):
+            try:
+                decoded = packet.decode()
+            except FFmpegError:
+                self._damage[0] += 1
+                continue
+            for frame in decoded:
+                self._damage[0] += bool(frame.is_corrupt)
+                yield frame
+
+    def next(self) -> Any:
+        return self._held.pop() if self._held else next(self._frames, None)
+
+    def hold(self, frame: Any) -> None:
+        """Keep a frame that came too early for the next call."""
+        self._held.append(frame)
+
+    def jump(self, stamp: int) -> None:
+        """Go on from the keyframe at a timestamp."""
+        self._frames.close()  # type: ignore[attr-defined]
+        self._held.clear()
+        self._container.seek(stamp, stream=self._stream, backward=True)
+        self._frames = self._run()
+
+
+def to_rgb(frame: Any, max_side: int | None) -> NDArray[np.uint8]:
+    """Return a frame as upright RGB, (H, W, 3), scaled down so that no side is longer than `max_side`."""
+    size: dict[str, Any] = {}
+    if max_side is not None and max(frame.width, frame.height) > max_side:
+        scale = max_side / max(frame.width, frame.height)
+        size = {"width": max(1, round(frame.width * scale)), "height": max(1, round(frame.height * scale))}
+        size["interpolation"] = "AREA"
+    pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", **size)
+    turns = rotation_of(frame) // 90 % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def rotation_of(frame: Any) -> int:
+    """Return how far a stored frame has to be turned anticlockwise, in degrees: 0, 90, 180 or 270."""
+    return round(frame.rotation / 90) * 90 % 360

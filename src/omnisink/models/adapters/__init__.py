@@ -1,0 +1,1 @@
+"""Asking models about video, sound and images: one small file for every family."""

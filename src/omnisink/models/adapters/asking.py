@@ -1,0 +1,170 @@
+"""From what a caller says to prompts, and from prompts to answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnisink.errors import OmnisinkError
+from omnisink.models.adapters.prompt import Encoded, Facts, Prompt, check_choices, parse_letter
+
+if TYPE_CHECKING:
+    from omnisink.media import FrameChoice
+    from omnisink.models.loaded import Loaded
+
+#: A file, or the same for every question of a batch, or None.
+Source = str | Path | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answered to one question.
+
+    Attributes
+    ----------
+    text : str
+        The answer, without special tokens.
+    choice : str or None
+        The letter it names, where there were choices and it names one.
+    facts : Facts
+        Numbers of tokens of each modality, seconds of sound, and what was read of the files.
+    trace : object or None
+        What the method did, where there was one; shared by all answers of a batch.
+    """
+
+    text: str
+    choice: str | None
+    facts: Facts
+    trace: Any = None
+
+
+def gather(
+    question: str | Sequence[str],
+    *,
+    video: Any = None,
+    audio: Any = None,
+    image: Any = None,
+    choices: Any = None,
+    system: str | None = None,
+    frames: FrameChoice | None = None,
+    hears: bool,
+) -> list[Prompt]:
+    """Make prompts of what the caller gave.
+
+    Parameters
+    ----------
+    question : str or sequence of str
+        One question, or a batch.
+    video, image : path, optional
+        One for all questions, or a list with one for each.
+    audio : path, bool or None
+        A file with sound; True or None: the video's own sound, where the model hears; False: none. Or a list.
+    choices : sequence of str, optional
+        Of one question, or of each: a list of lists.
+    system, frames
+        For all questions.
+    hears : bool
+        Whether the model takes sound.
+
+    Returns
+    -------
+    list of Prompt
+        One for each question.
+
+    Raises
+    ------
+    OmnisinkError
+        If a question is empty, lists differ in length, or sound is asked of a video that is not there.
+    """
+    questions = [question] if isinstance(question, str) else list(question)
+    if not questions:
+        raise OmnisinkError("there is no question")
+    if any(not q.strip() for q in questions):
+        raise OmnisinkError("the question is empty")
+    if choices is not None and choices and isinstance(choices[0], str):
+        choices = [choices] * len(questions)
+    columns = {
+        name: _column(name, value, len(questions))
+        for name, value in (("video", video), ("audio", audio), ("image", image), ("choices", choices))
+    }
+    prompts = []
+    for i, asked in enumerate(questions):
+        film, sound = columns["video"][i], columns["audio"][i]
+        if sound is True and film is None:
+            raise OmnisinkError("audio=True means the sound of the video, and there is no video")
+        own = sound is True or (sound is None and film is not None and hears)
+        heard = film if own else None if sound is None or sound is False else sound
+        prompts.append(
+            Prompt(
+                asked,
+                _path(film),
+                _path(columns["image"][i]),
+                _path(heard),
+                check_choices(columns["choices"][i]),
+                system,
+                frames,
+            )
+        )
+    return prompts
+
+
+def answer(
+    loaded: Loaded,
+    inputs: Encoded,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    method: Callable[[Any], AbstractContextManager[Any]] | None = None,
+    **options: Any,
+) -> list[Answer]:
+    """Generate the answers to a batch, greedily unless `options` say otherwise.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        Model and processor.
+    inputs : Encoded
+        The prompts, encoded.
+    prompts : sequence of Prompt
+        The same, as asked.
+    max_new_tokens : int
+        Longest answer.
+    method : callable, optional
+        Such as ``OutRo(gamma=0.3)``; ``with method(model):`` is put around the generation.
+    **options
+        For `generate`.
+
+    Returns
+    -------
+    list of Answer
+        One for each prompt.
+    """
+    import torch
+
+    adapter = loaded.adapter
+    flags = {**adapter.generate_options(max_new_tokens), **options}
+    block: AbstractContextManager[Any] = nullcontext() if method is None else method(loaded.model)
+    with torch.inference_mode(), block as trace:
+        output = loaded.model.generate(**inputs, **flags)
+    new = output[:, inputs["input_ids"].shape[1] :]
+    texts = [loaded.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
+    return [
+        Answer(text, parse_letter(text, len(p.choices)) if p.choices else None, facts, trace)
+        for text, p, facts in zip(texts, prompts, inputs.facts, strict=True)
+    ]
+
+
+def _column(name: str, value: Any, count: int) -> list[Any]:
+    """Return one value for each question."""
+    if not isinstance(value, list | tuple):
+        return [value] * count
+    if len(value) != count:
+        raise OmnisinkError(f"{name} has {len(value)} entries for {count} questions")
+    return list(value)
+
+
+def _path(value: Any) -> Path | None:
+    return None if value is None else Path(value)

@@ -1,0 +1,252 @@
+"""What a family has to say of itself, and all that it need not say."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from omnisink.errors import OmnisinkError
+from omnisink.media import Clip, FrameChoice, read_clip, read_image
+from omnisink.models.adapters.prompt import Encoded, Facts, Media, Prompt
+from omnisink.models.adapters.spans import Modality, Span, Unit, find_spans
+
+if TYPE_CHECKING:
+    from omnisink.models.loaded import Loaded
+
+
+class Adapter(ABC):
+    """A family of models that can be asked about media.
+
+    A subclass names its model types and says what differs from the defaults, which fit processors that take texts with
+    placeholders and put the right number of tokens in their place. It is made once for a loaded model and keeps no
+    state. An adapter of another package is found through the entry point group ``omnisink.adapters``.
+    """
+
+    #: ``config.model_type`` of the models it is for.
+    model_types: ClassVar[tuple[str, ...]]
+    #: What the models take beside text.
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"image", "video"})
+    #: The system message they were tuned with; None leaves it to the chat template.
+    default_system: ClassVar[str | None] = None
+    #: Samples per second of the sound they hear.
+    audio_rate: ClassVar[int] = 16_000
+
+    def default_frames(self, loaded: Loaded) -> FrameChoice:
+        """Return the rule by which the family picks frames of a video."""
+        raise NotImplementedError
+
+    def temporal_patch(self, loaded: Loaded) -> int:
+        """Return how many frames make one temporal step of the video's tokens."""
+        return int(getattr(loaded.processor.video_processor, "temporal_patch_size", None) or 1)
+
+    def placeholders(self, loaded: Loaded) -> dict[int, Modality]:
+        """Return the token ids that stand for media, each with its modality."""
+        config, found = loaded.model.config, dict[int, Modality]()
+        modality: Modality
+        for modality in ("image", "video", "audio"):
+            for name in (f"{modality}_token_id", f"{modality}_token_index"):
+                if (token := getattr(config, name, None)) is not None:
+                    found[int(token)] = modality
+        return found
+
+    def audio_tokens(self, samples: int) -> int:
+        """Return how many audio tokens so many samples must become."""
+        raise NotImplementedError
+
+    def audio_units(self, tokens: int, seconds: float) -> list[Unit]:
+        """Return which seconds the audio tokens stand for, one unit a second where their rate is fixed."""
+        return [(tokens, 0.0, seconds)]
+
+    def content(self, prompt: Prompt) -> list[dict[str, Any]]:
+        """Return the user's message for the chat template: media first, then the text."""
+        parts: list[dict[str, Any]] = []
+        if prompt.video is not None:
+            parts.append({"type": "video", "video": str(prompt.video)})
+        if prompt.image is not None:
+            parts.append({"type": "image", "image": str(prompt.image)})
+        if prompt.sound is not None and not prompt.sound_of_video:
+            parts.append({"type": "audio", "audio": str(prompt.sound)})
+        return [*parts, {"type": "text", "text": prompt.text}]
+
+    def process(self, loaded: Loaded, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
+        """Run the family's processor over a batch; returns a mapping of names to tensors."""
+        raise NotImplementedError
+
+    def extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """Return what `generate` and `forward` want beside the processor's output."""
+        return {}
+
+    def generate_options(self, max_new_tokens: int) -> dict[str, Any]:
+        """Return the options of a greedy answer. Sampling is said to be off, as some families have it on."""
+        return {
+            "max_new_tokens": max_new_tokens,
+            "do_sample": False,
+            "num_beams": 1,
+            "temperature": None,
+            "top_p": None,
+            "top_k": None,
+        }
+
+    # What follows is the same for all.
+
+    def read(self, loaded: Loaded, prompts: Sequence[Prompt]) -> list[Media]:
+        """Read the files of a batch. Prompts about one file share what was read of it."""
+        kept: dict[Any, Any] = {}
+
+        def once(key: Any, make: Any) -> Any:
+            if key not in kept:
+                kept[key] = make()
+            return kept[key]
+
+        out = []
+        for prompt in prompts:
+            video = image = sound = None
+            if prompt.video is not None:
+                choice = prompt.frames or self.default_frames(loaded)
+                rate = self.audio_rate if prompt.sound_of_video else None
+                key = ("video", prompt.video, choice, rate)
+                video = once(key, lambda p=prompt.video, c=choice, r=rate: read_clip(p, frames=c, audio_rate=r))
+                sound = video if prompt.sound_of_video else None
+            if prompt.image is not None:
+                image = once(("image", prompt.image), lambda p=prompt.image: read_image(p))
+            if prompt.sound is not None and sound is None:
+                rate = self.audio_rate
+                sound = once(
+                    ("sound", prompt.sound), lambda p=prompt.sound, r=rate: read_clip(p, frames=None, audio_rate=r)
+                )
+            picture, record = image or (None, None)
+            out.append(Media(video, picture, sound, record))
+        return out
+
+    def encode(self, loaded: Loaded, prompts: Sequence[Prompt]) -> Encoded:
+        """Turn prompts into model inputs, padded on the left.
+
+        Parameters
+        ----------
+        loaded : Loaded
+            Model and processor.
+        prompts : sequence of Prompt
+            At least one.
+
+        Returns
+        -------
+        Encoded
+            Tensors on the model's device; pictures and spectrograms in its dtype.
+
+        Raises
+        ------
+        MediaError
+            If a file cannot be read, or a video whose sound is wanted has none.
+        OmnisinkError
+            If the model lacks a modality, or sound did not arrive in the prompt.
+        """
+        self._check(loaded, prompts)
+        media = self.read(loaded, prompts)
+        texts = [self._text(loaded, prompt) for prompt in prompts]
+        made = dict(self.process(loaded, texts, prompts, media)) | self.extras(prompts)
+        facts = [
+            self._facts(loaded, prompt, read, row, made)
+            for prompt, read, row in zip(prompts, media, range(len(prompts)), strict=True)
+        ]
+        return Encoded({name: _placed(value, loaded.model) for name, value in made.items()}, facts)
+
+    def spans(self, loaded: Loaded, inputs: Encoded) -> list[list[Span]]:
+        """Cut every sequence into spans of text, image, video and audio.
+
+        Parameters
+        ----------
+        loaded : Loaded
+            Model and processor.
+        inputs : Encoded
+            What `encode` returned.
+
+        Returns
+        -------
+        list of list of Span
+            For every sequence, in order.
+        """
+        ids, mask = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
+        holders = self.placeholders(loaded)
+        rows = []
+        for row, known in enumerate(inputs.facts):
+            units: dict[Modality, list[Unit]] = {"audio": self.audio_units(known.audio_tokens, known.audio_seconds)}
+            if known.grid_times:
+                units["video"] = self.video_units(known)
+            rows.append(find_spans(ids[row], [bool(m) for m in mask[row]], holders, units))
+        return rows
+
+    def video_units(self, facts: Facts) -> list[Unit]:
+        """Return which seconds the video tokens stand for: as many for every temporal step."""
+        steps = len(facts.grid_times)
+        each, over = divmod(facts.video_tokens, steps)
+        return [
+            (each + (over if i == steps - 1 else 0), begins, ends) for i, (begins, ends) in enumerate(facts.grid_times)
+        ]
+
+    def _check(self, loaded: Loaded, prompts: Sequence[Prompt]) -> None:
+        for prompt in prompts:
+            for modality, wanted in (("video", prompt.video), ("image", prompt.image), ("audio", prompt.sound)):
+                if wanted is not None and modality not in self.modalities:
+                    verb = "hear" if modality == "audio" else "see"
+                    raise OmnisinkError(f"{loaded.name} cannot {verb}: it takes no {modality}")
+
+    def _text(self, loaded: Loaded, prompt: Prompt) -> str:
+        defaults = (prompt.system, loaded.system, self.default_system)
+        system = next((said for said in defaults if said is not None), None)
+        messages = [{"role": "user", "content": self.content(prompt)}]
+        if system:
+            messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
+        return loaded.template(messages)
+
+    def _facts(self, loaded: Loaded, prompt: Prompt, media: Media, row: int, made: dict[str, Any]) -> Facts:
+        """Count the tokens of one sequence, and see to it that the sound is among them."""
+        holders = self.placeholders(loaded)
+        ids = made["input_ids"][row].tolist()
+        real = made["attention_mask"][row].tolist()
+        counts = {
+            m: sum(1 for i, r in zip(ids, real, strict=True) if r and holders.get(i) == m) for m in holders.values()
+        }
+        facts = Facts(
+            sum(real), counts.get("video", 0), counts.get("image", 0), counts.get("audio", 0), [], 0.0, media.records()
+        )
+        if media.sound is not None:
+            samples = len(media.samples)
+            facts.audio_seconds = samples / self.audio_rate
+            expected = self.audio_tokens(samples)
+            if facts.audio_tokens != expected or expected < 1:
+                raise OmnisinkError(
+                    f"the sound of {prompt.sound} did not reach the prompt: its {facts.audio_seconds:.2f} s should be "
+                    f"{expected} audio tokens, the processor made {facts.audio_tokens}"
+                )
+        elif facts.audio_tokens:
+            raise OmnisinkError(
+                f"the processor made {facts.audio_tokens} audio tokens although no sound was asked for"
+            )
+        if media.video is not None:
+            facts.grid_times = grid_times(media.video, self.temporal_patch(loaded))
+            if facts.video_tokens < len(facts.grid_times):
+                raise OmnisinkError(
+                    f"{prompt.video} did not reach the prompt: {len(facts.grid_times)} steps of frames became "
+                    f"{facts.video_tokens} video tokens"
+                )
+        return facts
+
+
+def grid_times(clip: Clip, patch: int) -> list[tuple[float, float]]:
+    """Return when each run of `patch` kept frames begins and ends, in seconds; the last ends with the video."""
+    times = [float(t) for t in clip.times]  # type: ignore[union-attr]
+    begins = times[::patch]
+    # Frames are evenly spaced in nearly every choice; the last of them lasts as long as those before.
+    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    end = min(times[-1] + step, max(clip.record.duration or float("inf"), times[-1]))
+    return list(zip(begins, [*begins[1:], end], strict=True))
+
+
+def _placed(value: Any, model: Any) -> Any:
+    """Put a tensor on the model's device; pictures and spectrograms take its dtype too."""
+    if not hasattr(value, "to"):
+        return value
+    if value.is_floating_point() and value.dim() > 1:
+        return value.to(model.device, model.dtype)
+    return value.to(model.device)

@@ -1,0 +1,188 @@
+"""What is asked: a question and its media, before a model's processor has seen them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnisink.errors import OmnisinkError
+from omnisink.media import Clip, FrameChoice, MediaRecord
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#: The last line of a question with choices.
+BY_LETTER = "Answer with the letter."
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question.
+
+    Attributes
+    ----------
+    question : str
+        What the user says, without the choices.
+    video, image : Path or None
+        Files.
+    sound : Path or None
+        A file of its own, or the video itself, whose sound then belongs to it.
+    choices : tuple of str
+        Empty for an open question.
+    system : str or None
+        System message; None is the family's own, ``""`` is none.
+    frames : FrameChoice or None
+        Which frames of the video; None is the family's own rule.
+    """
+
+    question: str
+    video: Path | None = None
+    image: Path | None = None
+    sound: Path | None = None
+    choices: tuple[str, ...] = ()
+    system: str | None = None
+    frames: FrameChoice | None = None
+
+    @property
+    def text(self) -> str:
+        """The question with its choices."""
+        return with_choices(self.question, self.choices)
+
+    @property
+    def sound_of_video(self) -> bool:
+        """Whether the sound is the video's own."""
+        return self.sound is not None and self.sound == self.video
+
+
+@dataclass(frozen=True)
+class Media:
+    """What was read for one prompt.
+
+    Attributes
+    ----------
+    video : Clip or None
+        Frames, and the sound where it is the video's own.
+    image : ndarray of uint8 or None
+        (H, W, 3).
+    sound : Clip or None
+        The sound, the video's own or another's.
+    image_record : MediaRecord or None
+        What was read of the image.
+    """
+
+    video: Clip | None = None
+    image: Any = None
+    sound: Clip | None = None
+    image_record: MediaRecord | None = None
+
+    @property
+    def frames(self) -> NDArray[np.uint8]:
+        """The kept frames, (N, H, W, 3); only where there is a video."""
+        assert self.video is not None
+        assert self.video.frames is not None
+        return self.video.frames
+
+    @property
+    def samples(self) -> NDArray[np.float32]:
+        """The samples, mono; only where there is sound."""
+        assert self.sound is not None
+        assert self.sound.audio is not None
+        return self.sound.audio
+
+    def records(self) -> dict[str, Any]:
+        """Return what was read, as plain data."""
+        clips = {"video": self.video, "audio": self.sound}
+        found = {name: clip.record.to_dict() for name, clip in clips.items() if clip is not None}
+        return found if self.image_record is None else {**found, "image": self.image_record.to_dict()}
+
+
+@dataclass
+class Facts:
+    """What is known of one prompt after it was encoded; a record of an answer holds it.
+
+    Attributes
+    ----------
+    prompt_tokens, video_tokens, image_tokens, audio_tokens : int
+        Numbers of tokens.
+    grid_times : list of (float, float)
+        When every temporal step of the video begins and ends, in seconds.
+    audio_seconds : float
+        Length of the sound that the model was given.
+    media : dict
+        Records of the files.
+    """
+
+    prompt_tokens: int = 0
+    video_tokens: int = 0
+    image_tokens: int = 0
+    audio_tokens: int = 0
+    grid_times: list[tuple[float, float]] = field(default_factory=list)
+    audio_seconds: float = 0.0
+    media: dict[str, Any] = field(default_factory=dict)
+
+
+class Encoded(dict[str, Any]):
+    """Model inputs, as ``model.generate(**encoded)`` takes them, with the facts of every prompt.
+
+    Attributes
+    ----------
+    facts : list of Facts
+        One for each sequence.
+    """
+
+    def __init__(self, data: dict[str, Any], facts: list[Facts]) -> None:
+        super().__init__(data)
+        self.facts = facts
+
+
+def with_choices(question: str, choices: Sequence[str]) -> str:
+    """Write the choices below a question, each with its letter, and ask for the letter."""
+    if not choices:
+        return question
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return "\n".join([question, *lines, BY_LETTER])
+
+
+def check_choices(choices: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the choices of a question.
+
+    Raises
+    ------
+    OmnisinkError
+        If there is one alone, more than the alphabet has letters, or an empty one.
+    """
+    if choices is None:
+        return ()
+    if isinstance(choices, str) or not 2 <= len(choices) <= len(LETTERS):
+        raise OmnisinkError(f"choices must be 2 to {len(LETTERS)} texts, got {choices!r}")
+    if empty := [i for i, choice in enumerate(choices) if not choice.strip()]:
+        raise OmnisinkError(f"choice {LETTERS[empty[0]]} is empty")
+    return tuple(choices)
+
+
+def parse_letter(answer: str, count: int) -> str | None:
+    """Return the letter that an answer names, or None: it is never guessed.
+
+    Parameters
+    ----------
+    answer : str
+        What the model said.
+    count : int
+        How many choices there were.
+
+    Returns
+    -------
+    str or None
+        The letter where the answer is one, begins with one, or holds exactly one in brackets or after "answer is".
+    """
+    allowed = LETTERS[:count]
+    said = answer.strip()
+    if found := re.match(rf"\(?([{allowed}])\)?(?![\w'])", said):
+        return found[1]
+    named = set(re.findall(rf"[(\[]([{allowed}])[)\]]|(?i:answer(?: is)?:?)\s+([{allowed}])\b", said))
+    letters = {a or b for a, b in named}
+    return letters.pop() if len(letters) == 1 else None

@@ -1,0 +1,96 @@
+"""Qwen2.5-Omni, and SmolOmni, which has its architecture: the thinker sees, hears and answers in text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from omnisink.media import FrameChoice
+from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.prompt import Media, Prompt
+from omnisink.models.adapters.qwen_frames import QwenFrames, pixel_bounds, scale
+from omnisink.models.adapters.spans import Unit
+
+if TYPE_CHECKING:
+    from omnisink.models.loaded import Loaded
+
+#: The system message of the official examples, without which the model was not tuned.
+SYSTEM = (
+    "You are Qwen, a virtual human developed by the Qwen Team, Alibaba Group, capable of perceiving auditory and "
+    "visual inputs, as well as generating text and speech."
+)
+_HOP = 160
+_TOKENS_PER_SECOND = 25
+
+
+class Qwen25Omni(Adapter):
+    """The thinker alone: the talker is not loaded."""
+
+    model_types = ("qwen2_5_omni_thinker",)
+    modalities = frozenset({"image", "video", "audio"})
+    default_system = SYSTEM
+
+    def default_frames(self, loaded: Loaded) -> FrameChoice:
+        """Two frames a second, 4 to 768 of them."""
+        return QwenFrames()
+
+    def audio_tokens(self, samples: int) -> int:
+        """Mel frames of 10 ms, halved by a convolution, and halved again by pooling."""
+        frames = -(-samples // _HOP)
+        return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+
+    def audio_units(self, tokens: int, seconds: float) -> list[Unit]:
+        """Twenty-five tokens a second."""
+        return even_units(tokens, _TOKENS_PER_SECOND)
+
+    def process(self, loaded: Loaded, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
+        """Run `Qwen2_5OmniProcessor` on frames that were scaled as qwen-omni-utils scales them."""
+        processor = loaded.processor
+        videos = [(m.frames, pixel_bounds(processor, len(m.frames))) for m in media if m.video is not None]
+        options: dict[str, Any] = {}
+        if videos:
+            least, most = min(b[0] for _, b in videos), max(b[1] for _, b in videos)
+            options["videos"] = [scale(frames, self.side(processor), *bounds) for frames, bounds in videos]
+            options["videos_kwargs"] = {
+                "do_sample_frames": False,
+                # Scaled already: within these bounds, the processor leaves the frames as they are.
+                "size": {"shortest_edge": least, "longest_edge": most},
+                "cap_pixels_per_frame": False,
+            }
+        options |= images_and_sound(prompts, media)
+        return processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **options)
+
+    def side(self, processor: Any) -> int:
+        """Return the side of a video token in pixels."""
+        return int(processor.video_processor.patch_size * processor.video_processor.merge_size)
+
+    def extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """Say to `generate` what the template and the processor were told: video and sound take turns."""
+        return {"use_audio_in_video": True} if any(p.sound_of_video for p in prompts) else {}
+
+
+def images_and_sound(prompts: Sequence[Prompt], media: Sequence[Media]) -> dict[str, Any]:
+    """Return what the omni processors take beside videos; sound that belongs to a video says to which."""
+    options: dict[str, Any] = {}
+    if images := [m.image for m in media if m.image is not None]:
+        options["images"] = images
+    sounds, owners, video = [], [], -1
+    for prompt, read in zip(prompts, media, strict=True):
+        video += read.video is not None
+        if read.sound is not None:
+            sounds.append(read.samples)
+            owners.append(video if prompt.sound_of_video else None)
+    if sounds:
+        # Sound longer than the feature extractor's window would be cut without a word.
+        options |= {"audio": sounds, "audio_kwargs": {"truncation": False}}
+    if any(owner is not None for owner in owners):
+        options |= {"load_audio_from_video": True, "audio_from_video_indices": owners}
+    return options
+
+
+def even_units(tokens: int, per_second: int) -> list[Unit]:
+    """Return units of one second; the last may be shorter."""
+    return [
+        (min(per_second, tokens - at), at / per_second, min(at + per_second, tokens) / per_second)
+        for at in range(0, tokens, per_second)
+    ]
