@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+
+import pytest
+
 #: (family, backend, what) -> why, with "*" for all. What is "static", "left", "right", "generate" or "multimodal".
 SKIPS: dict[tuple[str, str, str], str] = {
     ("*", "flex_attention", "static"): "generate() of transformers 5.23 cannot hand a block mask to a static cache",
@@ -12,3 +16,25 @@ def why_skipped(family: str, backend: str, what: str) -> str | None:
     """Return the reason for leaving a combination out, or None."""
     keys = [(family, backend, what), (family, "*", what), ("*", backend, what)]
     return next((SKIPS[key] for key in keys if key in SKIPS), None)
+
+
+#: Programs and packages that a few tests need, and what they are for. `make system` installs the programs.
+NEEDS: dict[str, str] = {
+    "espeak-ng": "it speaks the words of SynthAV's clips",
+    "ffmpeg": "qwen-omni-utils reads sound through it",
+    "torchcodec": "it is the other decoder; its libraries come with ffmpeg",
+}
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    """Skip a test where something in `NEEDS` is not installed."""
+    if name == "torchcodec":
+        try:
+            import torchcodec.decoders  # noqa: F401
+
+            there = True
+        except (ImportError, OSError, RuntimeError):
+            there = False
+    else:
+        there = shutil.which(name) is not None
+    return pytest.mark.skipif(not there, reason=f"{name} is not installed: {NEEDS[name]}")

@@ -20,10 +20,13 @@ from omnisink.synthav.questions import make_questions
 from omnisink.synthav.scene import make_scene
 from training import clips, lora
 from training.build import fresh
-from training.prompts import Batch, Layout, as_asked, draw_questions
+from training.prompts import Batch, Layout, as_asked, draw_questions, drill, without_letters
 from training.towers import equal_windows, look, rate
 
 RANK = 16
+#: What a step is about, with the share of the steps while letters are drilled, and after.
+_PARTS = ("both", "video", "audio", "text")
+_SHARES = {True: (0.5, 0.08, 0.07, 0.35), False: (0.84, 0.08, 0.08, 0.0)}
 
 
 class Learner:
@@ -34,7 +37,7 @@ class Learner:
         self.model.load_state_dict(load_file(start), strict=False)
         self.model.requires_grad_(False)
         processor = make_processor(tokenizer)
-        self.layouts = {parts: Layout(self.model, processor, parts) for parts in ("both", "video", "audio")}
+        self.layouts = {parts: Layout(self.model, processor, parts) for parts in _PARTS}
         core = self.model.model
         core.language_model.to(torch.bfloat16)
         self.updates = lora.attach(core.language_model, RANK)
@@ -85,15 +88,15 @@ def evaluate(learner: Learner, frames: np.ndarray, ears: np.ndarray, split: Any,
     right: dict[str, list[bool]] = defaultdict(list)
     for start in range(0, count, 8):
         chosen = range(start, min(start + 8, count))
-        batch = learner.layouts["both"].batch(
-            [[as_asked(q) for q in make_questions(make_scene(split, i))] for i in chosen]
-        )
+        questions = [make_questions(make_scene(split, i)) for i in chosen]
+        both = [[as_asked(q) for q in qs] + [without_letters(q) for q in qs if q.choices] for qs in questions]
+        batch = learner.layouts["both"].batch(both)
         with torch.no_grad():
             hidden = learner.hidden(torch.from_numpy(frames[chosen]), torch.from_numpy(ears[chosen]), batch)
             said = learner.logits(hidden[batch.first]).argmax(-1)
-        for asked, token, target in zip(batch.asked, said, batch.targets[batch.first], strict=True):
-            right[asked.category].append(bool(token == target))
-            right[f"{asked.category}/{asked.kind}"].append(bool(token == target))
+        for one, token, target in zip(batch.asked, said, batch.targets[batch.first], strict=True):
+            right[one.category].append(bool(token == target))
+            right[f"{one.category}/{one.kind}"].append(bool(token == target))
     return {name: float(np.mean(values)) for name, values in sorted(right.items())}
 
 
@@ -109,16 +112,22 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(groups, lr=given.rate, betas=(0.9, 0.98))
     begin = _resume(optimizer, given.out)
     log = given.out.with_suffix(".jsonl")
-    started, losses = time.time(), []
+    started, losses = time.time(), defaultdict(list)
     for step in range(begin, given.steps):
         rng = np.random.default_rng([given.seed, step])
         for group in optimizer.param_groups:
             group["lr"] = rate(step, given.steps, group["peak"])
         chosen = rng.choice(len(frames), size=given.batch, replace=False)
-        # Now and then the sound or the picture is missing, so that the other alone is understood too.
-        parts = str(rng.choice(["both", "video", "audio"], p=[0.84, 0.08, 0.08]))
+        # Now and then the sound or the picture is missing, so that the other alone is understood too. What is seen and
+        # heard is learned sooner where the answer is its word, and the letters sooner where a text says everything.
+        early = step < given.drill_until
+        parts = str(rng.choice(_PARTS, p=_SHARES[early]))
         scenes = [make_scene("train", int(i)) for i in chosen]
-        batch = learner.layouts[parts].batch([draw_questions(s, given.questions, rng, parts) for s in scenes])
+        if parts == "text":
+            asked = [drill(s, given.questions, rng) for s in scenes]
+        else:
+            asked = [draw_questions(s, given.questions, rng, parts, 0.5 if early else 0.2) for s in scenes]
+        batch = learner.layouts[parts].batch(asked)
         hidden = learner.hidden(torch.from_numpy(frames[chosen]), torch.from_numpy(ears[chosen]), batch)
         each = F.cross_entropy(learner.logits(hidden), batch.targets, reduction="none")
         loss = (each * batch.weights).sum() / len(batch.asked)
@@ -126,12 +135,12 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_([*learner.low_rank, *learner.eyes, *learner.ears], 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses[parts].append(float(loss.detach()))
         if (step + 1) % 25 == 0:
             line: dict[str, Any] = {
                 "step": step + 1,
                 "seconds": round(time.time() - started),
-                "loss": round(float(np.mean(losses[-25:])), 4),
+                "loss": {p: round(float(np.mean(v[-25:])), 3) for p, v in losses.items()},
             }
             if (step + 1) % given.every == 0 or step + 1 == given.steps:
                 line["tune"] = {
@@ -184,6 +193,7 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--every", type=int, default=200, help="steps between checks and saves")
     parser.add_argument("--check", type=int, default=80, help="clips in a check")
+    parser.add_argument("--drill-until", type=int, default=700, help="steps with drills and many open questions")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)

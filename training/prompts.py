@@ -20,8 +20,6 @@ from omnisink.synthav.vocabulary import NUMBERS, TONES, VOICE, article, plural
 from training import clips
 
 LETTER, YES_NO = "Answer with the letter.", "Answer yes or no."
-#: How often a lettered question is asked without its letters.
-_OPEN = 0.2
 _WEIGHTS = {"cross-modal": 1.6, "temporal": 2.0, "audio": 1.2, "existence": 0.7, "visual": 1.0}
 _HARD = {"count": 2.0, "word": 1.5, "motion": 1.5, "size": 1.3}
 
@@ -73,12 +71,15 @@ def describe(scene: Scene) -> list[Asked]:
     ]
 
 
-def as_asked(question: Question, rng: np.random.Generator | None = None) -> Asked:
-    """Return a question with its letters, or now and then without."""
-    text, answer = lettered(question.text, question.choices), question.answer
-    if question.choices and rng is not None and rng.random() < _OPEN:
-        text, answer = question.text, question.choices["ABCD".index(question.answer)]
-    return Asked(text, answer, question.category, question.kind)
+def as_asked(question: Question) -> Asked:
+    """Return a question as the test asks it."""
+    return Asked(lettered(question.text, question.choices), question.answer, question.category, question.kind)
+
+
+def without_letters(question: Question) -> Asked:
+    """Return a question with choices as an open one, whose answer is the right choice."""
+    answer = question.choices["ABCD".index(question.answer)]
+    return Asked(question.text, answer, f"open {question.category}", question.kind)
 
 
 def fits(question: Question, parts: str) -> bool:
@@ -88,12 +89,33 @@ def fits(question: Question, parts: str) -> bool:
     return parts == "both" or question.category == "audio" or question.kind == "audible"
 
 
-def draw_questions(scene: Scene, count: int, rng: np.random.Generator, parts: str = "both") -> list[Asked]:
-    """Draw questions about a training scene, the rarer and harder kinds more often; many have a description last."""
+def drill(scene: Scene, count: int, rng: np.random.Generator) -> list[Asked]:
+    """Draw lettered and yes/no questions about a scene that is described in words: no picture and no sound to learn.
+
+    What is hard about a lettered question for a small model is to find the letter of the right choice. Here that is
+    all there is to do.
+    """
+    seen, heard = (one.answer for one in describe(scene))
+    told = f"Video: {seen}. Audio: {heard}.\n"
+    asked = [as_asked(q) for q in make_questions(scene, salt=int(rng.integers(1, 2**31))) if q.category != "temporal"]
+    drawn = rng.permutation(len(asked))[:count]
+    return [Asked(told + asked[i].text, asked[i].answer, "drill", asked[i].kind) for i in drawn]
+
+
+def draw_questions(
+    scene: Scene, count: int, rng: np.random.Generator, parts: str = "both", open_share: float = 0.2
+) -> list[Asked]:
+    """Draw questions about a training scene, the rarer and harder kinds more often; many have a description last.
+
+    `open_share` of the lettered questions are asked without their letters.
+    """
     asked = [q for q in make_questions(scene, salt=int(rng.integers(1, 2**31))) if fits(q, parts)]
     weights = np.array([_WEIGHTS[q.category] * _HARD.get(q.kind, 1.0) for q in asked])
     drawn = rng.choice(len(asked), size=min(count, len(asked)), replace=False, p=weights / weights.sum())
-    out = [as_asked(asked[i], rng) for i in drawn]
+    out = [
+        without_letters(asked[i]) if asked[i].choices and rng.random() < open_share else as_asked(asked[i])
+        for i in drawn
+    ]
     if rng.random() < 0.75:
         which = int(rng.integers(2)) if parts == "both" else ("video", "audio").index(parts)
         out[-1] = describe(scene)[which]
@@ -127,10 +149,19 @@ class Layout:
     model, processor
         SmolOmni's.
     parts : str
-        ``"both"``: video with its sound; ``"video"`` without it; ``"audio"``: the sound alone.
+        ``"both"``: video with its sound; ``"video"`` without it; ``"audio"``: the sound alone; ``"text"``: nothing.
     """
 
     def __init__(self, model: Any, processor: Any, parts: str) -> None:
+        self.parts, self.tokenizer = parts, processor.tokenizer
+        self.after = self.tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)
+        self.end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.video = self.audio = torch.zeros(0, dtype=torch.long)
+        if parts == "text":
+            self.ids = torch.tensor(self.tokenizer.encode("<|im_start|>user\n", add_special_tokens=False))
+            self.next = len(self.ids)
+            self.positions = torch.arange(self.next).expand(3, -1)
+            return
         media: dict[str, Any] = {}
         if parts != "audio":
             media["videos"] = [torch.zeros(clips.FRAMES, 3, SIDE, SIDE, dtype=torch.uint8)]
@@ -161,15 +192,11 @@ class Layout:
         )
         last = "<|audio_eos|>" if parts == "audio" else "<|vision_eos|>"
         end = int((ids[0] == processor.tokenizer.convert_tokens_to_ids(last)).nonzero()) + 1
-        self.parts = parts
         self.ids, self.positions = ids[0, :end], positions[:, 0, :end].long()
         self.next = int(positions[0, 0, end])
         config = model.config
         self.video = (self.ids == config.video_token_id).nonzero().flatten()
         self.audio = (self.ids == config.audio_token_id).nonzero().flatten()
-        self.tokenizer = processor.tokenizer
-        after = self.tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)
-        self.after, self.end = after, self.tokenizer.convert_tokens_to_ids("<|im_end|>")
 
     def batch(self, groups: list[list[Asked]]) -> Batch:
         """Lay out the questions of every clip behind it."""

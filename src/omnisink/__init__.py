@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from omnisink.errors import OmnisinkError, UnsupportedModelError
+from omnisink.errors import MediaError, OmnisinkError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from omnisink.methods.find import find_sinks
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["OmnisinkError", "OutRo", "SinkMap", "UnsupportedModelError", "find_sinks", "load_model"]
+__all__ = ["MediaError", "OmnisinkError", "OutRo", "SinkMap", "UnsupportedModelError", "find_sinks", "load_model"]
 
 _HOMES = {
     "OutRo": "omnisink.methods.outro",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from omnisink.synthav.render import render
 from omnisink.synthav.scene import SECONDS, Scene, Sound, make_scene
 from omnisink.synthav.sounds import RATE, play
 from omnisink.synthav.vocabulary import SOUNDS, VOICE
+from tests.skips import needs
 
 
 def quiet_scene(**changes: object) -> Scene:
@@ -69,7 +69,7 @@ def test_loud_is_louder_and_high_is_higher() -> None:
     assert peak(pitch="high")[1] > 2 * peak(pitch="low")[1]
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+@needs("espeak-ng")
 def test_the_voice_says_different_words_differently() -> None:
     red, blue = sounds.speak("red", "f2"), sounds.speak("blue", "f2")
     assert 0.2 < len(red) / RATE < 1.2
@@ -84,7 +84,7 @@ def test_a_voice_without_its_program_is_an_error(monkeypatch: pytest.MonkeyPatch
         sounds.speak("red", "nobody")
 
 
-@pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
+@needs("espeak-ng")
 def test_a_split_is_written_once_and_the_same_again(tmp_path: Path) -> None:
     made = list(write_split(tmp_path / "a", "test", 6))
     assert len(made) == 6

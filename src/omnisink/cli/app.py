@@ -13,6 +13,7 @@ from omnisink.cli.ask import ask
 from omnisink.cli.demo import demo
 from omnisink.cli.doctor import doctor
 from omnisink.cli.find import find
+from omnisink.cli.media import gather_choices
 from omnisink.cli.models import models
 from omnisink.cli.synthav import synthav
 from omnisink.errors import OmnisinkError
@@ -53,7 +54,7 @@ def main() -> None:
     the program and keeps its traceback.
     """
     try:
-        status = app(standalone_mode=False)
+        status = app(gather_choices(sys.argv[1:]), standalone_mode=False)
         sys.stdout.flush()
     except OmnisinkError as error:
         status = _complain(str(error))

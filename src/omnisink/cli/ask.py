@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli import options
+from omnisink.cli import media, options
 from omnisink.cli.output import note, print_json, read_text, stdout, working
 from omnisink.errors import OmnisinkError
 
@@ -19,8 +19,18 @@ if TYPE_CHECKING:
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
-    model: options.ModelOption,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[FILE] QUESTION",
+            help="A video, sound or image file, if any, and the question; - reads it from standard input.",
+        ),
+    ],
+    model: options.ModelOption = "smolomni",
+    choices: media.ChoicesOption = None,
+    audio: media.AudioOption = None,
+    no_audio: media.NoAudioOption = False,
+    frames: media.FramesOption = None,
     gamma: options.GammaOption = None,
     tau: options.TauOption = 0.1,
     no_rotate: options.NoRotateOption = False,
@@ -41,9 +51,10 @@ def ask(
     trust_remote_code: options.RemoteCodeOption = False,
     json: options.JsonFlag = False,
 ) -> None:
-    """Ask a model a question under OutRo; the answer appears as it is made."""
+    """Ask a model about a video, a sound, an image or nothing at all, under OutRo; the answer comes as it is made."""
     if temperature is not None and not 0 < temperature < float("inf"):
         raise OmnisinkError(f"--temperature must be a positive number, got {temperature}")
+    file, question = media.split_words(words)
     if question == "-":
         question = read_text("-")
     if not question.strip():
@@ -52,7 +63,26 @@ def ask(
     loaded = options.load(
         model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
     )
-    inputs = loaded.chat(question, system)
+    facts: dict[str, Any] = {}
+    inputs: dict[str, Any]
+    if file is None and audio is None:
+        if choices:
+            from omnisink.models.adapters.prompt import check_choices, with_choices
+
+            question = with_choices(question, check_choices(choices))
+        inputs = loaded.chat(question, system)
+    else:
+        inputs = encoded = media.encode(
+            loaded,
+            question,
+            file=file,
+            audio=audio,
+            no_audio=no_audio,
+            frames=frames,
+            choices=choices,
+            system=system,
+        )
+        facts = asdict(encoded.facts[0])
     flags: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample or temperature is not None}
     if temperature is not None:
         flags["temperature"] = temperature
@@ -63,7 +93,14 @@ def ask(
     answers["with"], trace = _answer(loaded, inputs, method, flags, seed, None if json else heading)
     if trace is None:
         return
+    chosen = None
+    if choices:
+        from omnisink.models.adapters.prompt import parse_letter
+
+        chosen = parse_letter(answers["with"], len(choices))
     if not json:
+        if choices and chosen:
+            note(f"{chosen} is {choices[ord(chosen) - ord('A')]!r}")
         note(_summary(trace))
         return
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
@@ -74,6 +111,9 @@ def ask(
             "method": {"name": type(method).__name__, **asdict(method)},
             "generation": {**flags, "seed": seed if flags["do_sample"] else None},
             "question": question,
+            "choices": choices,
+            "choice": chosen,
+            "media": facts,
             "system": system,
             "prompt_tokens": len(tokens),
             "answer": answers["with"],

@@ -1,46 +1,65 @@
-"""`omnisink demo`: a real sink, two answers, and what the method cost, on the embedded model."""
+"""`omnisink demo`: a clip, what is seen and heard in it, without and with OutRo, and where the sinks are."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from omnisink.cli import options
-from omnisink.cli.output import note, print_json, stdout, text, working
+import typer
+
+from omnisink.cli import media, options
+from omnisink.cli.output import check_writable, note, print_json, stdout, text, working
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-STORY = """A lighthouse stood on a rock called the Widow. Its keeper, Marta Lind, wrote one line in her logbook every \
-evening: the wind, the ships, and anything strange. On the third of March she wrote that the fog bell had rung \
-nineteen times although nobody had touched the rope. On the fourth she found the reason. A grey seal had climbed the \
-stairs of the landing, and each time a wave lifted it, its back pushed against the loose end of the rope. Marta tied \
-the rope higher, gave the seal a herring, and wrote: wind from the north, two ships, bell ringer dismissed. The seal \
-came back every spring for six years, and the harbour children called it the bell ringer."""
-QUESTION = "Why did the fog bell ring? Answer in one sentence."
-PROMPT = f"Answer the question from the text.\n\nText: {STORY}\n\nQuestion: {QUESTION}"
-
-NEW_TOKENS = 32
+MODEL = "smolomni"
+CLIP = Path(__file__).with_name("demo.mp4")
+#: Questions about the clip, what is right, and what has to be heard or seen for it.
+QUESTIONS: list[tuple[str, tuple[str, ...], str, str]] = []
+NEW_TOKENS = 8
 #: Enough for a median and its spread; fewer on a machine so busy that they would take longer than that many seconds.
-PAIRS = 15
-SECONDS = 20.0
-DECODED = 12
+PAIRS = 9
+SECONDS = 15.0
+DECODED = 8
 
 
-def demo(gamma: options.GammaOption = None, json: options.JsonFlag = False) -> None:
-    """Find a real sink in SmolLM2-135M and answer a question without and with OutRo. Under a minute on two cores."""
-    method = options.make_outro("smollm2-135m", gamma)
+def demo(
+    gamma: options.GammaOption = None,
+    sheet: Annotated[str, typer.Option("--sheet", metavar="FILE", help="Where the frames are drawn, as PNG.")] = (
+        "omnisink-demo.png"
+    ),
+    json: options.JsonFlag = False,
+) -> None:
+    """Ask SmolOmni about a shipped clip, without and with OutRo, and show its sinks. Under two minutes."""
+    check_writable(sheet)
+    method = options.make_outro(MODEL, gamma)
     # float32 on the CPU: the same numbers on every machine, but for rounding.
-    loaded = options.load("smollm2-135m", device="cpu", dtype="float32")
+    loaded = options.load(MODEL, device="cpu", dtype="float32")
     from omnisink.cli.measure import compare_answers, compare_cost
+    from omnisink.media import read_clip
+    from omnisink.media.sheet import contact_sheet
     from omnisink.methods.find import find_sinks
+    from omnisink.methods.modality import count_by_modality, label_tokens
+    from omnisink.models.adapters.qwen_frames import QwenFrames
 
-    inputs = loaded.chat(PROMPT)
-    tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
+    with working("reading the clip"):
+        clip = read_clip(CLIP, frames=QwenFrames(), audio_rate=16_000)
+        assert clip.frames is not None
+        assert clip.times is not None
+        contact_sheet(clip.frames, clip.times, sheet)
+    answered = []
+    for question, choices, right, needs in QUESTIONS:
+        with working(question):
+            inputs = loaded.inputs(question, video=CLIP, choices=choices or None)
+            both = compare_answers(loaded, inputs, method, NEW_TOKENS)
+        answered.append({"question": question, "choices": choices, "right": right, "needs": needs, **both})
     with working("looking for sinks"):
-        sinks = find_sinks(loaded.model, input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-    with working("answering without and with OutRo"):
-        both = compare_answers(loaded, inputs, method, NEW_TOKENS)
+        spans = loaded.spans(inputs)[0]
+        sinks = find_sinks(loaded.model, **inputs)
+        counts = count_by_modality(sinks, spans)
+        tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
     with working("measuring the cost"):
         cost = compare_cost(loaded.model, inputs, method, pairs=PAIRS, decoded=DECODED, seconds=SECONDS)
     if json:
@@ -48,14 +67,16 @@ def demo(gamma: options.GammaOption = None, json: options.JsonFlag = False) -> N
 
         print_json(
             {
-                "format": "omnisink.demo.v1",
+                "format": "omnisink.demo.v2",
                 "model": options.describe(loaded),
                 "method": {"name": type(method).__name__, **asdict(method)},
                 "generation": {"max_new_tokens": NEW_TOKENS, "do_sample": False},
-                "prompt": PROMPT,
-                "prompt_tokens": len(tokens),
+                "clip": clip.record.to_dict(),
+                "sheet": sheet,
+                "answers": answered,
+                "facts": asdict(inputs.facts[0]),
                 "sinks": writer.loads(sinks.to_json(tokens)),
-                **both,
+                "by_modality": [asdict(count) for count in counts],
                 "cost": cost,
                 "versions": options.versions(),
             }
@@ -64,27 +85,29 @@ def demo(gamma: options.GammaOption = None, json: options.JsonFlag = False) -> N
     out = stdout()
     _head(out, "Model")
     out.print(text(f"{loaded.model.name_or_path}, {loaded.source}, {loaded.model.dtype} on {loaded.model.device}"))
-    _head(out, f"Prompt, {len(tokens)} tokens")
-    out.print(text(f"{STORY}\n{QUESTION}"))
+    _head(out, "Clip")
+    facts = inputs.facts[0]
+    out.print(
+        text(
+            f"{CLIP.name}: {clip.record.duration:.1f} s, {len(clip.times)} frames as {facts.video_tokens} video "
+            f"tokens, {facts.audio_seconds:.1f} s of sound as {facts.audio_tokens} audio tokens\n"
+            f"frames drawn to {sheet}"
+        )
+    )
+    for one in answered:
+        _head(out, f"{one['question']}  [{one['needs']}]")
+        _answers(out, one, options.brief(method))
     _head(out, "Sinks: tokens whose largest activation |h| is massive")
-    out.print(text(sinks.table(tokens)))
-    _head(out, "Answer without OutRo")
-    out.print(text(both["answers"]["without"]))
-    _head(out, f"Answer with {options.brief(method)}")
-    out.print(text(both["answers"]["with"]))
-    _head(out, "What it did")
-    out.print(_deeds(both))
-    _head(out, f"What it cost, median of {cost['decode']['pairs']} paired runs (20th to 80th percentile)")
+    out.print(text(sinks.table(label_tokens(tokens, spans))))
+    out.print(text("\n" + media.summary(counts)))
+    _head(out, f"What OutRo cost, median of {cost['decode']['pairs']} paired runs (20th to 80th percentile)")
     for name, what in (("prefill", f"{len(tokens)} prompt tokens"), ("decode", f"{DECODED} generated tokens")):
         part = cost[name]
         out.print(
             f"{name:8} {part['ratio']:.3f} x ({part['ratio_p20']:.3f} to {part['ratio_p80']:.3f}), "
             f"{part['without_ms']:.0f} ms without, for {what}"
         )
-    note(
-        "\ngamma is a property of the model: 0.3 is gentle on this one, the paper's 3 too strong. Try --gamma 3.\n"
-        "One prompt shows what the method does, not whether it helps."
-    )
+    note("\nThree answers show what the method does, not whether it helps: docs/smolomni.md has 1,200 questions.")
 
 
 def _head(out: Console, title: str) -> None:
@@ -94,18 +117,19 @@ def _head(out: Console, title: str) -> None:
     out.print(Text(title, style="bold"))
 
 
-def _deeds(both: dict[str, Any]) -> str:
-    rotated, relaxed, moved = both["rotated_tokens"], both["relaxed"], both["next_token"]
-    if not rotated and not relaxed:
-        return "nothing: no token was rotated and no mask relaxed"
-    lines = []
-    if relaxed:
-        where = ", ".join(f"position {position} at layer {layer}" for layer, _, position in relaxed)
-        lines.append(f"let the sink see the whole prompt ({where})")
-    if rotated:
-        lines.append(f"rotated {max(rotated.values())} tokens at layers {min(rotated)} to {max(rotated)}")
-    lines.append(
-        f"moved the distribution of the next token: KL(without || with) {moved['kl_nats']:.4f} nats, "
-        f"total variation {moved['total_variation']:.4f}"
+def _answers(out: Console, one: dict[str, Any], brief: str) -> None:
+    choices = one["choices"]
+    if choices:
+        out.print(text("  ".join(f"{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=False))))
+    width = max(len("without OutRo"), len(brief))
+    for name, title in (("without", "without OutRo"), ("with", brief)):
+        answer = one["answers"][name]
+        mark = "right" if answer == one["right"] else f"wrong, it is {one['right']}"
+        out.print(text(f"{title:{width}}  {answer}  ({mark})"))
+    moved = one["next_token"]
+    out.print(
+        text(
+            f"{'moved by':{width}}  KL(without || with) {moved['kl_nats']:.4f} nats, "
+            f"total variation {moved['total_variation']:.4f}"
+        )
     )
-    return "\n".join(lines)

@@ -1,13 +1,14 @@
-"""`omnisink find`: the sinks of a text."""
+"""`omnisink find`: the sinks of a clip with a question, or of a text."""
 
 from __future__ import annotations
 
 from enum import Enum
+from json import dumps, loads
 from typing import Annotated, Any
 
 import typer
 
-from omnisink.cli import options
+from omnisink.cli import media, options
 from omnisink.cli.output import (
     check_writable,
     note,
@@ -29,8 +30,17 @@ class CriterionName(str, Enum):
 
 
 def find(
-    model: options.ModelOption,
-    source: Annotated[str, typer.Option("--text", metavar="FILE", help="Text to run; - is standard input.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE QUESTION]", help="A video, sound or image file, and a question about it."),
+    ] = None,
+    model: options.ModelOption = "smolomni",
+    source: Annotated[
+        str | None, typer.Option("--text", metavar="FILE", help="Text to run instead; - is standard input.")
+    ] = None,
+    audio: media.AudioOption = None,
+    no_audio: media.NoAudioOption = False,
+    frames: media.FramesOption = None,
     criterion: Annotated[
         CriterionName, typer.Option(help="What makes a token a sink.")
     ] = CriterionName.massive_activation,
@@ -50,10 +60,14 @@ def find(
     download: options.DownloadOption = False,
     trust_remote_code: options.RemoteCodeOption = False,
 ) -> None:
-    """Show which tokens of a text are attention sinks, at which layers. One forward pass; nothing is changed."""
+    """Show which tokens of a clip and a question, or of a text, are attention sinks, at which layers."""
     wanted_channels = _numbers("--channels", channels)
     wanted_layers = _numbers("--layers", layers)
-    prompt = read_text(source)
+    if (source is None) == (not words):
+        raise OmnisinkError("give either a file and a question, or a text with --text")
+    if words and len(words) != 2:
+        raise OmnisinkError(f"expected a file and a question in quotation marks, got {len(words)} arguments")
+    prompt = "" if source is None else read_text(source)
     if json not in (None, "-"):
         check_writable(str(json))
     with working("importing"):
@@ -65,20 +79,52 @@ def find(
         model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
     )
     _check_layers(wanted_layers, loaded.model.config.get_text_config(decoder=True).num_hidden_layers)
-    if chat:
-        inputs: dict[str, Any] = loaded.chat(prompt)
+    spans = None
+    inputs: dict[str, Any]
+    if words:
+        encoded = media.encode(
+            loaded,
+            words[1],
+            file=words[0],
+            audio=audio,
+            no_audio=no_audio,
+            frames=frames,
+            choices=None,
+            system=None,
+        )
+        inputs, spans = encoded, loaded.spans(encoded)[0]
+    elif chat:
+        inputs = loaded.chat(prompt)
     else:
         encoded = loaded.tokenizer(prompt, return_tensors="pt")
         inputs = {name: encoded[name].to(loaded.model.device) for name in ("input_ids", "attention_mask")}
     with working(f"running {inputs['input_ids'].shape[1]} tokens"), settings_checked():
         found = find_sinks(loaded.model, criterion=marks, layers=wanted_layers, **inputs)
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
+    data, counts = found.to_json(tokens), None
+    if spans is not None:
+        from dataclasses import asdict
+
+        from omnisink.methods.modality import count_by_modality, label_tokens
+
+        counts = count_by_modality(found, spans)
+        data = dumps(
+            {
+                **loads(found.to_json(tokens)),
+                "spans": [asdict(span) for span in spans],
+                "by_modality": [asdict(count) for count in counts],
+            },
+            ensure_ascii=False,
+        )
+        tokens = label_tokens(tokens, spans)
     if json == "-":
-        print(found.to_json(tokens))
+        print(data)
         return
     stdout().print(text(found.table(tokens)))
+    if counts is not None:
+        stdout().print(text("\n" + media.summary(counts)))
     if json is not None:
-        write_text(json, found.to_json(tokens) + "\n")
+        write_text(json, data + "\n")
         note(f"written to {json}")
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 ModelOption = Annotated[
     str,
-    typer.Option("--model", "-m", metavar="NAME", help="smollm2-135m, a local folder, or a name on the Hub."),
+    typer.Option(
+        "--model", "-m", metavar="NAME", help="smolomni, smollm2-135m, a local folder, or a name on the Hub."
+    ),
 ]
 DeviceOption = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ... [default: cpu]")]
 DtypeOption = Annotated[
@@ -34,8 +36,8 @@ GammaOption = Annotated[
     float | None,
     typer.Option(
         metavar="NUMBER",
-        help="Strength of the rotation; it belongs to a model, so tune it. [default: 3, the paper's; 0.3 for "
-        "smollm2-135m, for which 3 is too strong]",
+        help="Strength of the rotation; it belongs to a model, so tune it. [default: 3, the paper's; for the "
+        "embedded models, for which 3 is too strong, their own]",
     ),
 ]
 TauOption = Annotated[float, typer.Option(metavar="NUMBER", help="Temperature of the rotation's gate.")]
@@ -53,7 +55,7 @@ def make_outro(model: str, gamma: float | None, **settings: Any) -> OutRo:
     Parameters
     ----------
     model : str
-        What ``--model`` says; the embedded model has a strength of its own.
+        What ``--model`` says; the embedded models have strengths of their own.
     gamma : float, optional
         What ``--gamma`` says; None is the model's default.
     **settings
@@ -71,12 +73,13 @@ def make_outro(model: str, gamma: float | None, **settings: Any) -> OutRo:
     """
     with working("importing"):
         from omnisink.methods.outro import OutRo
-        from omnisink.models import embedded
+        from omnisink.models import embedded, smolomni
 
+    own = {embedded.NAME: embedded.GAMMA, smolomni.NAME: smolomni.GAMMA}
     if gamma is not None:
         settings["gamma"] = gamma
-    elif model.lower() == embedded.NAME:
-        settings["gamma"] = embedded.GAMMA
+    elif model.lower() in own:
+        settings["gamma"] = own[model.lower()]
     with settings_checked():
         return OutRo(**settings)
 

@@ -169,9 +169,8 @@ class Loaded:
         """
         from omnisink.models.adapters.asking import answer
 
-        prompts = self._prompts(question, video, audio, image, choices, system, frames)
-        encoded = self.adapter.encode(self, prompts)
-        answers = answer(self, encoded, prompts, max_new_tokens=max_new_tokens, method=method, **options)
+        encoded = self.adapter.encode(self, self._prompts(question, video, audio, image, choices, system, frames))
+        answers = answer(self, encoded, max_new_tokens=max_new_tokens, method=method, **options)
         return answers[0] if isinstance(question, str) else answers
 
     def _prompts(
@@ -201,6 +200,8 @@ class Loaded:
         """
         from jinja2 import TemplateError
 
+        if not getattr(self.processor, "chat_template", None):
+            raise OmnisinkError(f"{self.name} has no chat template for questions about media")
         try:
             text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:

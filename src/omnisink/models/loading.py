@@ -165,7 +165,7 @@ def _load_checkpoint(
         model, report = _model_class(config).from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, **options, **common
         )
-        processor = _processor(folder, config, common)
+        processor = _processor(folder, common)
         tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(folder, **common)
     if missing := sorted(report["missing_keys"]):
         # transformers fills them with random numbers and goes on.
@@ -206,14 +206,19 @@ def _model_class(config: Any) -> Any:
     return transformers.AutoModelForCausalLM
 
 
-def _processor(folder: Path, config: Any, common: dict[str, Any]) -> Any:
-    """Return the processor of a multimodal model; None for a text model, or where none was saved."""
+def _processor(folder: Path, common: dict[str, Any]) -> Any:
+    """Return the processor of a multimodal model; None where none was saved."""
     from transformers import AutoProcessor
 
     names = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
-    if config.get_text_config(decoder=True) is config or not any((folder / n).is_file() for n in names):
+    if not any((folder / name).is_file() for name in names):
         return None
-    return AutoProcessor.from_pretrained(folder, **common)
+    processor = AutoProcessor.from_pretrained(folder, **common)
+    template = folder / "chat_template.jinja"
+    if getattr(processor, "chat_template", None) is None and template.is_file():
+        # transformers 5.23 forgets it for processors that do not name it among their arguments (Phi-4-multimodal).
+        processor.chat_template = template.read_text(encoding="utf-8")
+    return processor
 
 
 @contextmanager

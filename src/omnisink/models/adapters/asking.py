@@ -114,7 +114,6 @@ def gather(
 def answer(
     loaded: Loaded,
     inputs: Encoded,
-    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
     method: Callable[[Any], AbstractContextManager[Any]] | None = None,
@@ -128,8 +127,6 @@ def answer(
         Model and processor.
     inputs : Encoded
         The prompts, encoded.
-    prompts : sequence of Prompt
-        The same, as asked.
     max_new_tokens : int
         Longest answer.
     method : callable, optional
@@ -153,7 +150,7 @@ def answer(
     texts = [loaded.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
     return [
         Answer(text, parse_letter(text, len(p.choices)) if p.choices else None, facts, trace)
-        for text, p, facts in zip(texts, prompts, inputs.facts, strict=True)
+        for text, p, facts in zip(texts, inputs.prompts, inputs.facts, strict=True)
     ]
 
 

@@ -40,8 +40,8 @@ class Adapter(ABC):
         """Return how many frames make one temporal step of the video's tokens."""
         return int(getattr(loaded.processor.video_processor, "temporal_patch_size", None) or 1)
 
-    def placeholders(self, loaded: Loaded) -> dict[int, Modality]:
-        """Return the token ids that stand for media, each with its modality."""
+    def placeholders(self, loaded: Loaded, prompt: Prompt) -> dict[int, Modality]:
+        """Return the token ids that stand for media in a prompt, each with its modality."""
         config, found = loaded.model.config, dict[int, Modality]()
         modality: Modality
         for modality in ("image", "video", "audio"):
@@ -58,7 +58,7 @@ class Adapter(ABC):
         """Return which seconds the audio tokens stand for, one unit a second where their rate is fixed."""
         return [(tokens, 0.0, seconds)]
 
-    def content(self, prompt: Prompt) -> list[dict[str, Any]]:
+    def content(self, prompt: Prompt, media: Media) -> list[dict[str, Any]]:
         """Return the user's message for the chat template: media first, then the text."""
         parts: list[dict[str, Any]] = []
         if prompt.video is not None:
@@ -143,13 +143,14 @@ class Adapter(ABC):
         """
         self._check(loaded, prompts)
         media = self.read(loaded, prompts)
-        texts = [self._text(loaded, prompt) for prompt in prompts]
+        texts = [self._text(loaded, prompt, read) for prompt, read in zip(prompts, media, strict=True)]
         made = dict(self.process(loaded, texts, prompts, media)) | self.extras(prompts)
         facts = [
             self._facts(loaded, prompt, read, row, made)
             for prompt, read, row in zip(prompts, media, range(len(prompts)), strict=True)
         ]
-        return Encoded({name: _placed(value, loaded.model) for name, value in made.items()}, facts)
+        placed = {name: _placed(value, loaded.model) for name, value in made.items()}
+        return Encoded(placed, list(prompts), facts)
 
     def spans(self, loaded: Loaded, inputs: Encoded) -> list[list[Span]]:
         """Cut every sequence into spans of text, image, video and audio.
@@ -167,9 +168,9 @@ class Adapter(ABC):
             For every sequence, in order.
         """
         ids, mask = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
-        holders = self.placeholders(loaded)
         rows = []
-        for row, known in enumerate(inputs.facts):
+        for row, (prompt, known) in enumerate(zip(inputs.prompts, inputs.facts, strict=True)):
+            holders = self.placeholders(loaded, prompt)
             units: dict[Modality, list[Unit]] = {"audio": self.audio_units(known.audio_tokens, known.audio_seconds)}
             if known.grid_times:
                 units["video"] = self.video_units(known)
@@ -191,17 +192,17 @@ class Adapter(ABC):
                     verb = "hear" if modality == "audio" else "see"
                     raise OmnisinkError(f"{loaded.name} cannot {verb}: it takes no {modality}")
 
-    def _text(self, loaded: Loaded, prompt: Prompt) -> str:
+    def _text(self, loaded: Loaded, prompt: Prompt, media: Media) -> str:
         defaults = (prompt.system, loaded.system, self.default_system)
         system = next((said for said in defaults if said is not None), None)
-        messages = [{"role": "user", "content": self.content(prompt)}]
+        messages = [{"role": "user", "content": self.content(prompt, media)}]
         if system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
         return loaded.template(messages)
 
     def _facts(self, loaded: Loaded, prompt: Prompt, media: Media, row: int, made: dict[str, Any]) -> Facts:
         """Count the tokens of one sequence, and see to it that the sound is among them."""
-        holders = self.placeholders(loaded)
+        holders = self.placeholders(loaded, prompt)
         ids = made["input_ids"][row].tolist()
         real = made["attention_mask"][row].tolist()
         counts = {

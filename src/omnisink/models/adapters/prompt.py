@@ -130,13 +130,15 @@ class Encoded(dict[str, Any]):
 
     Attributes
     ----------
+    prompts : list of Prompt
+        What was asked, one for each sequence.
     facts : list of Facts
-        One for each sequence.
+        What became of it.
     """
 
-    def __init__(self, data: dict[str, Any], facts: list[Facts]) -> None:
+    def __init__(self, data: dict[str, Any], prompts: list[Prompt], facts: list[Facts]) -> None:
         super().__init__(data)
-        self.facts = facts
+        self.prompts, self.facts = prompts, facts
 
 
 def with_choices(question: str, choices: Sequence[str]) -> str:
@@ -181,8 +183,7 @@ def parse_letter(answer: str, count: int) -> str | None:
     """
     allowed = LETTERS[:count]
     said = answer.strip()
-    if found := re.match(rf"\(?([{allowed}])\)?(?![\w'])", said):
-        return found[1]
-    named = set(re.findall(rf"[(\[]([{allowed}])[)\]]|(?i:answer(?: is)?:?)\s+([{allowed}])\b", said))
-    letters = {a or b for a, b in named}
+    first = re.match(rf"\(?([{allowed}])\)?(?![\w'])", said)
+    named = re.findall(rf"[(\[]([{allowed}])[)\]]|(?i:answer(?: is)?:?)\s+([{allowed}])\b", said)
+    letters = {a or b for a, b in named} | ({first[1]} if first else set())
     return letters.pop() if len(letters) == 1 else None

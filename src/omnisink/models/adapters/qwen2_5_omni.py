@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from omnisink.errors import OmnisinkError
 from omnisink.media import FrameChoice
 from omnisink.models.adapters.base import Adapter
 from omnisink.models.adapters.prompt import Media, Prompt
@@ -66,7 +67,23 @@ class Qwen25Omni(Adapter):
 
     def extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """Say to `generate` what the template and the processor were told: video and sound take turns."""
-        return {"use_audio_in_video": True} if any(p.sound_of_video for p in prompts) else {}
+        return take_turns(prompts)
+
+
+def take_turns(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Return the switch of `generate` that says whether video and sound take turns, the same for a whole batch.
+
+    Raises
+    ------
+    OmnisinkError
+        If some videos of a batch come with their sound and some without: the positions of one kind would be wrong.
+    """
+    own = {p.sound_of_video for p in prompts if p.video is not None}
+    if len(own) > 1:
+        raise OmnisinkError(
+            "videos with their sound and videos without it cannot be in one batch of an omni model: ask about them apart"
+        )
+    return {"use_audio_in_video": True} if True in own else {}
 
 
 def images_and_sound(prompts: Sequence[Prompt], media: Sequence[Media]) -> dict[str, Any]:
