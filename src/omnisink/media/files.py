@@ -67,6 +67,7 @@ def open_media(path: str | Path, max_seconds: float | None) -> Iterator[av.conta
             raise MediaError(f"{path}: not a media file but {container.format.long_name}, which is not read")
         if not container.streams.video and not container.streams.audio:
             raise MediaError(f"{path}: has neither video nor sound")
+        _check_riff(path, file)
         seconds = duration_of(container)
         if max_seconds is not None and seconds is not None and seconds > max_seconds:
             raise MediaError(f"{path}: lasts {seconds:.0f} s, longer than the limit of {max_seconds:g} s")
@@ -99,6 +100,16 @@ def check_file(path: str | Path) -> Path:
 def duration_of(container: av.container.InputContainer) -> float | None:
     """Return how long a file says it lasts, in seconds."""
     return None if container.duration is None else container.duration / 1_000_000
+
+
+def _check_riff(path: str | Path, file: Path) -> None:
+    """Refuse a WAV or AVI file that ends before its header says; FFmpeg silently believes the shorter."""
+    with file.open("rb") as opened:
+        head = opened.read(8)
+    said = int.from_bytes(head[4:8], "little")
+    # Programs that write to a pipe leave the size open, as 0 or as the largest number.
+    if head[:4] == b"RIFF" and 0 < said < 0xFFFFFF00 and file.stat().st_size + 1 < said + 8:
+        raise MediaError(f"{path}: the file is cut off: {file.stat().st_size:,} of {said + 8:,} bytes are there")
 
 
 def _why_not_opened(file: Path, error: Exception) -> str:

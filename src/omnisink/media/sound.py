@@ -99,13 +99,19 @@ def decode_sound(
         blocks.append(change.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
     if not heard:
         raise MediaError(f"{name}: its sound cannot be decoded")
-    said = (
-        float(stream.duration * stream.time_base) if stream.duration and stream.time_base else duration_of(container)
-    )
+    said = _said_to_last(container, stream)
     missing = (said or 0.0) - heard / source
-    if missing > max(_SECONDS, _SHARE * (said or 0.0)) and not damaged:
+    if missing > max(_SECONDS, _SHARE * (said or 0.0)):
         raise MediaError(f"{name}: the file is cut off: {heard / source:.1f} of {said:.1f} s of sound are in it")
     return Sound(np.concatenate(blocks), start or 0.0, damaged)
+
+
+def _said_to_last(container: Any, stream: Any) -> float | None:
+    """Return how long the sound should be by the file's own word, in seconds; None where it does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    # The length of a whole file is its longest stream's.
+    return None if container.streams.video else duration_of(container)
 
 
 def align(sound: Sound, rate: int, zero: float) -> tuple[NDArray[np.float32], float]:

@@ -81,7 +81,8 @@ def take_turns(prompts: Sequence[Prompt]) -> dict[str, Any]:
     own = {p.sound_of_video for p in prompts if p.video is not None}
     if len(own) > 1:
         raise OmnisinkError(
-            "videos with their sound and videos without it cannot be in one batch of an omni model: ask about them apart"
+            "videos with their sound and videos without it cannot be in one batch of an omni model: ask about them "
+            "apart"
         )
     return {"use_audio_in_video": True} if True in own else {}
 
