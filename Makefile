@@ -14,7 +14,7 @@ help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
 
-demo: $(STAMPS)/dev ## See a real attention sink, and two answers
+demo: $(STAMPS)/dev ## Ask a small omni model about a clip, without and with OutRo, and see its sinks
 	$(BIN)/omnisink demo
 
 test: $(STAMPS)/dev system ## Run the tests
@@ -30,8 +30,9 @@ format: $(STAMPS)/dev ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMPS)/dev ## Measure the cost of OutRo; appends to benchmarks/history.csv and docs/benchmarks.md
+bench: $(STAMPS)/dev system ## Measure the cost of OutRo and of reading video; appends to benchmarks/history.csv and the docs
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m benchmarks.media)
 
 verify: $(STAMPS)/dev ## Run every model family and rewrite the table in docs/models.md
 	$(BIN)/omnisink models --verify --write docs/models.md

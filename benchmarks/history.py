@@ -16,6 +16,7 @@ import omnisink
 
 HISTORY = Path(__file__).with_name("history.csv")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+MEDIA_PAGE = PAGE.with_name("media.md")
 _OPEN, _CLOSE = "<!-- generated from benchmarks/history.csv -->", "<!-- end -->"
 
 
@@ -31,16 +32,29 @@ def append(rows: list[dict[str, object]], path: Path = HISTORY) -> None:
 
 
 def write_table(history: Path = HISTORY, page: Path = PAGE) -> None:
-    """Put the newest line of every case into the page, between its two markers."""
+    """Put the newest line of every case of a model into the page, between its two markers."""
+    _write(_newest(history, media=False), page, "model", "times the untouched model", "untouched")
+
+
+def write_media_table(history: Path = HISTORY, page: Path = MEDIA_PAGE) -> None:
+    """Put the newest line of every case of reading files into its page."""
+    _write(_newest(history, media=True), page, "", "times the other", "the other")
+
+
+def _newest(history: Path, media: bool) -> list[dict[str, str]]:
     with history.open(newline="", encoding="utf-8") as file:
-        newest = {(row["machine"], row["model"], row["dtype"], row["case"]): row for row in csv.DictReader(file)}
-    lines = ["| model | case | times the untouched model | 20 % to 80 % | untouched | pairs | machine | date |"]
-    lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+        rows = [row for row in csv.DictReader(file) if (row["model"] == "media") == media]
+    return list({(row["machine"], row["model"], row["dtype"], row["case"]): row for row in rows}.values())
+
+
+def _write(rows: list[dict[str, str]], page: Path, first: str, ratio: str, plain: str) -> None:
+    names = [*([first] if first else []), "case", ratio, "20 % to 80 %", plain, "pairs", "machine", "date"]
+    lines = [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
     lines += [
-        f"| {r['model']}, {r['dtype']} | {r['case']} | {float(r['p50']):.3f} | {float(r['p20']):.3f} to "
-        f"{float(r['p80']):.3f} | {float(r['plain_ms']):,.0f} ms | {r['pairs']} | "
+        f"| {r['model'] + ', ' + r['dtype'] + ' | ' if first else ''}{r['case']} | {float(r['p50']):.3f} | "
+        f"{float(r['p20']):.3f} to {float(r['p80']):.3f} | {float(r['plain_ms']):,.0f} ms | {r['pairs']} | "
         f"{r['machine']}, {r['threads']} threads, load {r['load']} | {r['date'][:10]} |"
-        for r in newest.values()
+        for r in rows
     ]
     before, rest = page.read_text(encoding="utf-8").split(_OPEN)
     after = rest.split(_CLOSE, 1)[1]

