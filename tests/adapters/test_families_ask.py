@@ -141,7 +141,7 @@ def test_a_model_that_cannot_hear_says_so(family, families, clip):
         return
     assert loaded.inputs("What is heard?", video=clip, frames=FEW).facts[0].audio_tokens == 0
     for asked in ({"audio": True, "video": clip}, {"audio": clip}):
-        with pytest.raises(OmnisinkError, match="cannot hear: it takes no audio"):
+        with pytest.raises(OmnisinkError, match="cannot hear: the family takes no audio"):
             loaded.inputs("What is heard?", frames=FEW, **asked)
 
 

@@ -61,7 +61,7 @@ def open_media(path: str | Path, max_seconds: float | None) -> Iterator[av.conta
     try:
         container = av.open(str(file), options={"protocol_whitelist": "file"})
     except av.error.FFmpegError as error:
-        raise MediaError(f"{path}: {_why_not_opened(file, error)}") from None
+        raise _not_opened(path, file, error) from None
     with container:
         if set(container.format.name.split(",")) & _REFUSED:
             raise MediaError(f"{path}: not a media file but {container.format.long_name}, which is not read")
@@ -112,13 +112,13 @@ def _check_riff(path: str | Path, file: Path) -> None:
         raise MediaError(f"{path}: the file is cut off: {file.stat().st_size:,} of {said + 8:,} bytes are there")
 
 
-def _why_not_opened(file: Path, error: Exception) -> str:
+def _not_opened(path: str | Path, file: Path, error: Exception) -> MediaError:
     """Tell a file that is cut off from one that never was media."""
     with file.open("rb") as opened:
         head = opened.read(12)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
-        return "the file is cut off: its index (moov) is missing"
+        return MediaError(f"{path}: the file is cut off: its index (moov) is missing")
     if head[:4] == b"\x1aE\xdf\xa3" or head[:4] == b"RIFF":
-        return "the file is cut off or damaged: it cannot be opened"
+        return MediaError(f"{path}: the file is cut off or damaged: it cannot be opened")
     reason = getattr(error, "strerror", None) or str(error)
-    return f"not a media file that can be read ({reason})"
+    return MediaError(f"{path}: not a media file that can be read ({reason})")

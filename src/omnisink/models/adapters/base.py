@@ -190,7 +190,7 @@ class Adapter(ABC):
             for modality, wanted in (("video", prompt.video), ("image", prompt.image), ("audio", prompt.sound)):
                 if wanted is not None and modality not in self.modalities:
                     verb = "hear" if modality == "audio" else "see"
-                    raise OmnisinkError(f"{loaded.name} cannot {verb}: it takes no {modality}")
+                    raise OmnisinkError(f"{loaded.name} cannot {verb}: the family takes no {modality}")
 
     def _text(self, loaded: Loaded, prompt: Prompt, media: Media) -> str:
         defaults = (prompt.system, loaded.system, self.default_system)

@@ -160,9 +160,9 @@ def check_choices(choices: Sequence[str] | None) -> tuple[str, ...]:
     if choices is None:
         return ()
     if isinstance(choices, str) or not 2 <= len(choices) <= len(LETTERS):
-        raise OmnisinkError(f"choices must be 2 to {len(LETTERS)} texts, got {choices!r}")
+        raise OmnisinkError(f"choices must be two texts or more, up to {len(LETTERS)}, got {choices!r}")
     if empty := [i for i, choice in enumerate(choices) if not choice.strip()]:
-        raise OmnisinkError(f"choice {LETTERS[empty[0]]} is empty")
+        raise OmnisinkError(f"one of the choices is empty: {LETTERS[empty[0]]}")
     return tuple(choices)
 
 
