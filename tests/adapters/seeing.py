@@ -142,7 +142,7 @@ def phi4_multimodal(folder: Path) -> Path:
             "image_size": 448,
             "patch_size": 14,
             "crop_size": 448,
-            "image_token_id": made.convert_tokens_totoken_ids("<image>"),
+            "image_token_id": made.convert_tokens_to_ids("<image>"),
         },
         audio_config={
             "hidden_size": 32,
@@ -153,7 +153,7 @@ def phi4_multimodal(folder: Path) -> Path:
             "num_attention_heads": 2,
             "input_size": 80,
             "nemo_conv_channels": 16,
-            "audio_token_id": made.convert_tokens_totoken_ids("<audio>"),
+            "audio_token_id": made.convert_tokens_to_ids("<audio>"),
         },
     )
     return save(folder, transformers.Phi4MultimodalForCausalLM(config), processor)
