@@ -20,8 +20,28 @@ from omnisink.synthav.vocabulary import NUMBERS, TONES, VOICE, article, plural
 from training import clips
 
 LETTER, YES_NO = "Answer with the letter.", "Answer yes or no."
-_WEIGHTS = {"cross-modal": 1.6, "temporal": 2.0, "audio": 1.2, "existence": 0.7, "visual": 1.0}
-_HARD = {"count": 2.0, "word": 1.5, "motion": 1.5, "size": 1.3}
+#: What is asked of nearly every clip is drawn less often than what few can be asked, and what is hard more often.
+_WEIGHTS = {
+    "colour": 1.0,
+    "object": 1.5,
+    "size": 1.0,
+    "count": 4.0,
+    "motion": 5.0,
+    "order": 3.0,
+    "depth": 4.0,
+    "sound": 1.0,
+    "word": 2.0,
+    "manner": 2.0,
+    "visible": 0.7,
+    "audible": 0.5,
+    "moving": 1.0,
+    "match": 1.5,
+    "said thing visible": 2.5,
+    "sounding thing visible": 1.5,
+    "visible thing sounding": 1.0,
+    "seen when heard": 2.0,
+    "heard when seen": 2.0,
+}
 
 
 @dataclass(frozen=True)
@@ -110,7 +130,7 @@ def draw_questions(
     `open_share` of the lettered questions are asked without their letters.
     """
     asked = [q for q in make_questions(scene, salt=int(rng.integers(1, 2**31))) if fits(q, parts)]
-    weights = np.array([_WEIGHTS[q.category] * _HARD.get(q.kind, 1.0) for q in asked])
+    weights = np.array([_WEIGHTS[q.kind] for q in asked])
     drawn = rng.choice(len(asked), size=min(count, len(asked)), replace=False, p=weights / weights.sum())
     out = [
         without_letters(asked[i]) if asked[i].choices and rng.random() < open_share else as_asked(asked[i])

@@ -12,7 +12,7 @@ from omnisink.errors import MediaError
 from omnisink.media.choice import ByFps, FrameChoice
 from omnisink.media.clip import Clip, MediaRecord
 from omnisink.media.files import check_file, duration_of, open_media
-from omnisink.media.frames import FrameIndex, decode, read_index, rotation_of, to_rgb
+from omnisink.media.frames import Converter, FrameIndex, decode, read_index, rotation_of
 from omnisink.media.sound import align, decode_sound
 
 #: Longest file that is read unless the caller says otherwise, in seconds.
@@ -197,13 +197,13 @@ def _decode_chosen(
     jump: bool,
 ) -> tuple[NDArray[np.uint8], int, int]:
     """Decode the chosen frames into one array that is made once."""
-    damage, rotation = [0], 0
+    damage, rotation, convert = [0], 0, Converter(max_side)
     pixels: NDArray[np.uint8] | None = None
     unique, places = np.unique(chosen, return_inverse=True)
     wanted = [int(p) for p in index.pts[unique]]
     done = 0
     for number, (_, frame) in enumerate(decode(container, stream, index, wanted, damage, jump)):
-        rgb = to_rgb(frame, max_side)
+        rgb = convert(frame)
         if pixels is None:
             rotation = rotation_of(frame)
             pixels = np.empty((len(chosen), *rgb.shape), dtype=np.uint8)
