@@ -36,8 +36,8 @@ class FrameIndex:
         (M,), seconds since the first frame.
     start : float
         Time of the first frame on the file's clock, in seconds.
-    keys : list of (int, int, int)
-        For every keyframe, ascending: its pts, the timestamp to jump to, and how many frames are decoded before it.
+    keys : list of (int, int)
+        For every keyframe, ascending: its pts, and how many frames are decoded before it.
     order : dict of int to int
         For every pts, how many frames are decoded before it.
     """
@@ -45,10 +45,10 @@ class FrameIndex:
     pts: NDArray[np.int64]
     times: NDArray[np.float64]
     start: float
-    keys: list[tuple[int, int, int]]
+    keys: list[tuple[int, int]]
     order: dict[int, int]
 
-    def key_before(self, pts: int) -> tuple[int, int, int] | None:
+    def key_before(self, pts: int) -> tuple[int, int] | None:
         """Return the last keyframe that is shown no later than a frame."""
         found = None
         for key in self.keys:
@@ -66,7 +66,7 @@ def read_index(name: str, container: av.container.InputContainer, stream: av.vid
     MediaError
         If there are none, or fewer than the file says.
     """
-    entries: list[tuple[int, int, bool]] = []
+    entries: list[tuple[int, bool]] = []
     count = 0
     for packet in container.demux(stream):
         if packet.size == 0:
@@ -75,17 +75,17 @@ def read_index(name: str, container: av.container.InputContainer, stream: av.vid
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or packet.is_discard:  # Discarded by the edit list: decoded, but never shown.
             continue
-        entries.append((stamp, packet.dts if packet.dts is not None else stamp, packet.is_keyframe))
+        entries.append((stamp, packet.is_keyframe))
     if not entries and count == 1:  # A still image has no time.
-        entries.append((0, 0, True))
+        entries.append((0, True))
     if not entries:
         raise MediaError(f"{name}: the video stream has no frames")
     if stream.frames and count < stream.frames:
         raise MediaError(f"{name}: the file is cut off: {count} of {stream.frames} frames are in it")
     base = float(stream.time_base or 1)
-    pts = np.array(sorted({stamp for stamp, _, _ in entries}), dtype=np.int64)
-    keys = sorted((stamp, jump, place) for place, (stamp, jump, key) in enumerate(entries) if key)
-    order = {stamp: place for place, (stamp, _, _) in enumerate(entries)}
+    pts = np.array(sorted({stamp for stamp, _ in entries}), dtype=np.int64)
+    keys = sorted((stamp, place) for place, (stamp, key) in enumerate(entries) if key)
+    order = {stamp: place for place, (stamp, _) in enumerate(entries)}
     return FrameIndex(pts, (pts - pts[0]) * base, float(pts[0] * base), keys, order)
 
 
@@ -117,23 +117,31 @@ def decode(
     (int, VideoFrame)
         The wanted pts, and its frame, or the nearest before it where it could not be decoded.
     """
-    container.seek(index.keys[0][1] if index.keys else 0, stream=stream, backward=True)
+    first = index.keys[0][0] if index.keys else int(index.pts[0])
+    container.seek(first, stream=stream, backward=True)
     reader = _Reader(container, stream, damage)
     place = 0  # How many frames the reader is past, in the order of decoding.
     shown: Any = None
     for pts in wanted:
         key = index.key_before(pts) if jump else None
-        if key is not None and key[2] - place > _WORTH_A_JUMP:
-            reader.jump(key[1])
+        jumped = key is not None and key[1] - place > _WORTH_A_JUMP
+        if key is not None and jumped:
+            reader.jump(key[0])
             shown = None
         while shown is None or shown.pts is None or shown.pts < pts:
             following = reader.next()
             if following is None:
                 break
-            if following.pts is not None and following.pts > pts and shown is not None:
+            if following.pts is not None and following.pts > pts:
+                if shown is None and jumped:
+                    # The container jumped too far; from the beginning nothing can be missed.
+                    reader.jump(first)
+                    jumped = False
+                    continue
                 # The wanted frame itself did not come out of the decoder.
                 damage[0] += 1
                 reader.hold(following)
+                shown = shown or following
                 break
             shown = following
         if shown is None:
