@@ -134,13 +134,14 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
         nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
         optimizer.step()
         losses[parts].append(float(loss.detach()))
-        if (step + 1) % 25 == 0:
+        last = step + 1 == given.steps
+        if (step + 1) % 25 == 0 or last:
             line: dict[str, Any] = {
                 "step": step + 1,
                 "seconds": round(time.time() - started),
                 "loss": {p: round(float(np.mean(v[-25:])), 3) for p, v in losses.items()},
             }
-            if (step + 1) % given.every == 0 or step + 1 == given.steps:
+            if (step + 1) % given.every == 0 or last:
                 line["tune"] = {
                     k: round(v, 3) for k, v in evaluate(learner, tune_frames, tune_ears, "tune", given.check).items()
                 }

@@ -11,7 +11,7 @@ from omnisink.models import embedded
 NAME = "smolomni"
 #: What the training made, in half precision; see its card beside it.
 WEIGHTS = Path(__file__).with_name("smolomni.safetensors")
-#: The strength of OutRo's rotation that was best on SynthAV's tune split; see docs/smolomni.md.
+#: A gentle strength of OutRo's rotation, as for the language model inside; it has not been tuned for this model yet.
 GAMMA = 0.3
 _UPDATE = "lora."
 _DECODER = "model.language_model."
