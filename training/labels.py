@@ -1,8 +1,9 @@
 """What every token of the towers should say, from what a scene is known to hold.
 
-A video token stands for two frames and a sixteenth of the picture. The token whose part holds the centre of an object
-should say the words of that object; the others say that there is nothing. An audio token stands for 40 ms: it should
-say the words of the sound that is playing, or that there is silence.
+A video token sees two frames, and sixteen of them stand for the whole picture; together they spell what is in it, as a
+caption would: *three small red star still*, and after eight tokens the second object, if there is one. An audio token
+hears 40 ms around its own: the first of every sound spell it, *bell loud*, and where the voice speaks the rest say its
+word. What is left says *nothing* and *silence*.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 
 from omnisink.synthav.draw import FPS
-from omnisink.synthav.scene import SECONDS, Scene
+from omnisink.synthav.scene import SECONDS, Scene, Thing
 from omnisink.synthav.sounds import RATE, speak
 from omnisink.synthav.vocabulary import (
     COLOURS,
+    DIRECTIONS,
     LOUDNESS,
-    MOTIONS,
+    NUMBERS,
     OBJECTS,
     PITCHES,
     SIZES,
@@ -30,55 +32,60 @@ from omnisink.synthav.vocabulary import (
 )
 from training.clips import FRAMES, TOKENS
 
-#: Words that a token may say, one of each group at most; the first group tells whether it says anything.
+#: What a token may say, by group. The voice's words are marked, so that no spoken bell is taken for a bell.
 SEEN: dict[str, tuple[str, ...]] = {
-    "presence": ("nothing", "object"),
+    "none": ("nothing",),
+    "number": NUMBERS,
+    "size": SIZES,
     "colour": tuple(COLOURS),
     "object": OBJECTS,
-    "size": SIZES,
-    "motion": MOTIONS,
+    "motion": DIRECTIONS,
+    "rest": ("still",),
     "depth": ("behind", "front"),
 }
 HEARD: dict[str, tuple[str, ...]] = {
-    "presence": ("silence", "sound"),
+    "none": ("silence",),
     "sound": SOUNDS,
     "pitch": PITCHES,
     "loudness": LOUDNESS,
-    "word": SPOKEN,
-    "onset": ("then", "start"),
+    "word": tuple(f"says {word}" for word in SPOKEN),
 }
 GRIDS, CELLS = FRAMES // 2, 16
-_NONE = -1
+#: Tokens for one object.
+_RUN = 8
 _LENGTH = {"beep": 0.35, "buzz": 0.4, "bell": 0.65, "drum": 0.35, "clock": 0.4, "bird": 0.45}
 
 
-def seen(scene: Scene) -> dict[str, np.ndarray]:
-    """Label the video tokens: for every group (4, 16) int64, -1 where it says nothing of it."""
-    out = {group: np.full((GRIDS, CELLS), _NONE) for group in SEEN}
-    out["presence"][:] = 0
+def sayings(groups: dict[str, tuple[str, ...]]) -> list[str]:
+    """Return everything that a token may say, in the order of the labels."""
+    return [saying for group in groups.values() for saying in group]
+
+
+_SEEN = {saying: i for i, saying in enumerate(sayings(SEEN))}
+_HEARD = {saying: i for i, saying in enumerate(sayings(HEARD))}
+
+
+def seen(scene: Scene) -> np.ndarray:
+    """Label the video tokens: (4, 16) int64 into the sayings of `SEEN`."""
+    out = np.zeros((GRIDS, CELLS), dtype=np.int64)
     times = np.linspace(0, SECONDS * FPS - 1, FRAMES).round() / FPS
     for grid in range(GRIDS):
-        taken: set[int] = set()
-        middle = times[2 * grid : 2 * grid + 2].mean()
-        for depth, thing in enumerate(scene.things):
-            if not thing.visible(middle):
-                continue
-            x, y = (4 * v for v in thing.centre(float(middle)))
-            free = [c for c in range(CELLS) if c not in taken]
-            cell = min(free, key=lambda c: (c % 4 + 0.5 - x) ** 2 + (c // 4 + 0.5 - y) ** 2)
-            taken.add(cell)
-            words = {
-                "presence": 1,
-                "colour": thing.colour,
-                "object": thing.shape,
-                "size": thing.size,
-                "motion": thing.motion,
-            }
-            for group, word in words.items():
-                out[group][grid, cell] = word if isinstance(word, int) else SEEN[group].index(word)
-            if scene.layout == "overlap":
-                out["depth"][grid, cell] = depth
+        middle = float(times[2 * grid : 2 * grid + 2].mean())
+        for place, (number, thing, last) in enumerate(_objects(scene, middle)):
+            spelled = [NUMBERS[number - 1], thing.size, *2 * [thing.colour], *2 * [thing.shape], thing.motion, last]
+            out[grid, place * _RUN : (place + 1) * _RUN] = [_SEEN[word] for word in spelled]
     return out
+
+
+def _objects(scene: Scene, time: float) -> list[tuple[int, Thing, str]]:
+    """Return how many of each object are on screen, the object, and its last word."""
+    shown = [thing for thing in scene.things if thing.visible(time)]
+    if scene.layout == "many":
+        return [(len(shown), shown[0], shown[0].motion)]
+    if scene.layout == "overlap":
+        return [(1, thing, where) for thing, where in zip(shown, SEEN["depth"], strict=True)]
+    # As one reads: the upper row first, and each row from the left.
+    return [(1, thing, thing.motion) for thing in sorted(shown, key=lambda t: (t.y > 0.5, t.x))]
 
 
 @lru_cache(maxsize=256)
@@ -86,33 +93,21 @@ def _spoken_seconds(word: str, speaker: str) -> float:
     return len(speak(word, speaker)) / RATE
 
 
-def heard(scene: Scene) -> dict[str, np.ndarray]:
-    """Label the audio tokens: for every group (100,) int64, -1 where it says nothing of it."""
-    out = {group: np.full(TOKENS, _NONE) for group in HEARD}
-    out["presence"][:] = 0
+def heard(scene: Scene) -> np.ndarray:
+    """Label the audio tokens: (100,) int64 into the sayings of `HEARD`."""
+    out = np.zeros(TOKENS, dtype=np.int64)
     for sound in scene.sounds:
         length = _spoken_seconds(sound.word, sound.speaker) if sound.kind == VOICE else _LENGTH[sound.kind]
         first = int(sound.begins / SECONDS * TOKENS)
         last = min(int(np.ceil((sound.begins + length) / SECONDS * TOKENS)), TOKENS)
-        run = slice(first, last)
-        out["presence"][run] = 1
-        out["sound"][run] = SOUNDS.index(sound.kind)
-        out["loudness"][run] = LOUDNESS.index(sound.loudness)
-        out["onset"][run] = 0
-        out["onset"][first : first + 2] = 1
-        if sound.kind in TONES:
-            out["pitch"][run] = PITCHES.index(sound.pitch)
-        if sound.kind == VOICE:
-            out["word"][run] = SPOKEN.index(sound.word)
+        spelled = 3 * [sound.kind] + 2 * [sound.pitch] * (sound.kind in TONES) + 2 * [sound.loudness]
+        rest = f"says {sound.word}" if sound.kind == VOICE else "silence"
+        spelled += [rest] * (last - first)
+        out[first:last] = [_HEARD[word] for word in spelled[: last - first]]
     return out
 
 
-def stack(labels: list[dict[str, np.ndarray]]) -> dict[str, Tensor]:
-    """Put the labels of several scenes into one tensor for every group."""
-    return {group: torch.from_numpy(np.stack([one[group] for one in labels])) for group in labels[0]}
-
-
-def embeddings(words: tuple[str, ...], tokenizer: object, table: Tensor) -> Tensor:
-    """Return what the language model has for some words, (len(words), width); the mean where a word is in pieces."""
-    pieces = [tokenizer.encode(" " + word, add_special_tokens=False) for word in words]  # type: ignore[attr-defined]
+def embeddings(said: list[str], tokenizer: object, table: Tensor) -> Tensor:
+    """Return what the language model has for some sayings, (len(said), width); the mean over a saying's pieces."""
+    pieces = [tokenizer.encode(" " + one, add_special_tokens=False) for one in said]  # type: ignore[attr-defined]
     return torch.stack([table[p].mean(0) for p in pieces])

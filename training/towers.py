@@ -24,12 +24,16 @@ from omnisink.synthav.draw import SIDE as DRAWN
 from omnisink.synthav.scene import SECONDS, make_scene
 from omnisink.synthav.vocabulary import DIRECTIONS
 from training import clips
-from training.labels import HEARD, SEEN, embeddings, heard, seen, stack
+from training.labels import HEARD, SEEN, embeddings, heard, sayings, seen
 
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-#: Groups that are learned more slowly than the others.
-_WEIGHT = {"presence": 2.0, "object": 2.0}
+#: Most tokens say that there is nothing, and most things stay where they are: without weights the few that move would
+#: not be learned.
+_WEIGHT = {"nothing": 0.3, "silence": 0.3, "still": 0.5, **dict.fromkeys(DIRECTIONS, 2.0)}
+_DIRECTIONS = torch.tensor([sayings(SEEN).index(word) for word in DIRECTIONS])
+#: Clips of the tune split that the training is watched on.
+_HELD = 200
 #: Scenes drawn without a file, for pictures alone; far from those of the clips.
 _DRAWN_FROM = 10_000_000
 
@@ -66,43 +70,26 @@ def look(visual: nn.Module, frames: Tensor) -> Tensor:
 
 
 class Words(nn.Module):
-    """The loss: which words a token says, and how near it is to their embeddings."""
+    """The loss: what a token says, and how near it is to the embedding of that."""
 
     def __init__(self, groups: dict[str, tuple[str, ...]], tokenizer: Any, table: Tensor) -> None:
         super().__init__()
-        self.groups, self.words = list(groups), groups
-        self.scale = nn.Parameter(torch.zeros(len(groups)))
-        for group, words in groups.items():
-            self.register_buffer(group, embeddings(words, tokenizer, table))
+        said = sayings(groups)
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.register_buffer("table", embeddings(said, tokenizer, table))
+        self.register_buffer("weight", torch.tensor([_WEIGHT.get(one, 1.0) for one in said]))
+        self.groups = {name: torch.tensor([said.index(one) for one in group]) for name, group in groups.items()}
 
-    def target(self, labels: dict[str, Tensor]) -> Tensor:
-        """Return the sum of the words' embeddings over the root of their number."""
-        total, count = 0.0, 0.0
-        for group in self.groups:
-            label = labels[group]
-            total = total + getattr(self, group)[label.clamp(min=0)] * (label >= 0).unsqueeze(-1)
-            count = count + (label >= 0).float().unsqueeze(-1)
-        return total / count.sqrt()
-
-    def forward(self, z: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss and, for every group, the share of right words."""
-        loss, right = 0.0, {}
-        for i, group in enumerate(self.groups):
-            label = labels[group]
-            there = label >= 0
-            if not there.any():
-                continue
-            words = getattr(self, group)
-            logits = z[there] @ (words - words.mean(0)).T * self.scale[i].exp()
-            # Most things stay where they are, and without a weight the few that move would not be learned.
-            rare = torch.tensor([4.0 if w in DIRECTIONS else 1.0 for w in self.words[group]])
-            loss = loss + F.cross_entropy(logits, label[there], weight=rare) * _WEIGHT.get(group, 1.0)
-            right[group] = float((logits.argmax(-1) == label[there]).float().mean())
-        weight = 1 + 4 * (labels["presence"] > 0).float()
-        miss = (z - self.target(labels)).pow(2).mean(-1)
-        near = (miss * weight).sum() / weight.sum() / self.target(labels).var()
-        right["mse"] = float(near.detach())
-        return loss + near, right
+    def forward(self, z: Tensor, label: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and, for every group, the share of right tokens."""
+        logits = z @ (self.table - self.table.mean(0)).T * self.scale.exp()
+        right = logits.argmax(-1) == label
+        shares = {name: float(right[torch.isin(label, group)].float().mean()) for name, group in self.groups.items()}
+        weight = self.weight[label]
+        miss = (z - self.table[label]).pow(2).mean(-1)
+        near = (miss * weight).sum() / weight.sum() / self.table.var()
+        shares["mse"] = float(near.detach())
+        return F.cross_entropy(logits.flatten(0, -2), label.flatten(), weight=self.weight) * 3 + near, shares
 
 
 def rate(step: int, steps: int, peak: float) -> float:
@@ -113,9 +100,9 @@ def rate(step: int, steps: int, peak: float) -> float:
 def train_ears(model: Any, tokenizer: Any, folder: Path, steps: int, batch: int = 64) -> None:
     """Fit the projection of the audio tower."""
     _, ears = clips.load(folder, "train")
-    labels = stack([heard(make_scene("train", i)) for i in range(len(ears))])
+    labels = _stack([heard(make_scene("train", i)) for i in range(len(ears))])
     _, tune = clips.load(folder, "tune")
-    tune_labels = stack([heard(make_scene("tune", i)) for i in range(len(tune))])
+    tune_labels = _stack([heard(make_scene("tune", i)) for i in range(len(tune))])
     tower = model.model.audio_tower
     words = Words(HEARD, tokenizer, model.model.language_model.embed_tokens.weight.detach().clone())
     parameters = [*tower.ln_post.parameters(), *tower.proj.parameters(), words.scale]
@@ -125,7 +112,7 @@ def train_ears(model: Any, tokenizer: Any, folder: Path, steps: int, batch: int 
         optimizer.param_groups[0]["lr"] = rate(step, steps, 3e-3)
         chosen = rng.integers(len(ears), size=batch)
         z = tower.proj(tower.ln_post(torch.from_numpy(ears[chosen]).float()))
-        loss, _ = words(z, {g: v[chosen] for g, v in labels.items()})
+        loss, _ = words(z, labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -140,13 +127,13 @@ def train_eyes(
 ) -> None:
     """Train the vision tower, half on clips that were files, half on pictures drawn for the occasion."""
     frames, _ = clips.load(folder, "train")
-    labels = stack([seen(make_scene("train", i)) for i in range(len(frames))])
-    movers = np.flatnonzero(_moves(labels["motion"]))
+    labels = _stack([seen(make_scene("train", i)) for i in range(len(frames))])
     tune, _ = clips.load(folder, "tune")
-    tune_labels = {g: v.flatten(1) for g, v in stack([seen(make_scene("tune", i)) for i in range(200)]).items()}
+    tune_labels = _stack([seen(make_scene("tune", i)) for i in range(_HELD)])
     tower = model.model.visual
     equal_windows(tower)
     words = Words(SEEN, tokenizer, model.model.language_model.embed_tokens.weight.detach().clone())
+    movers = np.flatnonzero(torch.isin(labels, _DIRECTIONS).any(1).numpy())
     optimizer = torch.optim.AdamW([*tower.parameters(), words.scale], lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
     rng = np.random.default_rng(seed)
     started = time.time()
@@ -158,8 +145,7 @@ def train_eyes(
         first = seed * _DRAWN_FROM + step * batch
         scenes = [_scene(first + i, rng.random() < moving) for i in range(batch // 2)]
         both = np.concatenate([frames[chosen], np.stack([_drawn(s) for s in scenes])])
-        drawn = stack([seen(s) for s in scenes])
-        label = {g: torch.cat([v[chosen], drawn[g]]).flatten(1) for g, v in labels.items()}
+        label = torch.cat([labels[chosen], _stack([seen(s) for s in scenes])])
         with torch.autocast("cpu", torch.bfloat16):
             z = look(tower, torch.from_numpy(both))
         loss, right = words(z.float(), label)
@@ -169,26 +155,17 @@ def train_eyes(
         optimizer.step()
         if step % 100 == 0 or step == steps - 1:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                z = look(tower, torch.from_numpy(tune[:200]))
+                z = look(tower, torch.from_numpy(tune[:_HELD]))
             held, right = words(z.float(), tune_labels)
-            right["moving"] = _right_way(words, z.float(), tune_labels["motion"])
             losses = f"loss {loss.item():.3f} tune {held.item():.3f}"
             print(f"eyes {step} {time.time() - started:.0f} s {losses} {_line(right)}", flush=True)
     for block in tower.blocks:
         del block.attn.forward
 
 
-def _right_way(words: Words, z: Tensor, label: Tensor) -> float:
-    """Return the share of right directions among what moves."""
-    there = (label >= 0) & (label < len(DIRECTIONS))
-    told = z[there] @ (words.motion - words.motion.mean(0)).T
-    return float((told.argmax(-1) == label[there]).float().mean())
-
-
-def _moves(motion: Tensor) -> np.ndarray:
-    """Tell which clips show something that moves, from their labels (N, 4, 16)."""
-    moves: np.ndarray = ((motion >= 0) & (motion < len(DIRECTIONS))).flatten(1).any(1).numpy()
-    return moves
+def _stack(labels: list[np.ndarray]) -> Tensor:
+    """Put the labels of several scenes into one tensor, (N, tokens)."""
+    return torch.from_numpy(np.stack(labels)).flatten(1)
 
 
 def _scene(index: int, moving: bool) -> Any:
