@@ -21,7 +21,7 @@ from omnisink.synthav.scene import make_scene
 from training import clips, lora
 from training.build import fresh
 from training.prompts import Batch, Layout, as_asked, draw_questions, drill, without_letters
-from training.towers import equal_windows, look, rate
+from training.towers import look, quicken, rate
 
 RANK = 16
 #: What a step is about, with the share of the steps while letters are drilled, and after.
@@ -46,7 +46,7 @@ class Learner:
             for name, update in self.updates.items():
                 update.down.data.copy_(weights[f"lora.{name}.down"])
                 update.up.data.copy_(weights[f"lora.{name}.up"])
-        equal_windows(core.visual)
+        quicken(core.visual)
         tower = core.audio_tower
         self.towers = [*core.visual.parameters(), *tower.ln_post.parameters(), *tower.proj.parameters()]
         self.low_rank = [p for u in self.updates.values() for p in (u.down, u.up)]

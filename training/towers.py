@@ -24,7 +24,7 @@ from omnisink.synthav.draw import SIDE as DRAWN
 from omnisink.synthav.scene import SECONDS, make_scene
 from omnisink.synthav.vocabulary import DIRECTIONS
 from training import clips
-from training.labels import HEARD, SEEN, embeddings, heard, sayings, seen
+from training.labels import GRIDS, HEARD, SEEN, embeddings, heard, sayings, seen
 
 _MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073])
 _STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])
@@ -47,8 +47,12 @@ def patchify(frames: Tensor) -> Tensor:
     return x.permute(0, 1, 3, 6, 4, 7, 9, 2, 5, 8).reshape(batch * count // 2 * 4 * n * n, -1)
 
 
-def equal_windows(visual: nn.Module, length: int = 64) -> None:
-    """Let the tower's attention run over all windows at once, which is the same where they have one length."""
+def quicken(visual: nn.Module, length: int = 64) -> None:
+    """Make the tower quick on a CPU without changing what it computes.
+
+    Attention runs over all windows at once, which is the same where they have one length, and patches are embedded
+    by a matrix product, which is what a convolution comes to whose stride is its kernel.
+    """
     from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import apply_rotary_pos_emb_vision
 
     def attend(self: Any, x: Tensor, position_embeddings: Any = None, **_: Any) -> Tensor:
@@ -58,13 +62,17 @@ def equal_windows(visual: nn.Module, length: int = 64) -> None:
         out = F.scaled_dot_product_attention(q, k, v, scale=self.scaling)
         return self.proj(out.transpose(1, 2).reshape(x.shape))
 
+    def embed(self: Any, x: Tensor) -> Tensor:
+        return F.linear(x, self.proj.weight.flatten(1))
+
     for block in visual.blocks:  # type: ignore[union-attr]
         block.attn.forward = attend.__get__(block.attn)
+    visual.patch_embed.forward = embed.__get__(visual.patch_embed)  # type: ignore[union-attr]
 
 
 def look(visual: nn.Module, frames: Tensor) -> Tensor:
-    """Return the video tokens of some clips, (B, 64, width)."""
-    grid = torch.tensor([[clips.FRAMES // 2, SIDE // 14, SIDE // 14]]).expand(len(frames), 3)
+    """Return the video tokens of some clips, sixteen for every two frames: (B, 8 * frames, width)."""
+    grid = torch.tensor([[frames.shape[1] // 2, SIDE // 14, SIDE // 14]]).expand(len(frames), 3)
     out = visual(patchify(frames).to(next(visual.parameters()).dtype), grid_thw=grid).pooler_output
     return out.view(len(frames), -1, out.shape[-1])
 
@@ -123,7 +131,7 @@ def train_ears(model: Any, tokenizer: Any, folder: Path, steps: int, batch: int 
 
 
 def train_eyes(
-    model: Any, tokenizer: Any, folder: Path, steps: int, peak: float, seed: int, moving: float = 0.0, batch: int = 32
+    model: Any, tokenizer: Any, folder: Path, steps: int, peak: float, seed: int, moving: float = 0.0, batch: int = 64
 ) -> None:
     """Train the vision tower, half on clips that were files, half on pictures drawn for the occasion."""
     frames, _ = clips.load(folder, "train")
@@ -131,7 +139,7 @@ def train_eyes(
     tune, _ = clips.load(folder, "tune")
     tune_labels = _stack([seen(make_scene("tune", i)) for i in range(_HELD)])
     tower = model.model.visual
-    equal_windows(tower)
+    quicken(tower)
     words = Words(SEEN, tokenizer, model.model.language_model.embed_tokens.weight.detach().clone())
     movers = np.flatnonzero(torch.isin(labels, _DIRECTIONS).any(1).numpy())
     optimizer = torch.optim.AdamW([*tower.parameters(), words.scale], lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
@@ -139,15 +147,16 @@ def train_eyes(
     started = time.time()
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = rate(step, steps, peak)
-        chosen = np.where(
-            rng.random(batch // 2) < moving, rng.choice(movers, batch // 2), rng.integers(len(frames), size=batch // 2)
-        )
-        first = seed * _DRAWN_FROM + step * batch
-        scenes = [_scene(first + i, rng.random() < moving) for i in range(batch // 2)]
-        both = np.concatenate([frames[chosen], np.stack([_drawn(s) for s in scenes])])
-        label = torch.cat([labels[chosen], _stack([seen(s) for s in scenes])])
+        # The tower sees two frames at a time and a clip's others are much like them, so two of each clip are enough.
+        half, grids = batch // 2, rng.integers(GRIDS, size=batch)
+        chosen = np.where(rng.random(half) < moving, rng.choice(movers, half), rng.integers(len(frames), size=half))
+        scenes = [_scene(seed * _DRAWN_FROM + step * batch + i, rng.random() < moving) for i in range(half)]
+        pairs = [frames[i, 2 * g : 2 * g + 2] for i, g in zip(chosen, grids[:half], strict=True)]
+        pairs += [_drawn(scene, g) for scene, g in zip(scenes, grids[half:], strict=True)]
+        told = torch.cat([labels[chosen], _stack([seen(s) for s in scenes])]).view(batch, GRIDS, -1)
+        label = told[torch.arange(batch), torch.from_numpy(grids)]
         with torch.autocast("cpu", torch.bfloat16):
-            z = look(tower, torch.from_numpy(both))
+            z = look(tower, torch.from_numpy(np.stack(pairs)))
         loss, right = words(z.float(), label)
         optimizer.zero_grad()
         loss.backward()
@@ -159,8 +168,6 @@ def train_eyes(
             held, right = words(z.float(), tune_labels)
             losses = f"loss {loss.item():.3f} tune {held.item():.3f}"
             print(f"eyes {step} {time.time() - started:.0f} s {losses} {_line(right)}", flush=True)
-    for block in tower.blocks:
-        del block.attn.forward
 
 
 def _stack(labels: list[np.ndarray]) -> Tensor:
@@ -177,10 +184,10 @@ def _scene(index: int, moving: bool) -> Any:
     return scene
 
 
-def _drawn(scene: Any) -> np.ndarray:
-    """Draw the eight frames at twice the side and average, about as decoding and resizing would."""
+def _drawn(scene: Any, grid: int) -> np.ndarray:
+    """Draw two frames at twice the side and average, about as decoding and resizing would."""
     times = np.linspace(0, SECONDS * FPS - 1, clips.FRAMES).round() / FPS
-    big = draw(scene, times, DRAWN).astype(np.uint16)
+    big = draw(scene, times[2 * grid : 2 * grid + 2], DRAWN).astype(np.uint16)
     return ((big[:, ::2, ::2] + big[:, 1::2, ::2] + big[:, ::2, 1::2] + big[:, 1::2, 1::2] + 2) // 4).astype(np.uint8)
 
 
