@@ -22,25 +22,27 @@ from training import clips
 LETTER, YES_NO = "Answer with the letter.", "Answer yes or no."
 #: What is asked of nearly every clip is drawn less often than what few can be asked, and what is hard more often.
 _WEIGHTS = {
-    "colour": 1.0,
-    "object": 1.5,
-    "size": 1.0,
-    "count": 4.0,
-    "motion": 5.0,
-    "order": 3.0,
-    "depth": 4.0,
-    "sound": 1.0,
-    "word": 2.0,
-    "manner": 2.0,
-    "visible": 0.7,
-    "audible": 0.5,
-    "moving": 1.0,
-    "match": 1.5,
-    "said thing visible": 2.5,
-    "sounding thing visible": 1.5,
-    "visible thing sounding": 1.0,
-    "seen when heard": 2.0,
-    "heard when seen": 2.0,
+    "visual/colour": 1.5,
+    "visual/object": 2.0,
+    "visual/size": 1.0,
+    "visual/count": 2.0,
+    "visual/motion": 2.0,
+    "visual/order": 3.0,
+    "visual/depth": 4.0,
+    "audio/sound": 1.0,
+    "audio/word": 2.5,
+    "audio/manner": 2.0,
+    "audio/count": 9.0,
+    "audio/order": 3.0,
+    "existence/visible": 0.7,
+    "existence/audible": 0.5,
+    "existence/moving": 0.5,
+    "cross-modal/match": 1.0,
+    "cross-modal/said thing visible": 2.5,
+    "cross-modal/sounding thing visible": 1.0,
+    "cross-modal/visible thing sounding": 1.0,
+    "temporal/seen when heard": 3.0,
+    "temporal/heard when seen": 3.0,
 }
 
 
@@ -130,7 +132,7 @@ def draw_questions(
     `open_share` of the lettered questions are asked without their letters.
     """
     asked = [q for q in make_questions(scene, salt=int(rng.integers(1, 2**31))) if fits(q, parts)]
-    weights = np.array([_WEIGHTS[q.kind] for q in asked])
+    weights = np.array([_WEIGHTS[f"{q.category}/{q.kind}"] for q in asked])
     drawn = rng.choice(len(asked), size=min(count, len(asked)), replace=False, p=weights / weights.sum())
     out = [
         without_letters(asked[i]) if asked[i].choices and rng.random() < open_share else as_asked(asked[i])
