@@ -108,6 +108,7 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
     for parameter in learner.towers:
         parameter.requires_grad_(bool(given.tower_rate))
     optimizer = torch.optim.AdamW(groups, lr=given.rate, betas=(0.9, 0.98))
+    timed = np.array([_timed(i) for i in range(len(frames))]).nonzero()[0]
     begin = _resume(optimizer, given.out)
     log = given.out.with_suffix(".jsonl")
     started, losses = time.time(), defaultdict(list)
@@ -115,7 +116,8 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
         rng = np.random.default_rng([given.seed, step])
         for group in optimizer.param_groups:
             group["lr"] = rate(step, given.steps, group["peak"])
-        chosen = rng.choice(len(frames), size=given.batch, replace=False)
+        among = timed if rng.random() < given.timed else np.arange(len(frames))
+        chosen = rng.choice(among, size=given.batch, replace=False)
         # Now and then the sound or the picture is missing, so that the other alone is understood too. What is seen and
         # heard is learned sooner where the answer is its word, and the letters sooner where a text says everything.
         early = step < given.drill_until
@@ -149,6 +151,11 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(json.dumps(line), flush=True)
+
+
+def _timed(index: int) -> bool:
+    """Tell whether a training clip has a question about what happens at the same time."""
+    return any(q.category == "temporal" for q in make_questions(make_scene("train", index)))
 
 
 def _save(learner: Learner, optimizer: Any, out: Path, step: int) -> None:
@@ -197,6 +204,7 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int, default=200, help="steps between checks and saves")
     parser.add_argument("--check", type=int, default=80, help="clips in a check")
     parser.add_argument("--drill-until", type=int, default=700, help="steps with drills and many open questions")
+    parser.add_argument("--timed", type=float, default=0.0, help="share of steps with clips that such questions fit")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)

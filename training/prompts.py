@@ -41,8 +41,8 @@ _WEIGHTS = {
     "cross-modal/said thing visible": 2.5,
     "cross-modal/sounding thing visible": 1.0,
     "cross-modal/visible thing sounding": 1.0,
-    "temporal/seen when heard": 3.0,
-    "temporal/heard when seen": 3.0,
+    "temporal/seen when heard": 12.0,
+    "temporal/heard when seen": 12.0,
 }
 
 
