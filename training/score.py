@@ -23,11 +23,16 @@ from omnisink.models.loaded import Loaded
 from omnisink.synthav.dataset import draw_split
 from omnisink.synthav.questions import CATEGORIES, Question
 from omnisink.synthav.render import render
+from omnisink.synthav.scene import make_scene
 
 YES_NO = "Answer yes or no."
 _OPEN, _CLOSE = "<!-- scores -->", "<!-- end -->"
 #: Arms in which a part of the clip is left out, and the categories for which that would say nothing.
-REMOVED: dict[str, tuple[str, ...]] = {"no audio": ("visual", "existence"), "no video": ("audio", "existence")}
+REMOVED: dict[str, tuple[str, ...]] = {
+    "no audio": ("visual", "existence"),
+    "no video": ("audio", "existence"),
+    "no clip": (),
+}
 
 
 def arm(name: str) -> Any:
@@ -100,6 +105,8 @@ def encode(loaded: Loaded, question: Question, clip: Path, what: str) -> Any:
         media["audio"] = False
     if what == "no video":
         media = {"audio": clip}
+    if what == "no clip":
+        media = {}
     return loaded.inputs(asked(question), choices=question.choices or None, **media)
 
 
@@ -139,9 +146,26 @@ def report(out: Path, base: str = "without") -> dict[str, Any]:
                 differences = [float(r["right"]) - float(plain[r["id"]]["right"]) for r in chosen]
                 rows[category]["difference"] = interval(chosen, differences)
                 rows[category]["changed"] = sum(r["said"] != plain[r["id"]]["said"] for r in chosen)
+        if category := {"no audio": "audio", "no video": "visual"}.get(name):
+            chosen = [r for r in answers.values() if r["category"] == category and not given_away(r)]
+            rows["untold"] = {"questions": len(chosen), **interval(chosen, [float(r["right"]) for r in chosen])}
         rows["unparsed"] = sum(r["parsed"] is None for r in answers.values())
         result[name] = rows
     return result
+
+
+def given_away(record: dict[str, Any]) -> bool:
+    """Tell whether the right choice about what is seen is heard in the clip too, or about what is heard is seen.
+
+    Half the sounds belong to something on the screen, so what is left of a clip is a hint at what was taken away.
+    """
+    split, index = record["clip"].split("-")
+    scene = make_scene(split, int(index))
+    if record["category"] == "audio":
+        other = {word for thing in scene.things for word in (thing.shape, thing.colour)}
+    else:
+        other = {word for sound in scene.sounds for word in (sound.kind, sound.word)}
+    return record["choices"]["ABCD".index(record["answer"])] in other
 
 
 def interval(records: list[dict[str, Any]], values: list[float], draws: int = 10_000) -> dict[str, float]:
@@ -179,11 +203,18 @@ def write_card(sums: dict[str, Any], card: Path) -> None:
         cells = []
         for name in names:
             row = sums[name].get(category)
-            partial = name in REMOVED and category == "all"
+            partial = bool(REMOVED.get(name)) and category == "all"
             cells.append(
                 "" if row is None or partial else f"{row['percent']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
             )
         lines.append(f"| {category} | {sums['without'][category]['questions']} | {' | '.join(cells)} |")
+    for name, words in (
+        ("no audio", "audio questions whose answer is not on the screen"),
+        ("no video", "visual questions whose answer is not heard"),
+    ):
+        if row := sums.get(name, {}).get("untold"):
+            share = f"{row['percent']:.1f} ({row['low']:.1f} to {row['high']:.1f})"
+            lines += ["", f"Of the {row['questions']} {words}, with {name}: {share}."]
     methods = [n for n in names if n not in REMOVED and n != "without"]
     if methods:
         lines += [
