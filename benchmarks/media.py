@@ -22,11 +22,17 @@ from omnisink.models.adapters.qwen_frames import QwenFrames
 
 FPS, SECONDS = 25, 60
 _PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
 from omnisink.media import Uniform, read_clip
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():
+    # Not getrusage, whose maximum begins with that of the process that started this one.
+    return next(line.split()[1] for line in Path("/proc/self/status").open() if line.startswith("VmHWM"))
+
+before = peak()
 clip = read_clip(sys.argv[1], frames=Uniform(64))
-print(clip.frames.shape[0], before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(clip.frames.shape[0], before, peak())
 """
 
 
@@ -46,10 +52,12 @@ def make(path: Path, size: tuple[int, int], seconds: int, repeat: int = 1) -> Pa
             packets += stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24"))
         packets += stream.encode(None)
         span = packets[-1].dts - packets[0].dts + (packets[1].dts - packets[0].dts)
-        times = [(p.pts, p.dts) for p in packets]
+        # The container rewrites a packet's times into its own unit.
+        times = [(p.pts, p.dts, p.time_base) for p in packets]
         for again in range(repeat):
-            for packet, (pts, dts) in zip(packets, times, strict=True):
-                packet.pts, packet.dts, packet.stream = pts + again * span, dts + again * span, stream
+            for packet, (pts, dts, unit) in zip(packets, times, strict=True):
+                packet.pts, packet.dts, packet.time_base = pts + again * span, dts + again * span, unit
+                packet.stream = stream
                 file.mux(packet)
         wave = (0.3 * np.sin(np.arange(44_100 * seconds) / 20)).astype(np.float32)
         for at in range(0, len(wave), 1024):

@@ -7,6 +7,7 @@ keyframe before the second wherever that is nearer.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,26 +37,22 @@ class FrameIndex:
         (M,), seconds since the first frame.
     start : float
         Time of the first frame on the file's clock, in seconds.
-    keys : list of (int, int)
-        For every keyframe, ascending: its pts, and how many frames are decoded before it.
-    order : dict of int to int
-        For every pts, how many frames are decoded before it.
+    places : ndarray of int64
+        (M,), how many frames are decoded before each.
+    keys : ndarray of int64
+        (K,), which of them are keyframes, ascending.
     """
 
     pts: NDArray[np.int64]
     times: NDArray[np.float64]
     start: float
-    keys: list[tuple[int, int]]
-    order: dict[int, int]
+    places: NDArray[np.int64]
+    keys: NDArray[np.int64]
 
-    def key_before(self, pts: int) -> tuple[int, int] | None:
-        """Return the last keyframe that is shown no later than a frame."""
-        found = None
-        for key in self.keys:
-            if key[0] > pts:
-                break
-            found = key
-        return found
+    def key_before(self, pts: int) -> int | None:
+        """Return which frame is the last keyframe that is shown no later than another."""
+        number = int(np.searchsorted(self.pts[self.keys], pts, side="right"))
+        return int(self.keys[number - 1]) if number else None
 
 
 def read_index(name: str, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> FrameIndex:
@@ -66,7 +63,8 @@ def read_index(name: str, container: av.container.InputContainer, stream: av.vid
     MediaError
         If there are none, or fewer than the file says.
     """
-    entries: list[tuple[int, bool]] = []
+    # An hour has a hundred thousand frames: plain numbers in arrays, not objects in lists.
+    stamps, keyframes = array("q"), array("b")
     count = 0
     for packet in container.demux(stream):
         if packet.size == 0:
@@ -75,18 +73,19 @@ def read_index(name: str, container: av.container.InputContainer, stream: av.vid
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or packet.is_discard:  # Discarded by the edit list: decoded, but never shown.
             continue
-        entries.append((stamp, packet.is_keyframe))
-    if not entries and count == 1:  # A still image has no time.
-        entries.append((0, True))
-    if not entries:
+        stamps.append(stamp)
+        keyframes.append(packet.is_keyframe)
+    if not stamps and count == 1:  # A still image has no time.
+        stamps.append(0)
+        keyframes.append(True)
+    if not stamps:
         raise MediaError(f"{name}: the video stream has no frames")
     if stream.frames and count < stream.frames:
         raise MediaError(f"{name}: the file is cut off: {count} of {stream.frames} frames are in it")
     base = float(stream.time_base or 1)
-    pts = np.array(sorted({stamp for stamp, _ in entries}), dtype=np.int64)
-    keys = sorted((stamp, place) for place, (stamp, key) in enumerate(entries) if key)
-    order = {stamp: place for place, (stamp, _) in enumerate(entries)}
-    return FrameIndex(pts, (pts - pts[0]) * base, float(pts[0] * base), keys, order)
+    pts, places = np.unique(np.frombuffer(stamps, dtype=np.int64), return_index=True)
+    keys = np.flatnonzero(np.frombuffer(keyframes, dtype=np.int8)[places])
+    return FrameIndex(pts, (pts - pts[0]) * base, float(pts[0] * base), places, keys)
 
 
 def decode(
@@ -117,16 +116,16 @@ def decode(
     (int, VideoFrame)
         The wanted pts, and its frame, or the nearest before it where it could not be decoded.
     """
-    first = index.keys[0][0] if index.keys else int(index.pts[0])
+    first = int(index.pts[index.keys[0] if len(index.keys) else 0])
     container.seek(first, stream=stream, backward=True)
     reader = _Reader(container, stream, damage)
     place = 0  # How many frames the reader is past, in the order of decoding.
     shown: Any = None
     for pts in wanted:
         key = index.key_before(pts) if jump else None
-        jumped = key is not None and key[1] - place > _WORTH_A_JUMP
-        if key is not None and jumped:
-            reader.jump(key[0])
+        jumped = key is not None and index.places[key] - place > _WORTH_A_JUMP
+        if jumped:
+            reader.jump(int(index.pts[key]))
             shown = None
         while shown is None or shown.pts is None or shown.pts < pts:
             following = reader.next()
@@ -146,7 +145,7 @@ def decode(
             shown = following
         if shown is None:
             return
-        place = index.order.get(pts, place)
+        place = int(index.places[np.searchsorted(index.pts, pts)])
         yield pts, shown
 
 

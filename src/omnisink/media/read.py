@@ -20,6 +20,9 @@ MAX_SECONDS = 4 * 3600.0
 BACKENDS = ("pyav", "torchcodec")
 SPANS = ("file", "frames")
 
+#: Fewer than one frame in so many is wanted: nearly every one is jumped to.
+_SPARSE = 200
+
 
 def read_clip(
     path: str | Path,
@@ -153,7 +156,6 @@ def _read_frames(
         if not pictures:
             raise MediaError(f"{name}: has no video")
         stream = pictures[0]
-        stream.codec_context.thread_type = "AUTO"
         index = read_index(name, container, stream)
         if max_seconds is not None and index.times[-1] > max_seconds:
             raise MediaError(f"{name}: lasts {index.times[-1]:.0f} s, longer than the limit of {max_seconds:g} s")
@@ -197,6 +199,9 @@ def _decode_chosen(
     jump: bool,
 ) -> tuple[NDArray[np.uint8], int, int]:
     """Decode the chosen frames into one array that is made once."""
+    # Threads decode several frames at once and hold them all, which is for nothing where every frame is jumped to.
+    sparse = len(index.pts) > _SPARSE * len(chosen)
+    stream.codec_context.thread_type, stream.codec_context.thread_count = "AUTO", 1 if sparse else 0
     damage, rotation, convert = [0], 0, Converter(max_side)
     pixels: NDArray[np.uint8] | None = None
     unique, places = np.unique(chosen, return_inverse=True)
