@@ -204,7 +204,7 @@ class Converter:
         self._convert: Any = VideoReformatter().reformat
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
-        """Return a frame as (H, W, 3)."""
+        """Return a frame as (H, W, 3), a view of memory of its own."""
         size: dict[str, Any] = {}
         if self._max_side is not None and max(frame.width, frame.height) > self._max_side:
             scale = self._max_side / max(frame.width, frame.height)
@@ -212,8 +212,11 @@ class Converter:
             size["interpolation"] = "AREA"
         turned = rotation_of(frame)
         converted = self._convert(frame, format="rgb24", threads=1, **size)
-        pixels: NDArray[np.uint8] = converted.to_ndarray()
-        return np.ascontiguousarray(np.rot90(pixels, turned // 90)) if turned else pixels
+        plane = converted.planes[0]
+        # Rows may be padded; `to_ndarray` would copy them once more.
+        rows = np.frombuffer(plane, dtype=np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width * 3]
+        pixels = rows.reshape(plane.height, plane.width, 3)
+        return np.rot90(pixels, turned // 90) if turned else pixels
 
 
 def rotation_of(frame: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -206,16 +207,29 @@ def _decode_chosen(
     pixels: NDArray[np.uint8] | None = None
     unique, places = np.unique(chosen, return_inverse=True)
     wanted = [int(p) for p in index.pts[unique]]
-    done = 0
-    for number, (_, frame) in enumerate(decode(container, stream, index, wanted, damage, jump)):
+
+    def keep(number: int, frame: Any) -> None:
+        nonlocal pixels, rotation
         rgb = convert(frame)
         if pixels is None:
             rotation = rotation_of(frame)
             pixels = np.empty((len(chosen), *rgb.shape), dtype=np.uint8)
         if rgb.shape != pixels.shape[1:]:
             raise MediaError(f"{name}: its frames change size from {pixels.shape[1:3]} to {rgb.shape[:2]}")
-        pixels[places == number] = rgb
-        done = number + 1
+        for place in np.flatnonzero(places == number):
+            pixels[place] = rgb
+
+    done = 0
+    # One frame is converted while the next are decoded; a second would wait in memory for nothing.
+    with ThreadPoolExecutor(1) as worker:
+        kept: Future[None] | None = None
+        for number, (_, frame) in enumerate(decode(container, stream, index, wanted, damage, jump)):
+            if kept is not None:
+                kept.result()
+            kept = worker.submit(keep, number, frame)
+            done = number + 1
+        if kept is not None:
+            kept.result()
     if pixels is None:
         raise MediaError(f"{name}: no frame of its video can be decoded")
     if done < len(wanted):
