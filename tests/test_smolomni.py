@@ -61,7 +61,7 @@ def test_the_clip_of_the_demo_has_its_sink_at_position_0_in_the_middle_layers(sm
 
 
 #: Right answers among the 120, by category, as measured when the weights were shipped; a machine may round a few over.
-EXPECTED = {"visual": 49, "audio": 23, "existence": 9, "cross-modal": 25, "temporal": 8}
+EXPECTED = {"visual": 36, "audio": 26, "existence": 9, "cross-modal": 25, "temporal": 16}
 ROUNDING = 2
 
 
