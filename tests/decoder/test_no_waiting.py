@@ -6,6 +6,7 @@ a data-dependent shape to the host fails if our code asked for it.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -13,11 +14,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache, StaticCache
 
+import omnisink
 from omnisink import OutRo
 from omnisink.maths import rotation, sinks
 from omnisink.methods import outro
 from tests.plain import prompt, tiny_llama
 
+PACKAGE = os.path.dirname(omnisink.__file__) + os.sep
 READS = {
     "aten::_local_scalar_dense",
     "aten::nonzero",
@@ -35,7 +38,7 @@ class NoReads(TorchDispatchMode):
         if func._schema.name in READS:
             frame = sys._getframe(1)
             while frame is not None:
-                if f"{'omnisink'}/" in frame.f_code.co_filename and "tests" not in frame.f_code.co_filename:
+                if frame.f_code.co_filename.startswith(PACKAGE):
                     raise AssertionError(f"{func} in {frame.f_code.co_filename}:{frame.f_lineno}")
                 frame = frame.f_back if "transformers" not in frame.f_code.co_filename else None
         return func(*args, **(kwargs or {}))
