@@ -19,7 +19,6 @@ OBJECTS = SILENT + SOUNDING
 
 SIZES = ("small", "large")
 DIRECTIONS = ("left", "right", "up", "down")
-MOTIONS = (*DIRECTIONS, "still")
 NUMBERS = ("one", "two", "three", "four")
 
 #: Sounds with no object, the objects' own sounds, and a voice that says one word.
