@@ -33,6 +33,9 @@ class Handler(Protocol):
     def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
         """Receive the residual stream entering a layer, (B, S, d)."""
 
+    def attention_input(self, call: AttentionCall, now: Pass) -> AttentionCall:
+        """Receive a layer's queries, keys and values, and return those to attend with."""
+
     def head_output(self, call: AttentionCall, output: Tensor, now: Pass) -> Tensor:
         """Receive a layer's head outputs, (B, S, H, D'), and return those to use."""
 
@@ -92,7 +95,7 @@ class Attachment:
             for index, layer in enumerate(anatomy.layers):
                 self._hook(stack, layer, self._take_residual(index, layer))
             for index, site in anatomy.attention.items():
-                stack.callback(listen(site, index, self._take_output))
+                stack.callback(listen(site, index, self))
             self._stack = stack.pop_all()
 
     def detach(self) -> None:
@@ -157,8 +160,15 @@ class Attachment:
         self._handler.begin(now)
         self._now = now
 
-    def _take_output(self, call: AttentionCall, output: Tensor) -> Tensor:
-        if self._now is None:  # The layer is run by itself, outside the decoder.
+    # The two below are what the attention interface asks; a layer run by itself, outside the decoder, has no pass.
+
+    def attention_input(self, call: AttentionCall) -> AttentionCall:
+        """Hand a layer's queries, keys and values to the handler."""
+        return call if self._now is None else self._handler.attention_input(call, self._now)
+
+    def head_output(self, call: AttentionCall, output: Tensor) -> Tensor:
+        """Hand a layer's head outputs to the handler."""
+        if self._now is None:
             return output
         self._reached.add(call.layer)
         return self._handler.head_output(call, output, self._now)

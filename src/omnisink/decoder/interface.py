@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -48,6 +48,8 @@ class AttentionCall:
         Keys a query reaches back over; None where that is the whole prompt.
     options : Mapping
         Every other keyword of the call (``softcap``, ``s_aux``, ...).
+    mask : object
+        The attention mask as the backend takes it; see `omnisink.decoder.masks.visible_keys`.
     """
 
     layer: int
@@ -57,14 +59,21 @@ class AttentionCall:
     scaling: float | None
     window: int | None
     options: Mapping[str, Any]
+    mask: Any = None
 
 
-#: Takes the call and the head outputs (B, S, H, D'), returns the head outputs to use.
-Listener = Callable[[AttentionCall, Tensor], Tensor]
+class Listener(Protocol):
+    """Stands before and behind the attention function of one module."""
+
+    def attention_input(self, call: AttentionCall) -> AttentionCall:
+        """Return the call to make: the one given, or one with other queries, keys or values of the same shapes."""
+
+    def head_output(self, call: AttentionCall, output: Tensor) -> Tensor:
+        """Take the call that was made and its head outputs (B, S, H, D'), and return the head outputs to use."""
 
 
 def listen(site: AttentionSite, layer: int, listener: Listener) -> Callable[[], None]:
-    """Pass the head outputs of one attention module through `listener`.
+    """Pass the calls of one attention module and its head outputs through `listener`.
 
     Parameters
     ----------
@@ -72,8 +81,8 @@ def listen(site: AttentionSite, layer: int, listener: Listener) -> Callable[[], 
         The attention module.
     layer : int
         Index of its decoder layer, handed on in every call.
-    listener : callable
-        See `Listener`.
+    listener : Listener
+        What is asked before and after every call.
 
     Returns
     -------
@@ -153,11 +162,14 @@ def _through_listeners(
     if not listeners:
         return function(module, query, key, value, attention_mask, **kwargs)
     refuse_packed(kwargs)
-    output, *rest = function(module, query, key, value, attention_mask, **kwargs)
-    for site, layer, listener in listeners:
-        window = kwargs.get("sliding_window") or site.window
-        call = AttentionCall(layer, query, key, value, kwargs.get("scaling"), window, kwargs)
-        output = listener(call, output)
+    site, layer, _ = listeners[0]
+    window = kwargs.get("sliding_window") or site.window
+    call = AttentionCall(layer, query, key, value, kwargs.get("scaling"), window, kwargs, attention_mask)
+    for _, _, listener in listeners:
+        call = listener.attention_input(call)
+    output, *rest = function(module, call.query, call.key, call.value, attention_mask, **kwargs)
+    for _, _, listener in listeners:
+        output = listener.head_output(call, output)
     return (output, *rest)
 
 

@@ -1,13 +1,14 @@
-"""Which tokens of a forward pass are real, read from whatever mask the text model was given."""
+"""Which tokens of a forward pass are real, and what each may see, read from whatever mask the model was given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import UnsupportedModelError
 
 
@@ -61,6 +62,79 @@ def real_tokens(mask: Any, batch: int, length: int, device: torch.device, *, is_
         allowed = mask.mask_mod(sequence, torch.zeros_like(position), position, position)
         return allowed.to(device).expand(batch, length)
     raise UnsupportedModelError(f"cannot tell padding from an attention mask of type {type(mask).__name__}")
+
+
+def visible_keys(call: AttentionCall, real: Tensor | None, length: int) -> Callable[[slice], Tensor]:
+    """Tell what the queries of a prefill may see, a range of them at a time.
+
+    Parameters
+    ----------
+    call : AttentionCall
+        A call of a prefill.
+    real : Tensor or None
+        (B, S) bool, False at padding; None where every token is real.
+    length : int
+        Tokens S of the prompt; a static cache holds more keys.
+
+    Returns
+    -------
+    callable
+        From a slice of queries to (B or 1, 1, n, T') bool, True where a key may be seen, or the float that is added
+        to its score. Keys from T' on cannot be seen. For padding tokens it says nothing of use.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the mask is of a kind that cannot be read.
+    """
+    mask = call.mask
+    device = call.query.device
+    if isinstance(mask, Tensor) and mask.dim() == 4:
+        return lambda rows: mask[:, :1, rows, :length]
+    if hasattr(mask, "mask_mod"):
+        batch = torch.arange(call.query.shape[0], device=device)[:, None, None, None]
+        key = torch.arange(length, device=device)[None, None, None, :]
+
+        def rows_of_block(rows: slice) -> Tensor:
+            query = torch.arange(rows.start, min(rows.stop, length), device=device)[None, None, :, None]
+            allowed: Tensor = mask.mask_mod(batch, torch.zeros_like(batch), query, key)
+            return allowed.expand(len(batch), 1, query.shape[2], length)
+
+        return rows_of_block
+    if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+        raise UnsupportedModelError(f"cannot tell what a query sees from a mask of type {type(mask).__name__}")
+    if not call.options.get("is_causal", True):
+        raise UnsupportedModelError("the attention is not causal in this call, and no mask says what a query sees")
+    return causal_rows(length, real, call.window, device)
+
+
+def causal_rows(
+    length: int, real: Tensor | None, window: int | None, device: torch.device
+) -> Callable[[slice], Tensor]:
+    """Let every query see itself and what comes before it, as `visible_keys` says it.
+
+    Parameters
+    ----------
+    length : int
+        Tokens S.
+    real : Tensor or None
+        (B, S) bool, False at padding, which nobody sees.
+    window : int or None
+        Keys a query reaches back over, itself included.
+    device : torch.device
+        Where the answer is wanted.
+    """
+
+    def rows_of_triangle(rows: slice) -> Tensor:
+        stop = min(rows.stop, length)
+        query = torch.arange(rows.start, stop, device=device)[:, None]
+        key = torch.arange(stop, device=device)[None, :]
+        seen = key <= query
+        if window is not None:
+            seen = seen & (key > query - window)
+        return seen[None, None] if real is None else seen & real[:, None, None, :stop]
+
+    return rows_of_triangle
 
 
 def _most_telling(masks: Mapping[str, Any]) -> Any:

@@ -115,3 +115,37 @@ def _turn(output: Tensor, direction: Tensor, gamma: float, tau: float, keep: Ten
     new_length = torch.linalg.vector_norm(torch.addcmul(output, along, direction), dim=-1, keepdim=True)
     stay = (gate == 0) | (new_length == 0)
     return along.masked_fill(stay, 0.0), (length / new_length).masked_fill(stay, 1.0)
+
+
+def rotate_as_far(
+    output: Tensor, direction: Tensor, toward: Tensor, *, gamma: float, tau: float, keep: Tensor | None = None
+) -> Tensor:
+    """Turn every head output by the angle that `rotate` would turn it by, but toward something else.
+
+    The control of the rotation: gate, angle and length are those that the sink's value gives, so that the direction
+    alone differs. The turn is in the plane of the output and `toward`.
+
+    Parameters
+    ----------
+    output, direction, gamma, tau, keep
+        As for `rotate`; gamma is not negative.
+    toward : Tensor
+        Unit vectors, (B, H, D), float32; a zero vector leaves its head as it is, and so does one parallel to an
+        output, which spans no plane with it.
+
+    Returns
+    -------
+    Tensor
+        A new tensor, (B, S, H, D) in the dtype of `output`, computed in float32.
+    """
+    wide, aim = output.float(), toward[:, None]
+    length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    along, rescale = _turn(wide, direction[:, None], gamma, tau, keep)
+    towards_sink = (wide * direction[:, None]).sum(dim=-1, keepdim=True) / length.clamp(min=_TINY)
+    cosine = (rescale * (1 + along * towards_sink / length.clamp(min=_TINY))).clamp(-1, 1)
+    unit = wide / length.clamp(min=_TINY)
+    across = aim - (unit * aim).sum(dim=-1, keepdim=True) * unit
+    breadth = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
+    turned = length * (cosine * unit + (1 - cosine * cosine).sqrt() * across / breadth.clamp(min=_TINY))
+    stay = (along == 0) | (breadth <= torch.finfo(torch.float32).eps)
+    return torch.where(stay, wide, turned).to(output.dtype)

@@ -57,6 +57,10 @@ class Method(ABC):
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Look at the residual stream (B, S, d) entering a layer. By default, do nothing."""
 
+    def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
+        """Return the queries, keys and values to attend with; a changed call is a new one. By default, the same."""
+        return call
+
     def criterion_settings(self) -> dict[str, Any]:
         """Name and settings of what marks sinks, for records; empty where the method looks for none."""
         return {}
@@ -137,6 +141,10 @@ class Run:
     def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
         """Hand a layer's residual stream to the method."""
         self._method.residual_stream(layer, hidden, self)
+
+    def attention_input(self, call: AttentionCall, now: Pass) -> AttentionCall:
+        """Hand a layer's queries, keys and values to the method."""
+        return self._method.attention_input(call, self)
 
     def head_output(self, call: AttentionCall, output: Tensor, now: Pass) -> Tensor:
         """Hand a layer's head outputs to the method."""

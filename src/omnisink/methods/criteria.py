@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from omnisink.maths.sinks import massive_activation_sinks, sink_dimension_sinks
@@ -91,6 +92,70 @@ class SinkDimension:
         return sink_dimension_sinks(hidden, real, channels=self.channels, threshold=self.threshold)
 
 
+@dataclass(frozen=True)
+class Positions:
+    """Tokens at known positions, at every layer: for planted sinks, and where a first pass has found them.
+
+    Parameters
+    ----------
+    positions : tuple of int
+        Counted from the first real token of each prompt, so that padding does not move them.
+
+    Raises
+    ------
+    ValueError
+        If one is negative.
+    """
+
+    positions: tuple[int, ...]
+
+    name: ClassVar[str] = "positions"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positions", tuple(int(p) for p in self.positions))
+        if any(p < 0 for p in self.positions):
+            raise ValueError(f"positions count from the first real token and are not negative, got {self.positions}")
+
+    def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+        """Mark the positions in (B, S, d); those beyond the prompt are ignored."""
+        if real is None:
+            real = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        place = real.cumsum(dim=1) - 1
+        wanted = torch.tensor(self.positions, dtype=place.dtype, device=place.device)
+        return torch.isin(place, wanted) & real
+
+
+@dataclass(frozen=True)
+class RandomTokens:
+    """As many tokens as another criterion marks, chosen at random among those that it does not mark.
+
+    The control for what is done to sinks: the same number of tokens at the same layers, but no sinks.
+
+    Parameters
+    ----------
+    like : Criterion
+        The criterion whose number of tokens is taken.
+    seed : int
+        Of the choice. The same tokens are preferred at every layer of every prompt of one length.
+    """
+
+    like: Criterion
+    seed: int = 0
+
+    name: ClassVar[str] = "random_tokens"
+
+    def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+        """Mark random tokens of (B, S, d)."""
+        marked = self.like(hidden, real)
+        free = ~marked if real is None else real & ~marked
+        place = free.cumsum(dim=1)
+        draws = torch.rand(hidden.shape[1] + 1, generator=torch.Generator().manual_seed(self.seed))
+        draw = draws.to(hidden.device)[place].masked_fill(~free, 2.0)
+        count = torch.minimum(marked.sum(dim=1), free.sum(dim=1))
+        rank = draw.argsort(dim=1).argsort(dim=1)
+        return free & (rank < count[:, None])
+
+
 def resolve_criterion(criterion: str | Criterion, channels: Sequence[int] | None = None) -> Criterion:
     """Turn a name into a criterion with its default settings.
 
@@ -127,5 +192,8 @@ def resolve_criterion(criterion: str | Criterion, channels: Sequence[int] | None
 def describe(criterion: Any) -> dict[str, Any]:
     """Name and settings of a criterion, as plain data for a record."""
     settings = dict(vars(criterion)) if hasattr(criterion, "__dict__") else {}
-    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+    plain = {
+        k: list(v) if isinstance(v, tuple) else describe(v) if isinstance(v, Criterion) else v
+        for k, v in settings.items()
+    }
     return {"name": getattr(criterion, "name", type(criterion).__name__), **plain}

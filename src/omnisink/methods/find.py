@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,35 +13,26 @@ from torch import Tensor, nn
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import UnsupportedModelError
 from omnisink.maths.sinks import token_magnitude
-from omnisink.methods.base import Method, Run
-from omnisink.methods.criteria import Criterion, MassiveActivation, describe, resolve_criterion
+from omnisink.methods.base import Run
+from omnisink.methods.criteria import Criterion, resolve_criterion
+from omnisink.methods.marking import SinkMethod
 from omnisink.methods.sinkmap import SinkMap
 
 
 @dataclass(frozen=True)
-class SinkFinder(Method):
+class SinkFinder(SinkMethod):
     """Mark sinks at every layer of a prefill and leave the head outputs as they are.
 
     Parameters
     ----------
-    criterion : Criterion
-        What makes a token a sink.
-    layers : tuple of int, optional
-        Layers to examine; None is all but the last two.
+    criterion, layers
+        See `SinkMethod`.
     """
-
-    criterion: Criterion = field(default_factory=MassiveActivation)
-    layers: tuple[int, ...] | None = None
-
-    def criterion_settings(self) -> dict[str, Any]:
-        """Name and settings of the criterion."""
-        return describe(self.criterion)
 
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Mark the sinks and note every token's largest activation."""
-        chosen = layer < len(run.anatomy.layers) - 2 if self.layers is None else layer in self.layers
-        if run.now.is_prefill and chosen:
-            run.record.sinks[layer] = self.criterion(hidden, run.now.real_on(hidden.device))
+        super().residual_stream(layer, hidden, run)
+        if layer in run.record.sinks and run.now.is_prefill:
             run.record.magnitudes[layer] = token_magnitude(hidden)
 
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:

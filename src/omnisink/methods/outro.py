@@ -133,7 +133,7 @@ class OutRo(Method):
         direction = run.now.state.tensors.get(call.layer)
         if direction is None or not self.decode:
             return output
-        return self._rotate(output, direction, self._padding(run, output))
+        return self._rotate(call, output, direction, self._padding(run, output), run)
 
     def _prefill(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
         sinks = run.record.sinks.get(call.layer)
@@ -148,7 +148,7 @@ class OutRo(Method):
             direction = sink_direction(value, sinks, output.shape[2])
             padding = self._padding(run, output)
             keep = ever if padding is None else ever | padding
-            output = self._rotate(output, direction, keep)
+            output = self._rotate(call, output, direction, keep, run)
             run.now.state.tensors[call.layer] = direction
             run.record.rotated[call.layer] = (~keep).sum(dim=1) * sinks.any(dim=1)
         return output
@@ -188,7 +188,8 @@ class OutRo(Method):
         run.record.relaxed.append((call.layer, fresh))
         return replace_rows(output, rows, index, valid)
 
-    def _rotate(self, output: Tensor, direction: Tensor, keep: Tensor | None) -> Tensor:
+    def _rotate(self, call: AttentionCall, output: Tensor, direction: Tensor, keep: Tensor | None, run: Run) -> Tensor:
+        """Turn the head outputs toward the sink's value (B, H, D); controls turn them otherwise."""
         return rotate(output, direction, gamma=self.gamma, tau=self.tau, keep=keep)
 
     def _padding(self, run: Run, output: Tensor) -> Tensor | None:

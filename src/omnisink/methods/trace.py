@@ -36,6 +36,8 @@ class Record:
     uncovered : dict of int to (int, Tensor)
         For layers with a window where relaxation was due: the window, and (B,) bool, where it did not cover the
         prompt.
+    measured : dict of str to dict of int to Tensor
+        What a recorder measured: by name and layer, with the sequence as first dimension.
     skipped : dict of int to str
         Layers left alone, with the reason.
     doubts : list of (Tensor, OmnisinkError)
@@ -51,6 +53,7 @@ class Record:
     rotated: dict[int, Tensor] = field(default_factory=dict)
     continued: Tensor | None = None
     uncovered: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    measured: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
     doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
 

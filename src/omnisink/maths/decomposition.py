@@ -1,0 +1,157 @@
+"""What attention reads from which tokens: exact, in float32, and never with a whole S x S map.
+
+Attention is linear in the values. So whatever the values are replaced by, the same weights read it out: the values of
+the sinks alone and those of the rest split every head output exactly, ``o = o_sink + o_rest``; columns of ones and
+zeros that mark a set of tokens give the attention mass on that set. One pass over blocks of queries answers all of it,
+and a block of weights is forgotten before the next is made: memory is O(S).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: Weights held at a time. On the CPU a block then stays near the caches.
+_BLOCK = {"cpu": 1 << 21}
+_BLOCK_ELSEWHERE = 1 << 26
+
+#: From a range of queries to what they may see: bool, True where visible, or float, added to the scores;
+#: (B or 1, 1, n, T'). Keys from T' on are not visible.
+KeyMask = Callable[[slice], Tensor]
+
+
+@torch.no_grad()
+def read_out(
+    query: Tensor,
+    key: Tensor,
+    columns: Tensor,
+    mask: KeyMask,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    learned_sink: Tensor | None = None,
+    received: Tensor | None = None,
+) -> Tensor:
+    """Read any columns out with a layer's attention weights.
+
+    Parameters
+    ----------
+    query : Tensor
+        After position encoding, (B, H, S, D), any floating dtype.
+    key : Tensor
+        (B, K, T, D), before repetition; query head j reads head ``j // (H / K)``.
+    columns : Tensor
+        (B, K or 1, T, C): values, masked values, or marks of sets of tokens. A head's result is linear in them.
+    mask : KeyMask
+        What every query may see.
+    scaling : float, optional
+        The module's softmax scale; None is ``1 / sqrt(D)``.
+    softcap : float, optional
+        Scores become ``softcap * tanh(scores / softcap)``.
+    learned_sink : Tensor, optional
+        (H,) logits that take part in every softmax without a value.
+    received : Tensor, optional
+        (B, H, T) float32, to which the weights that each key receives are added, summed over the queries.
+
+    Returns
+    -------
+    Tensor
+        (B, H, S, C) float32, without a gradient; zero for a query that sees nothing.
+    """
+    batch, heads, length, depth = query.shape
+    kv_heads, keys = key.shape[1], key.shape[2]
+    groups = heads // kv_heads
+    scale = depth**-0.5 if scaling is None else scaling
+    out = query.new_empty((batch, heads, length, columns.shape[-1]), dtype=torch.float32)
+    step = max(1, _BLOCK.get(query.device.type, _BLOCK_ELSEWHERE) // max(1, batch * groups * keys))
+    # One buffer for every block of scores: asking for fresh pages each time costs as much as the softmax.
+    buffer = query.new_empty(batch * groups * min(step, length) * keys, dtype=torch.float32)
+    spread = columns.expand(-1, kv_heads, -1, -1)
+    for start in range(0, length, step):
+        rows = slice(start, min(start + step, length))
+        seen = mask(rows).to(query.device)
+        width = min(seen.shape[-1], keys)
+        for j in range(kv_heads):  # One key/value head at a time, whose keys and columns then stay in the cache.
+            members = slice(j * groups, (j + 1) * groups)
+            packed = (query[:, members, rows].float() * scale).flatten(1, 2)
+            shape = (batch, packed.shape[1], width)
+            scores = buffer[: shape[0] * shape[1] * shape[2]].view(shape)
+            torch.bmm(packed, key[:, j, :width].float().transpose(1, 2), out=scores)
+            logits = None if learned_sink is None else learned_sink[members]
+            weights = _softmax(scores.unflatten(1, (groups, -1)), seen[..., :width], softcap, logits)
+            if received is not None:
+                received[:, members, :width] += weights.sum(dim=2)
+            read = torch.matmul(weights.flatten(1, 2), spread[:, j, :width].float())
+            out[:, members, rows] = read.unflatten(1, (groups, -1))
+    return out
+
+
+def _softmax(scores: Tensor, seen: Tensor, softcap: float | None, learned_sink: Tensor | None) -> Tensor:
+    """Turn scores (B, G, n, T) into weights, in place where that is possible."""
+    if softcap is not None:
+        scores.div_(softcap).tanh_().mul_(softcap)
+    if seen.dtype == torch.bool:
+        scores.masked_fill_(~seen, float("-inf"))
+    else:
+        scores.add_(seen)
+    if learned_sink is not None:
+        logits = learned_sink.float().reshape(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1)
+        scores = torch.cat([scores, logits], dim=-1).softmax(dim=-1)[..., :-1]
+    else:
+        torch.softmax(scores, dim=-1, out=scores)
+    # Without any visible key, as a padding token has, a row is 0 / 0.
+    return scores.nan_to_num_(0.0) if len(seen) > 1 else scores
+
+
+def split_columns(value: Tensor, sinks: Tensor) -> Tensor:
+    """Lay the values of the sinks and those of all other tokens side by side.
+
+    Parameters
+    ----------
+    value : Tensor
+        (B, K, S, D').
+    sinks : Tensor
+        (B, S) bool.
+
+    Returns
+    -------
+    Tensor
+        (B, K, S, 2 D') float32: read out, the first half is ``o_sink`` and the second ``o_rest``.
+    """
+    wide = value.float()
+    mark = sinks[:, None, :, None]
+    return torch.cat([wide.masked_fill(~mark, 0.0), wide.masked_fill(mark, 0.0)], dim=-1)
+
+
+def look_from(
+    query: Tensor, key: Tensor, position: Tensor, mask: Tensor | None = None, *, scaling: float | None = None
+) -> Tensor:
+    """Where one query of each sequence looks when it may see every real key.
+
+    Parameters
+    ----------
+    query : Tensor
+        (B, H, S, D).
+    key : Tensor
+        (B, K, S, D).
+    position : Tensor
+        (B,) int64, which query.
+    mask : Tensor, optional
+        (B, S) bool, the keys that may be seen; None is all.
+    scaling : float, optional
+        The module's softmax scale; None is ``1 / sqrt(D)``.
+
+    Returns
+    -------
+    Tensor
+        (B, H, S) float32 weights that sum to one; learned sinks and soft caps are left out.
+    """
+    batch, heads, _, depth = query.shape
+    row = query.gather(2, position[:, None, None, None].expand(-1, heads, 1, depth)).float()
+    packed = row.reshape(batch, key.shape[1], heads // key.shape[1], depth)
+    scores = torch.matmul(packed, key.float().transpose(2, 3)) * (depth**-0.5 if scaling is None else scaling)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+    return scores.softmax(dim=-1).flatten(1, 2)

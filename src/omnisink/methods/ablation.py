@@ -1,0 +1,128 @@
+"""What a sink is without its value, without its key's large channels, and what the model is without a head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.interface import AttentionCall
+from omnisink.errors import OmnisinkError
+from omnisink.maths.geometry import top_channels
+from omnisink.methods.base import Method, Run
+from omnisink.methods.marking import SinkMethod, over_keys
+
+
+@dataclass(frozen=True)
+class ReplaceSinkValue(SinkMethod):
+    """Give the sinks another value vector, and leave the attention to them as it is.
+
+    Without a value the sink still takes its share of every softmax, but brings nothing: the shared bias is gone. With
+    the mean over other prompts, the bias is there and what it says of this prompt is not.
+
+    Parameters
+    ----------
+    criterion, layers
+        See `SinkMethod`.
+    values : mapping of int to Tensor, optional
+        For every layer to act on, (K, D') or (K, 1, D'), the value that takes the place of each sink's own; a layer
+        that is missing is left alone. None is zero, at all layers.
+    """
+
+    values: Mapping[int, Tensor] | None = field(default=None, compare=False, repr=False)
+
+    def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
+        """Replace the values of the sinks, in every pass."""
+        sinks = self.prompt_sinks(call, run)
+        if sinks is None or (self.values is not None and call.layer not in self.values):
+            return call
+        new = torch.zeros((), dtype=call.value.dtype, device=call.value.device)
+        if self.values is not None:
+            given = self.values[call.layer].to(call.value)
+            new = given.reshape(1, given.shape[0], 1, given.shape[-1])
+            if new.shape[1::2] != call.value.shape[1::2]:
+                raise OmnisinkError(
+                    f"the value given for layer {call.layer} has {tuple(given.shape)}, the layer's values have "
+                    f"{call.value.shape[1]} heads of width {call.value.shape[-1]}"
+                )
+        mark = over_keys(sinks, call.value.shape[2])[:, None, :, None]
+        return replace(call, value=torch.where(mark, new, call.value))
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Return the head outputs that the replaced values gave."""
+        return output
+
+
+@dataclass(frozen=True)
+class ZeroSinkKey(SinkMethod):
+    """Zero-K: set the largest channels of the sinks' keys to zero, head by head.
+
+    If few channels make a key a sink's key, attention to it collapses with them. The keys are those after position
+    encoding, as the attention uses them.
+
+    Parameters
+    ----------
+    criterion, layers
+        See `SinkMethod`.
+    channels : int
+        How many channels n of each sink's key, the largest in absolute value; the key's width zeroes all of it.
+
+    Raises
+    ------
+    ValueError
+        If `channels` is not positive.
+    """
+
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels < 1:
+            raise ValueError(f"channels must be at least 1, got {self.channels}")
+
+    def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
+        """Zero the channels, in every pass."""
+        sinks = self.prompt_sinks(call, run)
+        if sinks is None:
+            return call
+        mark = over_keys(sinks, call.key.shape[2])[:, None, :, None]
+        return replace(call, key=call.key.masked_fill(mark & top_channels(call.key, self.channels), 0.0))
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Return the head outputs that the changed keys gave."""
+        return output
+
+
+@dataclass(frozen=True)
+class ZeroHeads(Method):
+    """Set the outputs of some heads to zero, for every token of every pass.
+
+    Parameters
+    ----------
+    heads : tuple of (int, int)
+        Layer and query head.
+    """
+
+    heads: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heads", tuple((int(layer), int(head)) for layer, head in self.heads))
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Refuse layers without attention that can be reached."""
+        if missing := sorted({layer for layer, _ in self.heads} - anatomy.attention.keys()):
+            raise OmnisinkError(f"the model has no attention that can be reached at layers {missing}")
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Zero the heads of this layer."""
+        chosen = [head for layer, head in self.heads if layer == call.layer]
+        if not chosen:
+            return output
+        if outside := [head for head in chosen if not 0 <= head < output.shape[2]]:
+            raise OmnisinkError(f"layer {call.layer} has heads 0 to {output.shape[2] - 1}, not {outside}")
+        mark = torch.zeros(output.shape[2], dtype=torch.bool, device=output.device)
+        mark[chosen] = True
+        return output.masked_fill(mark[:, None], 0.0)

@@ -1,0 +1,93 @@
+"""Controls of OutRo: the same tokens, the same gate and the same angle, but another direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.interface import AttentionCall
+from omnisink.maths.rotation import rotate_as_far, sink_direction
+from omnisink.methods.base import Run
+from omnisink.methods.outro import OutRo
+
+AIMS = ("sink", "random", "layer")
+
+#: With a layer, the key under which a cache keeps the directions to turn toward.
+_TOWARD = "toward"
+
+
+@dataclass(frozen=True)
+class AimedOutRo(OutRo):
+    """OutRo whose rotation goes toward something of one's choice, and that measures how far it turns.
+
+    Parameters
+    ----------
+    aim : {"sink", "random", "layer"}
+        ``"sink"`` is OutRo itself. ``"random"`` turns toward a random direction, another one for each layer and head.
+        ``"layer"`` turns toward the value that the same tokens have one layer earlier. In all cases every head output
+        is turned by the angle by which the sink's own value would turn it.
+    seed : int
+        Of the random directions.
+    gamma, tau, rotate, relax, decode, min_activation, median_ratio, detect_layers, relax_layers, max_relaxed
+        See `OutRo`.
+
+    Raises
+    ------
+    ValueError
+        If `aim` is none of the three, or is not ``"sink"`` where gamma is negative.
+    """
+
+    aim: str = "sink"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.aim not in AIMS:
+            raise ValueError(f"aim must be one of {', '.join(AIMS)}, got {self.aim!r}")
+        if self.gamma < 0 and self.aim != "sink":
+            raise ValueError(
+                f"gamma must not be negative with aim={self.aim!r}: an angle has no other side to turn to"
+            )
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Relax and rotate, and remember this layer's values for the next."""
+        changed = super().head_output(call, output, run)
+        if run.now.is_prefill and self.aim == "layer":
+            run.scratch["value"] = call.value[:, :, : run.now.length]
+        return changed
+
+    def _rotate(self, call: AttentionCall, output: Tensor, direction: Tensor, keep: Tensor | None, run: Run) -> Tensor:
+        before = output.float().clone()
+        if self.aim == "sink":
+            turned = super()._rotate(call, output, direction, keep, run)
+        else:
+            if run.now.is_prefill:
+                run.now.state.tensors[_TOWARD, call.layer] = self._toward(call, direction, run)
+            toward = run.now.state.tensors[_TOWARD, call.layer]
+            turned = rotate_as_far(output, direction, toward, gamma=self.gamma, tau=self.tau, keep=keep)
+        if run.now.is_prefill:
+            run.record.measured.setdefault("angle", {})[call.layer] = _mean_angle(before, turned, keep)
+        return turned
+
+    def _toward(self, call: AttentionCall, direction: Tensor, run: Run) -> Tensor:
+        """Return (B, H, D) unit vectors."""
+        if self.aim == "random":
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + call.layer)
+            drawn = torch.randn(direction.shape[1:], generator=generator).to(direction.device)
+            return torch.nn.functional.normalize(drawn, dim=-1).expand_as(direction)
+        before = run.scratch.get("value")
+        if before is None or before.shape != call.value[:, :, : run.now.length].shape:
+            run.record.skipped[call.layer] = "no earlier layer with values of this shape to turn toward"
+            return torch.zeros_like(direction)
+        sinks = run.record.sinks[call.layer].to(before.device)
+        return sink_direction(before, sinks, direction.shape[1]).to(direction.device)
+
+
+def _mean_angle(before: Tensor, after: Tensor, keep: Tensor | None) -> Tensor:
+    """Mean angle in degrees between head outputs (B, S, H, D) before and after, over tokens that may turn, (B,)."""
+    cosine = torch.nn.functional.cosine_similarity(before, after.float(), dim=-1).clamp(-1, 1)
+    angle = torch.rad2deg(torch.arccos(cosine)).mean(dim=-1)
+    free = torch.ones_like(angle, dtype=torch.bool) if keep is None else ~keep
+    return angle.masked_fill(~free, 0.0).sum(dim=1) / free.sum(dim=1).clamp(min=1)

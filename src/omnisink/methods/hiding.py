@@ -1,0 +1,169 @@
+"""Take tokens out of everyone's sight: what the model is without its sinks, or without tokens the sink ignores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.masks import visible_keys
+from omnisink.errors import OmnisinkError
+from omnisink.maths.decomposition import look_from, read_out
+from omnisink.methods.base import Run
+from omnisink.methods.marking import SinkMethod, over_keys
+
+#: Key under which a cache keeps the tokens that a pruning took away.
+_PRUNED = "pruned"
+#: Key under which it keeps which tokens of its prompts are no padding.
+_REAL = "real"
+
+
+@dataclass(frozen=True)
+class HideTokens(SinkMethod):
+    """Hide what a criterion marks from all other tokens, layer by layer.
+
+    No other token attends to a hidden one; the weights of the rest are scaled up to sum to one, exactly as if the mask
+    had excluded it. A hidden token's own row is left as it is. Works on every attention backend, as the rows are
+    computed anew in float32 from queries, keys and values.
+
+    Parameters
+    ----------
+    criterion, layers
+        See `SinkMethod`.
+    """
+
+    def hidden(self, call: AttentionCall, run: Run) -> Tensor | None:
+        """Return the prompt's tokens to hide at this layer, (B, S) bool, or None."""
+        return self.prompt_sinks(call, run)
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Compute the rows anew without the hidden tokens."""
+        hidden = self.hidden(call, run)
+        if hidden is None:
+            return output
+        length, keys = run.now.length, call.key.shape[2]
+        own = hidden
+        if run.now.is_prefill:
+            keys = length  # A static cache is longer.
+            mask = visible_keys(call, run.now.real_on(output.device), length)
+        else:
+            mask = _later_keys(call, length)
+            own = hidden.new_zeros(len(hidden), length)
+            if (real := run.now.state.tensors.get(_REAL)) is not None:
+                hidden = hidden | ~real.to(hidden.device)
+        mark = over_keys(hidden, keys)[:, None, :, None]
+        value = call.value[:, :, :keys].float().masked_fill(mark, 0.0)
+        columns = torch.cat([value, (~mark).float().expand(-1, value.shape[1], -1, 1)], dim=-1)
+        softcap = call.options.get("softcap")
+        read = read_out(call.query, call.key[:, :, :keys], columns, mask, scaling=call.scaling, softcap=softcap)
+        read = read.transpose(1, 2)
+        rest, mass = read[..., :-1], read[..., -1:]
+        stay = own[:, :, None, None] | (mass <= 0)
+        return torch.where(stay, output, (rest / mass.masked_fill(stay, 1.0)).to(output.dtype))
+
+    def begin(self, run: Run) -> None:
+        """Keep which tokens of the prompt are padding: later passes do not say."""
+        if run.now.is_prefill and run.now.real is not None:
+            run.now.state.tensors[_REAL] = run.now.real
+
+    def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
+        """Refuse learned sink logits, which have no place among the tokens that are left."""
+        if call.options.get("s_aux", call.options.get("sinks")) is not None:
+            raise OmnisinkError(f"{type(self).__name__} does not know what learned sink logits should become")
+        return call
+
+
+@dataclass(frozen=True)
+class PruneTokens(HideTokens):
+    """Rank tokens by the attention of the sink's query, and hide all but the best from the next layer on.
+
+    The sink's query sees the whole prompt (its mask is relaxed for the ranking alone), averaged over heads; with more
+    than one sink the first real one ranks. The paper prunes video and audio tokens at layer 5 and keeps 20 %.
+
+    Parameters
+    ----------
+    criterion, layers
+        See `SinkMethod`; where the sink has to be known before it is massive, give `Positions`.
+    candidates : Tensor
+        (B, S) bool, the tokens that may be pruned.
+    layer : int
+        The layer that ranks.
+    keep : float
+        Share of the candidates to keep, over 0 and up to 1; at least one is kept.
+    by : {"sink", "random"}
+        What ranks.
+    seed : int
+        Of the random ranks.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+    """
+
+    candidates: Tensor = field(default_factory=lambda: torch.zeros(1, 0, dtype=torch.bool), compare=False, repr=False)
+    layer: int = 5
+    keep: float = 0.2
+    by: str = "sink"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be over 0 and at most 1, got {self.keep}")
+        if self.by not in ("sink", "random"):
+            raise ValueError(f"by must be 'sink' or 'random', got {self.by!r}")
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Refuse a ranking layer whose attention cannot be reached."""
+        super().check(anatomy)
+        if self.layer not in anatomy.attention:
+            raise OmnisinkError(f"layer {self.layer} has no attention that can be reached")
+
+    def chosen(self, layer: int, depth: int) -> bool:
+        """Sinks are wanted at the ranking layer alone."""
+        return layer == self.layer
+
+    def hidden(self, call: AttentionCall, run: Run) -> Tensor | None:
+        """Rank at the ranking layer; return what was pruned after it."""
+        if call.layer == self.layer and run.now.is_prefill:
+            run.now.state.tensors[_PRUNED] = self._rank(call, run)
+        return run.now.state.tensors[_PRUNED].to(call.key.device) if call.layer > self.layer else None
+
+    def _rank(self, call: AttentionCall, run: Run) -> Tensor:
+        length, device = run.now.length, call.query.device
+        candidates = self.candidates.to(device)
+        if candidates.shape != (run.now.batch, length):
+            raise OmnisinkError(
+                f"candidates has {tuple(candidates.shape)}, but the prompt has {run.now.batch} x {length} tokens"
+            )
+        sinks = self.prompt_sinks(call, run)
+        if self.by == "random":
+            draws = torch.rand(length, generator=torch.Generator().manual_seed(self.seed))
+            scores = draws.to(device).expand(run.now.batch, -1)
+        elif sinks is None or not bool(sinks.any(dim=1).all()):
+            raise OmnisinkError(f"a prompt has no sink at layer {self.layer} to rank its tokens; give Positions")
+        else:
+            first = sinks.int().argmax(dim=1)
+            real = run.now.real_on(device)
+            scores = look_from(call.query, call.key[:, :, :length], first, real, scaling=call.scaling).mean(dim=1)
+        count = (candidates.sum(dim=1) * self.keep).ceil().clamp(min=1)
+        rank = scores.masked_fill(~candidates, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
+        return candidates & (rank >= count[:, None])
+
+
+def _later_keys(call: AttentionCall, length: int) -> Callable[[slice], Tensor]:
+    """Tell what the `length` queries of a later pass see; a static cache says in its mask how far it is filled."""
+    given, device, keys = call.mask, call.query.device, call.key.shape[2]
+    if isinstance(given, Tensor) and given.dim() == 4:
+        return lambda rows: given[:, :1, rows]
+    place = torch.arange(keys - length, keys, device=device)[:, None]
+    key = torch.arange(keys, device=device)[None, :]
+    seen = key <= place
+    if call.window is not None:
+        seen = seen & (key > place - call.window)
+    return lambda rows: seen[None, None, rows]

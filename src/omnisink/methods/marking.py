@@ -1,0 +1,95 @@
+"""What methods that act on sinks share: marking them at every layer of a prefill, and knowing them afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.interface import AttentionCall
+from omnisink.errors import OmnisinkError
+from omnisink.maths.host import host_may_look
+from omnisink.methods.base import Method, Run
+from omnisink.methods.criteria import Criterion, MassiveActivation, describe
+
+#: With a layer, the key under which a cache keeps the sinks of its prompts.
+_SINKS = "sinks"
+
+
+@dataclass(frozen=True)
+class SinkMethod(Method):
+    """A method that marks the sinks of each layer as the residual stream enters it.
+
+    Parameters
+    ----------
+    criterion : Criterion
+        What makes a token a sink.
+    layers : tuple of int, optional
+        Layers to look at and act on; None is all but the last two, in which activations of every token grow.
+    """
+
+    criterion: Criterion = field(default_factory=MassiveActivation)
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(sorted({int(layer) for layer in self.layers})))
+
+    def criterion_settings(self) -> dict[str, Any]:
+        """Name and settings of the criterion."""
+        return describe(self.criterion)
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Refuse layers that the model does not have."""
+        depth = len(anatomy.layers)
+        if outside := [layer for layer in self.layers or () if not 0 <= layer < depth]:
+            raise OmnisinkError(f"layers names {outside}, but the model has layers 0 to {depth - 1}")
+
+    def chosen(self, layer: int, depth: int) -> bool:
+        """Whether the method looks at a layer of a decoder with `depth` layers."""
+        return layer < depth - 2 if self.layers is None else layer in self.layers
+
+    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+        """Mark the sinks of a prefill."""
+        if run.now.is_prefill and self.chosen(layer, len(run.anatomy.layers)):
+            marked = self.criterion(hidden, run.now.real_on(hidden.device))
+            run.record.sinks[layer] = marked
+            run.now.state.tensors[_SINKS, layer] = marked
+
+    def prompt_sinks(self, call: AttentionCall, run: Run) -> Tensor | None:
+        """Return the sinks of a layer's prompts, in the prefill and in the passes after it.
+
+        Parameters
+        ----------
+        call : AttentionCall
+            The layer's call.
+        run : Run
+            The pass that is running.
+
+        Returns
+        -------
+        Tensor or None
+            (B, S) bool over the prompt of the prefill, on the device of the layer; None where there is none to act on.
+
+        Raises
+        ------
+        OmnisinkError
+            If the layer's cache no longer holds the whole prompt, as one with a window does.
+        """
+        marked = run.now.state.tensors.get((_SINKS, call.layer))
+        if marked is None or (host_may_look(marked) and not bool(marked.any())):
+            return None
+        if call.key.shape[2] < marked.shape[1]:
+            raise OmnisinkError(
+                f"layer {call.layer} keeps {call.key.shape[2]} keys of a prompt of {marked.shape[1]} tokens: "
+                f"{type(self).__name__} cannot find the sinks among them"
+            )
+        return marked.to(call.key.device)
+
+
+def over_keys(marked: Tensor, keys: int) -> Tensor:
+    """Extend marks of a prompt (B, S) by unmarked tokens after it, to (B, keys)."""
+    return torch.nn.functional.pad(marked, (0, keys - marked.shape[1]))

@@ -1,0 +1,258 @@
+"""Measure sinks in one forward pass, without attention maps: what they draw, what they are made of, what they give."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.masks import visible_keys
+from omnisink.errors import OmnisinkError
+from omnisink.maths.decomposition import look_from, read_out, split_columns
+from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
+from omnisink.maths.rotation import sink_value
+from omnisink.maths.sinks import token_magnitude
+from omnisink.methods.base import Run
+from omnisink.methods.criteria import Criterion, MassiveActivation, describe
+from omnisink.methods.marking import SinkMethod
+from omnisink.methods.recording import Recording
+
+#: Rows of queries on which the split is checked against attention to the rest alone.
+_CHECKED = 64
+
+
+@dataclass(frozen=True)
+class Recorder(SinkMethod):
+    """Measure every layer of a prefill and change nothing.
+
+    Nothing of size S x S is kept: weights are made for a block of queries at a time, in float32. What is measured is
+    listed, with shapes, in `omnisink.methods.recording`.
+
+    Parameters
+    ----------
+    criterion : Criterion
+        What makes a token a sink, whose part of every head output is split off.
+    layers : tuple of int, optional
+        Layers to measure; None is all, the last two included.
+    others : tuple of Criterion
+        Further criteria to mark tokens by and to measure attention to.
+    sets : mapping of str to Tensor
+        (B, S) bool by name: sets of tokens whose attention mass is wanted, such as the tokens of a modality.
+    received : bool
+        Also sum up what attention each token receives: one more pass over every block of weights.
+    """
+
+    others: tuple[Criterion, ...] = ()
+    sets: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    received: bool = True
+
+    @property
+    def set_names(self) -> tuple[str, ...]:
+        """Names of the measured sets, in order: what each criterion marks, then `sets`."""
+        return (*(criterion_name(c) for c in (self.criterion, *self.others)), *self.sets)
+
+    def chosen(self, layer: int, depth: int) -> bool:
+        """Every layer, unless some were named."""
+        return self.layers is None or layer in self.layers
+
+    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+        """Mark sinks by every criterion, and note activations by token and by channel."""
+        super().residual_stream(layer, hidden, run)
+        if layer not in run.record.sinks or not run.now.is_prefill:
+            return
+        real = run.now.real_on(hidden.device)
+        run.record.magnitudes[layer] = token_magnitude(hidden)
+        marks = [run.record.sinks[layer], *(c(hidden, real) for c in self.others)]
+        _note(run, layer, "marked", torch.stack(marks, dim=1))
+        _note(run, layer, "channel_peak", _channel_peak(hidden, real))
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        """Measure, and return the head outputs unchanged."""
+        marked = run.record.measured.get("marked", {}).get(call.layer)
+        if run.now.is_prefill and marked is not None:
+            with torch.no_grad():
+                self._measure(call, output, marked.to(output.device), run)
+        return output
+
+    def _measure(self, call: AttentionCall, output: Tensor, marked: Tensor, run: Run) -> None:
+        length, device = run.now.length, output.device
+        query, key, value = call.query, call.key[:, :, :length], call.value[:, :, :length]
+        real = run.now.real_on(device)
+        if real is None:
+            real = torch.ones(len(query), length, dtype=torch.bool, device=device)
+        sinks = marked[:, 0]
+        keep = real & ~sinks
+        sets = torch.cat([marked, *(self._set(name, real)[:, None] for name in self.sets)], dim=1)
+        options = {
+            "scaling": call.scaling,
+            "softcap": call.options.get("softcap"),
+            "learned_sink": call.options.get("s_aux", call.options.get("sinks")),
+        }
+        mask = visible_keys(call, run.now.real_on(device), length)
+        drawn = torch.zeros(*query.shape[:3], device=device) if self.received else None
+        columns = torch.cat(
+            [value.float().masked_fill(~sinks[:, None, :, None], 0.0), _marks(sets, key.shape[1])], dim=-1
+        )
+        read = read_out(query, key, columns, mask, received=drawn, **options)
+        from_sinks, mass = read.split([value.shape[-1], sets.shape[1]], dim=-1)
+        whole = output.transpose(1, 2).float()
+        rest = whole - from_sinks
+
+        def note(name: str, measured: Tensor) -> None:
+            _note(run, call.layer, name, measured)
+
+        note("mass", masked_mean(mass.transpose(2, 3), keep))
+        note("mass_by_token", mass.mean(dim=1).transpose(1, 2))
+        if drawn is not None:
+            self._note_received(drawn, real, note)
+        note("split_error", self._check(query, key, value, whole, from_sinks, sinks, mask, options, real))
+        empty = ~sinks.any(dim=1)[:, None]
+
+        def note_sink(name: str, measured: Tensor) -> None:
+            note(name, measured.masked_fill(empty.reshape(-1, *([1] * (measured.dim() - 1))), float("nan")))
+
+        note_sink("sink_share", part_of_output(from_sinks, whole, keep))
+        length_of = torch.linalg.vector_norm
+        ratio = length_of(from_sinks, dim=-1) / length_of(whole, dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+        note_sink("sink_norm_ratio", masked_mean(ratio, keep))
+        parallel = [mean_pairwise_cosine(part, keep) for part in (whole, from_sinks, rest)]
+        note_sink("parallel", torch.stack(parallel, dim=1))
+        note("key_norm", length_of(key.float(), dim=-1))
+        note("value_norm", length_of(value.float(), dim=-1))
+        sink_key, groups = sink_value(key, sinks), query.shape[1] // key.shape[1]
+        note_sink("sink_key", sink_key)
+        note_sink("sink_value", sink_value(value, sinks))
+        other_key = sink_value(key, keep).repeat_interleave(groups, dim=1)[:, :, None]
+        note_sink("query_cosine", mean_cosine(query, sink_key.repeat_interleave(groups, dim=1)[:, :, None], keep))
+        note_sink("other_cosine", mean_cosine(query, other_key, keep))
+        padding = run.now.real_on(device)
+        first = sinks.int().argmax(dim=1)
+        note_sink("sink_query", look_from(query, key, first, padding, scaling=call.scaling).mean(dim=1))
+        last = length - 1 - real.flip(1).int().argmax(dim=1)
+        note("last_query", look_from(query, key, last, padding, scaling=call.scaling).mean(dim=1))
+
+    def _set(self, name: str, real: Tensor) -> Tensor:
+        chosen = self.sets[name].to(real.device)
+        if chosen.shape != real.shape or chosen.dtype != torch.bool:
+            raise OmnisinkError(
+                f"the set {name!r} must be bool of the prompt's shape {tuple(real.shape)}, got {chosen.dtype} "
+                f"{tuple(chosen.shape)}"
+            )
+        return chosen & real
+
+    @staticmethod
+    def _note_received(drawn: Tensor, real: Tensor, note: Any) -> None:
+        """Turn sums over queries into means over the queries that can see the key (Gu et al. 2025)."""
+        can_see = real.flip(1).cumsum(dim=1).flip(1).clamp(min=1)
+        mean = (drawn / can_see[:, None]).masked_fill(~real[:, None], 0.0)
+        note("received", mean.mean(dim=1))
+        most = mean.max(dim=-1)
+        note("received_most", most.values)
+        note("received_where", most.indices)
+
+    @staticmethod
+    def _check(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        whole: Tensor,
+        from_sinks: Tensor,
+        sinks: Tensor,
+        mask: Any,
+        options: dict[str, Any],
+        real: Tensor,
+    ) -> Tensor:
+        """Read the rest out by itself for some rows; return how far the parts' sum is from the output, (B,)."""
+        length = query.shape[2]
+        rows = torch.arange(0, length, max(1, -(-length // _CHECKED)), device=query.device)
+        rest = split_columns(value, sinks)[..., value.shape[-1] :]
+
+        def mask_of_rows(chosen: slice) -> Tensor:
+            parts = [mask(slice(int(r), int(r) + 1)) for r in rows[chosen].tolist()]
+            filler = False if parts[0].dtype == torch.bool else float("-inf")
+            wide = [nn.functional.pad(p, (0, length - p.shape[-1]), value=filler) for p in parts]
+            return torch.cat(wide, dim=2)
+
+        again = read_out(query[:, :, rows], key, rest, mask_of_rows, **options)
+        gap = (from_sinks[:, :, rows] + again - whole[:, :, rows]).abs().amax(dim=(1, 3))
+        size = whole.abs().masked_fill(~real[:, None, :, None], 0.0).amax(dim=(1, 2, 3))
+        worst = gap.masked_fill(~real[:, rows], 0.0).amax(dim=1)
+        return worst / size.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def record(
+    model: nn.Module,
+    *,
+    criterion: Criterion | None = None,
+    others: Sequence[Criterion] = (),
+    sets: Mapping[str, Tensor] | None = None,
+    layers: Sequence[int] | None = None,
+    received: bool = True,
+    **inputs: Any,
+) -> Recording:
+    """Measure the sinks of a prompt with one forward pass.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A transformers model with one text decoder.
+    criterion : Criterion, optional
+        What makes a token a sink; None is `MassiveActivation`.
+    others, sets, layers, received
+        See `Recorder`.
+    **inputs
+        What the model takes.
+
+    Returns
+    -------
+    Recording
+        Labelled arrays on the CPU.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model's decoder cannot be read.
+    OmnisinkError
+        If a set does not fit the prompt.
+    """
+    recorder = Recorder(
+        criterion or MassiveActivation(),
+        None if layers is None else tuple(layers),
+        tuple(others),
+        sets or {},
+        received,
+    )
+    names = inspect.signature(type(model).forward).parameters
+    for name, quiet in (("use_cache", False), ("logits_to_keep", 1)):
+        if name in names:
+            inputs.setdefault(name, quiet)
+    with torch.inference_mode(), recorder(model) as trace:
+        model(**inputs)
+    return Recording.of(trace.record, recorder.set_names, [describe(c) for c in (recorder.criterion, *others)])
+
+
+def criterion_name(criterion: Criterion) -> str:
+    """Name of a criterion, as it labels sets."""
+    return str(getattr(criterion, "name", type(criterion).__name__))
+
+
+def _marks(sets: Tensor, kv_heads: int) -> Tensor:
+    """Turn sets (B, n, S) into columns of ones and zeros, (B, K, S, n)."""
+    return sets.transpose(1, 2)[:, None].float().expand(-1, kv_heads, -1, -1)
+
+
+def _channel_peak(hidden: Tensor, real: Tensor | None) -> Tensor:
+    """Largest ``|h[t, c]| / RMS(h[t])`` of any token, channel by channel, (B, d) float32."""
+    wide = hidden.float()
+    rms = torch.linalg.vector_norm(wide, dim=-1, keepdim=True) * hidden.shape[-1] ** -0.5
+    ratio = wide.abs() / rms.clamp(min=torch.finfo(torch.float32).tiny)
+    return (ratio if real is None else ratio.masked_fill(~real[..., None], 0.0)).amax(dim=1)
+
+
+def _note(run: Run, layer: int, name: str, measured: Tensor) -> None:
+    run.record.measured.setdefault(name, {})[layer] = measured

@@ -1,0 +1,201 @@
+"""What a recorder measured, as labelled arrays that can be saved without pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omnisink.errors import OmnisinkError
+from omnisink.methods.sinkmap import SinkMap
+from omnisink.methods.trace import Record
+
+_FORMAT = "omnisink.recording.v1"
+
+#: Every measurement, its dimensions after ``sequence`` and ``layer``, and what it is. Means run over real tokens that
+#: are no sink, except where it says otherwise. Where a layer has no sink, what speaks of one is NaN.
+MEASURED: dict[str, tuple[tuple[str, ...], str]] = {
+    "marked": (("criterion", "token"), "tokens that each criterion marks"),
+    "magnitude": (("token",), "largest |h| of each token as it enters the layer"),
+    "channel_peak": (("channel",), "largest |h| / RMS of any token"),
+    "mass": (("head", "set"), "mean attention to each set"),
+    "mass_by_token": (("set", "token"), "attention of each token to each set, mean over heads"),
+    "received": (("token",), "attention each token receives from those that can see it, mean over them and heads"),
+    "received_most": (("head",), "largest mean attention that one token receives"),
+    "received_where": (("head",), "the token that receives it"),
+    "split_error": ((), "largest |o_sink + o_rest - o| relative to the largest |o|, on a sample of rows"),
+    "sink_share": (("head",), "mean of o_sink . o / |o|^2: the sinks' share of the head output"),
+    "sink_norm_ratio": (("head",), "mean of |o_sink| / |o|"),
+    "parallel": (("part", "head"), "mean pairwise cosine across tokens of o, o_sink and o_rest"),
+    "key_norm": (("kv_head", "token"), "length of each key after position encoding"),
+    "value_norm": (("kv_head", "token"), "length of each value"),
+    "sink_key": (("kv_head", "depth"), "mean key of the sinks"),
+    "sink_value": (("kv_head", "value_depth"), "mean value of the sinks"),
+    "query_cosine": (("head",), "mean cosine of queries and the mean sink key"),
+    "other_cosine": (("head",), "mean cosine of queries and the mean key of all other tokens"),
+    "sink_query": (("token",), "where the first sink's query looks, seeing the whole prompt, mean over heads"),
+    "last_query": (("token",), "where the last token's query looks, mean over heads"),
+}
+PARTS = ("whole", "sink", "rest")
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Measurements of a batch of prompts.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        By name; dimensions are ``sequence``, ``layer`` and those of `MEASURED`.
+    layers : list of int
+        The layers that were measured; the index along ``layer`` is a position in this list.
+    sets : list of str
+        Names along ``set``: the criteria first.
+    criteria : list of dict
+        Name and settings along ``criterion``.
+    real : ndarray of bool
+        (B, S), False at padding.
+    facts : dict
+        Whatever else the result should carry: model, versions, prompt.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    layers: Sequence[int]
+    sets: Sequence[str]
+    criteria: Sequence[Mapping[str, Any]]
+    real: NDArray[np.bool_]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, record: Record, sets: Sequence[str], criteria: Sequence[Mapping[str, Any]]) -> Recording:
+        """Gather what a recorder left in the record of a prefill.
+
+        Parameters
+        ----------
+        record : Record
+            Of the prefill.
+        sets : sequence of str
+            Names of the measured sets.
+        criteria : sequence of dict
+            The criteria.
+
+        Returns
+        -------
+        Recording
+            With NumPy arrays. Layers whose attention was not reached are left out.
+
+        Raises
+        ------
+        OmnisinkError
+            If nothing was measured.
+        """
+        measured = record.measured
+        if "mass" not in measured:
+            raise OmnisinkError("nothing was recorded: no prompt was run, or no layer of it was measured")
+        layers = sorted(measured["mass"])
+        stacked = {
+            name: torch.stack([by_layer[layer].cpu() for layer in layers], dim=1).numpy()
+            for name, by_layer in {**measured, "magnitude": record.magnitudes}.items()
+        }
+        real = torch.ones(record.batch, record.length, dtype=torch.bool) if record.real is None else record.real.cpu()
+        return cls(stacked, layers, list(sets), list(criteria), real.numpy())
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Return one measurement, (sequence, layer, ...)."""
+        if name not in self.arrays:
+            raise OmnisinkError(f"{name!r} was not recorded; there are {', '.join(sorted(self.arrays))}")
+        return self.arrays[name]
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Name the dimensions of one measurement."""
+        return ("sequence", "layer", *MEASURED[name][0])
+
+    def mass_on(self, name: str) -> NDArray[np.float32]:
+        """Return the mean attention to one set, (sequence, layer, head)."""
+        if name not in self.sets:
+            raise OmnisinkError(f"no set is called {name!r}; there are {', '.join(self.sets)}")
+        mass: NDArray[np.float32] = self["mass"][..., list(self.sets).index(name)]
+        return mass
+
+    def sinks(self, criterion: int = 0) -> SinkMap:
+        """Return what one criterion marked, with the activations."""
+        marked, size = torch.from_numpy(self["marked"]), torch.from_numpy(self["magnitude"])
+        return SinkMap(
+            {layer: marked[:, i, criterion] for i, layer in enumerate(self.layers)},
+            torch.from_numpy(self.real),
+            self.criteria[criterion],
+            {layer: size[:, i] for i, layer in enumerate(self.layers)},
+        )
+
+    def save(self, path: str | Path) -> tuple[Path, Path]:
+        """Write one compressed ``.npz`` file of the arrays and one ``.json`` file of their names.
+
+        Parameters
+        ----------
+        path : str or Path
+            Without a suffix, or with either.
+
+        Returns
+        -------
+        tuple of Path
+            Both files.
+
+        Raises
+        ------
+        OmnisinkError
+            If they cannot be written.
+        """
+        base = Path(path).with_suffix("") if Path(path).suffix in (".npz", ".json") else Path(path)
+        data, names = base.with_name(base.name + ".npz"), base.with_name(base.name + ".json")
+        labels = {
+            "format": _FORMAT,
+            "layers": list(self.layers),
+            "sets": list(self.sets),
+            "parts": list(PARTS),
+            "criteria": list(self.criteria),
+            "arrays": {n: {"dims": self.dims(n), "what": MEASURED[n][1]} for n in sorted(self.arrays)},
+            "facts": dict(self.facts),
+        }
+        try:
+            np.savez_compressed(data, allow_pickle=False, real=self.real, **dict(self.arrays))
+            names.write_text(json.dumps(labels, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OmnisinkError(f"cannot write {data}: {error.strerror or error}") from error
+        return data, names
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recording:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+            As given to `save`.
+
+        Returns
+        -------
+        Recording
+            Equal arrays and labels.
+
+        Raises
+        ------
+        OmnisinkError
+            If a file is missing or is not a recording.
+        """
+        base = Path(path).with_suffix("") if Path(path).suffix in (".npz", ".json") else Path(path)
+        try:
+            labels = json.loads(base.with_name(base.name + ".json").read_text(encoding="utf-8"))
+            if labels["format"] != _FORMAT:
+                raise OmnisinkError(f"{base}: unknown format {labels['format']!r}, expected {_FORMAT!r}")
+            with np.load(base.with_name(base.name + ".npz"), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            real = arrays.pop("real")
+            return cls(arrays, labels["layers"], labels["sets"], labels["criteria"], real, labels["facts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OmnisinkError(f"{base} is not a recording: {type(error).__name__}: {error}") from error
