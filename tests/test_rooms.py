@@ -26,6 +26,7 @@ FLOORS = {
     "synthav": 1,
     "media": 0,
     "decoder": 0,
+    "results": 0,
     "maths": 0,
 }
 #: Importable from everywhere.
