@@ -15,6 +15,7 @@ from omnisink.cli.doctor import doctor
 from omnisink.cli.find import find
 from omnisink.cli.media import gather_choices
 from omnisink.cli.models import models
+from omnisink.cli.study import study
 from omnisink.cli.synthav import synthav
 from omnisink.errors import OmnisinkError
 
@@ -43,7 +44,7 @@ def _root(
         print(context.get_help())
 
 
-for verb in (demo, ask, find, models, synthav, doctor):
+for verb in (demo, ask, find, study, models, synthav, doctor):
     app.command()(verb)
 
 

@@ -1,0 +1,148 @@
+"""`omnisink study`: the paper's questions about a model's sinks, its controls, and a page to look at."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnisink.cli import options
+from omnisink.cli.demo import CLIP, QUESTIONS
+from omnisink.cli.output import note, stderr, text, working
+from omnisink.errors import OmnisinkError
+
+if TYPE_CHECKING:
+    from omnisink.models.items import Item
+    from omnisink.models.loaded import Loaded
+    from omnisink.study.run import Progress
+
+#: What --quick takes in place of the defaults: one clip, every sixth layer of heads, one draw, few layers that rank.
+QUICK: dict[str, Any] = {
+    "seeds": 1,
+    "calibration": 1,
+    "heads_items": 1,
+    "heads_every": 6,
+    "pruning_items": 1,
+    "pruning_layers": (3, 5, 15),
+    "keeps": (0.2,),
+}
+
+
+def study(
+    model: options.ModelOption = "smolomni",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="FILE", help="Questions with answers, as JSON Lines. [default: the shipped clip]"
+        ),
+    ] = None,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for records, results and page.")] = "study",
+    questions: Annotated[
+        str, typer.Option(metavar="LIST", help="all, or some of identification,heads,values,causality.")
+    ] = "all",
+    quick: Annotated[bool, typer.Option("--quick", help="A first answer for one clip, in under two minutes.")] = False,
+    items: Annotated[int | None, typer.Option("--items", min=1, help="Use the first so many items.")] = None,
+    gamma: Annotated[
+        list[float] | None,
+        typer.Option("--gamma", metavar="NUMBER", help="Strength of the rotation; may be repeated."),
+    ] = None,
+    tau: options.TauOption = 0.1,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Draws of each random arm. [default: 3]")] = None,
+    heads_items: Annotated[
+        int | None, typer.Option(min=1, help="Items on which every head is zeroed. [default: 16]")
+    ] = None,
+    pruning_items: Annotated[
+        int | None, typer.Option(min=1, help="Items on which tokens are pruned. [default: 40]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: options.DeviceOption = None,
+    dtype: options.DtypeOption = "auto",
+    attn: options.AttentionOption = None,
+    download: options.DownloadOption = False,
+    trust_remote_code: options.RemoteCodeOption = False,
+) -> None:
+    """Study a model's sinks: which tokens and heads, what they carry and cause. Goes on where it was stopped."""
+    if data is None and not quick:
+        raise OmnisinkError("give items with --data FILE, or ask for a first look at the shipped clip with --quick")
+    with working("importing"):
+        from omnisink.models.items import checksum, read_items
+        from omnisink.report import write_report
+        from omnisink.study.plan import Plan, parse_questions
+        from omnisink.study.run import run_study
+    chosen = {"seeds": seeds, "heads_items": heads_items, "pruning_items": pruning_items}
+    settings = {**(QUICK if quick else {}), **{k: v for k, v in chosen.items() if v is not None}}
+    plan = Plan(parse_questions(questions), tuple(gamma or _strengths(model)), tau=tau, seed=seed, **settings)
+    asked = _shipped() if data is None else read_items(data, items or (1 if quick else None))
+    source = {"file": CLIP.name if data is None else Path(data).name, "items": len(asked)}
+    loaded = options.load(
+        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
+    )
+    facts = {
+        "model": _describe(loaded),
+        "versions": options.versions(),
+        "data": {**source, "sha256": None if data is None else checksum(data)},
+        "command": shlex.join(["omnisink", *sys.argv[1:]]),
+        "quick": quick,
+    }
+    with _bar() as progress:
+        results = run_study(loaded, asked, plan, out, facts=facts, progress=progress)
+    with working("drawing the page"):
+        page = write_report(results, out)
+    for section, sentences in results["readings"].items():
+        print(f"{section}")
+        for sentence in sentences:
+            print(f"  {sentence}")
+    print(page)
+    note(
+        "one clip shows what is measured; intervals need more items" if quick else f"numbers are in {out}/results.json"
+    )
+
+
+def _strengths(model: str) -> list[float]:
+    """Return the strength that the model is used with elsewhere, and the paper's where that is another."""
+    own, paper = options.make_outro(model, None).gamma, options.make_outro("", None).gamma
+    return sorted({own, paper})
+
+
+def _shipped() -> list[Item]:
+    """Return the demo's questions about the shipped clip."""
+    from omnisink.models.items import Item
+
+    return [
+        Item(f"demo-{i}", question, right, choices, video=CLIP, cluster=CLIP.name)
+        for i, (question, choices, right, _) in enumerate(QUESTIONS, 1)
+    ][1:2]
+
+
+def _describe(loaded: Loaded) -> dict[str, Any]:
+    config = loaded.model.config.get_text_config(decoder=True)
+    return {
+        **options.describe(loaded),
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "kv_heads": getattr(config, "num_key_value_heads", config.num_attention_heads),
+        "width": config.hidden_size,
+    }
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """Show a bar with the time that is left; a line of text now and then where stderr is no terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=stderr()) as bar:
+        task, said = bar.add_task("starting", total=1.0), [-1]
+
+        def tell(share: float, what: str) -> None:
+            bar.update(task, completed=share, description=what)
+            if not bar.console.is_terminal and int(share * 20) > said[0]:
+                said[0] = int(share * 20)
+                bar.console.print(text(f"{share:.0%} done, {what}"))
+
+        yield tell

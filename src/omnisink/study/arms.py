@@ -1,0 +1,149 @@
+"""Arms: one change to the model each, run on the same items, and what the difference comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omnisink.methods.base import Method
+from omnisink.results.statistics import Difference, holm, mean_interval, paired_difference
+from omnisink.study.subject import Outcome, Subject
+
+#: Separates an arm from the number of its draw: ``random-3#0``.
+DRAW = "#"
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One change.
+
+    Attributes
+    ----------
+    unit : str
+        Short name, with the number of the draw where the arm is random.
+    label : str
+        Name for readers.
+    method : Method
+        The change.
+    start : int or None
+        First layer at which it can change something; None is nowhere.
+    about : dict
+        Facts for the summary: ``n``, ``layer``, ``keep``, ...
+    """
+
+    unit: str
+    label: str
+    method: Method
+    start: int | None
+    about: Mapping[str, Any]
+
+    def run(self, subject: Subject) -> tuple[dict[str, Any], Outcome]:
+        """Run the arm and return what its record holds, with the outcome."""
+        outcome = subject.run(self.method, start=self.start)
+        return {**outcome.record(), "label": self.label, **self.about}, outcome
+
+
+def random_arms(unit: str, seeds: int, first: int = 0) -> list[tuple[str, int]]:
+    """Return the name and the seed of every draw of a random arm."""
+    return [(f"{unit}{DRAW}{i}", first + i) for i in range(seeds)]
+
+
+def summarise_arms(
+    records: Sequence[Record], base: Mapping[str, Record], *, seed: int = 0, about: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Compare every arm with the untouched model, item by item.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        Records of arms: ``unit``, ``item``, ``label``, ``loss``, ``right``, ``said`` and what `about` names.
+    base : mapping of str to dict
+        By item, the record of the untouched model, with ``cluster``.
+    seed : int
+        Of the bootstrap.
+    about : sequence of str
+        Facts to carry over, equal for all records of an arm.
+
+    Returns
+    -------
+    list of dict
+        One row for each arm in order of appearance; draws of a random arm are averaged within an item. ``p`` belongs
+        to the change of the loss, ``p_holm`` is corrected over the rows.
+    """
+    grouped: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        arm = str(record["unit"]).split(DRAW)[0]
+        grouped.setdefault(arm, {}).setdefault(record["item"], []).append(record)
+    rows = [_row(arm, by_item, base, seed, about) for arm, by_item in grouped.items()]
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = corrected
+    return rows
+
+
+def _row(
+    arm: str, by_item: Mapping[str, Sequence[Record]], base: Mapping[str, Record], seed: int, about: Sequence[str]
+) -> dict[str, Any]:
+    items = list(by_item)
+    clusters = [base[item]["cluster"] for item in items]
+    first = by_item[items[0]][0]
+
+    def mean(item: str, name: str) -> float:
+        return sum(float(r[name]) for r in by_item[item]) / len(by_item[item])
+
+    loss = [mean(item, "loss") for item in items]
+    gap: Difference = paired_difference(loss, [base[item]["loss"] for item in items], clusters, seed=seed)
+    row: dict[str, Any] = {
+        "arm": arm,
+        "label": first["label"],
+        "items": len(items),
+        "seeds": max(len(draws) for draws in by_item.values()),
+        "loss": sum(loss) / len(loss),
+        "loss_change": gap.value,
+        "loss_low": gap.low,
+        "loss_high": gap.high,
+        "p": gap.p,
+        **dict.fromkeys(("accuracy", "accuracy_change", "accuracy_low", "accuracy_high", "changed")),
+        "turned": _mean_of([r.get("turned") for draws in by_item.values() for r in draws]),
+        **{name: first.get(name) for name in about},
+    }
+    asked = [item for item in items if base[item]["right"] is not None]
+    if asked:
+        right = [mean(item, "right") for item in asked]
+        before = [float(base[item]["right"]) for item in asked]
+        score = paired_difference(right, before, [base[item]["cluster"] for item in asked], seed=seed)
+        row |= {
+            "accuracy": sum(right) / len(right),
+            "accuracy_change": score.value,
+            "accuracy_low": score.low,
+            "accuracy_high": score.high,
+            "changed": sum(
+                sum(r["said"] != base[item]["said"] for r in by_item[item]) / len(by_item[item]) for item in asked
+            ),
+        }
+    return row
+
+
+def summarise_base(base: Mapping[str, Record], seed: int = 0) -> dict[str, Any]:
+    """Sum up the untouched model: accuracy and loss with their intervals."""
+    clusters = [record["cluster"] for record in base.values()]
+    loss = mean_interval([record["loss"] for record in base.values()], clusters, seed=seed)
+    out: dict[str, Any] = {
+        "items": len(base),
+        **dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high")),
+        "loss": loss.value,
+        "loss_low": loss.low,
+        "loss_high": loss.high,
+    }
+    asked = [record for record in base.values() if record["right"] is not None]
+    if asked:
+        right = mean_interval([float(r["right"]) for r in asked], [r["cluster"] for r in asked], seed=seed)
+        out |= {"accuracy": right.value, "accuracy_low": right.low, "accuracy_high": right.high}
+    return out
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    there = [v for v in values if v is not None]
+    return sum(there) / len(there) if there else None

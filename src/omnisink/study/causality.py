@@ -1,0 +1,82 @@
+"""Does the sink's value cause the change, or would any push do? Arms that differ in one thing, on the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omnisink.methods.ablation import ReplaceSinkValue
+from omnisink.methods.aimed import AimedOutRo
+from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
+from omnisink.study.calibration import Calibration
+from omnisink.study.plan import Plan
+from omnisink.study.survey import Survey, plain
+
+
+def arms(survey: Survey, plan: Plan, calibration: Calibration) -> Iterator[Arm]:
+    """Yield the counterfactual arms; all act on the same sinks, from the first layer that has one."""
+    start = survey.first_layer()
+
+    def rotate(gamma: float, **how: Any) -> AimedOutRo:
+        return AimedOutRo(gamma=gamma, tau=plan.tau, relax=False, **how)
+
+    for gamma in plan.gammas:
+        at = f"gamma {gamma:g}"
+        yield Arm(f"toward-{gamma:g}", f"toward the sink's value (rotation only), {at}", rotate(gamma), start, {})
+        yield Arm(f"away-{gamma:g}", f"away from the sink's value, {at}", rotate(-gamma), start, {})
+        for unit, seed in random_arms(f"random-{gamma:g}", plan.seeds, plan.seed):
+            yield Arm(
+                unit,
+                f"toward a random direction by the same angle, {at}",
+                rotate(gamma, aim="random", seed=seed),
+                start,
+                {},
+            )
+        yield Arm(
+            f"layer-{gamma:g}",
+            f"toward the previous layer's value by the same angle, {at}",
+            rotate(gamma, aim="layer"),
+            start,
+            {},
+        )
+        both = AimedOutRo(gamma=gamma, tau=plan.tau)
+        yield Arm(f"both-{gamma:g}", f"rotation and relaxation (OutRo), {at}", both, start, {})
+    yield Arm("relax", "relaxation only", AimedOutRo(rotate=False), start, {})
+    yield Arm("zero-value", "sink's value zeroed", ReplaceSinkValue(), start, {})
+    mean = ReplaceSinkValue(values=calibration.values)
+    yield Arm("mean-value", "sink's value replaced by its mean over the calibration items", mean, start, {})
+
+
+def run(survey: Survey, arm: Arm) -> dict[str, Any]:
+    """Run one arm and record by how many degrees head outputs were turned, mean over the layers that turn."""
+    record, outcome = arm.run(survey.subject)
+    angles = {} if outcome.recorded is None else outcome.recorded.measured.get("angle", {})
+    turned = [plain(angle[0].cpu().numpy()) for angle in angles.values()]
+    return {**record, "turned": sum(turned) / len(turned) if turned else None}
+
+
+def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan) -> dict[str, Any]:
+    """Turn the records of all items into the section of the results: ``arms``."""
+    return {"arms": summarise_arms(records, base, seed=plan.seed)}
+
+
+def read(section: Mapping[str, Any]) -> list[str]:
+    """Say in plain sentences what the section shows."""
+    said = []
+    for row in section["arms"]:
+        if row["loss_low"] is None:
+            continue
+        clear = row["p_holm"] is not None and row["p_holm"] < 0.05
+        accuracy = ""
+        if row["accuracy_change"] is not None:
+            accuracy = (
+                f"; accuracy {100 * row['accuracy_change']:+.1f} points "
+                f"({100 * row['accuracy_low']:+.1f} to {100 * row['accuracy_high']:+.1f})"
+            )
+        direction = "lowers" if row["loss_change"] < 0 else "raises"
+        verdict = f"{direction} the loss" if clear else "makes no difference that holds after correction"
+        said.append(
+            f"{row['label'][0].upper()}{row['label'][1:]}: {verdict}, {row['loss_change']:+.4f} nats "
+            f"({row['loss_low']:+.4f} to {row['loss_high']:+.4f}){accuracy}."
+        )
+    return said

@@ -1,0 +1,155 @@
+"""Question 2: is a head that attends to the sink redundant? Zero every head, and compare with its sink attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from omnisink.methods.ablation import ZeroHeads
+from omnisink.results.statistics import mean_interval, rank_correlation
+from omnisink.study.arms import Record
+from omnisink.study.plan import Plan
+from omnisink.study.subject import Subject
+from omnisink.study.survey import EVER, Survey, plain
+
+#: Unit of the record with an item's sink attention.
+ATTENTION = "attention"
+
+
+def layers_of(plan: Plan, subject: Subject) -> list[int]:
+    """Return the layers whose heads are zeroed."""
+    return sorted(subject.anatomy.attention)[:: plan.heads_every]
+
+
+def attention(survey: Survey) -> dict[str, Any]:
+    """Return every head's mean attention to the item's sinks, by layer."""
+    mass = survey.recording.mass_on(EVER)[0]
+    return {
+        "attention": {str(layer): plain(mass[row]) for row, layer in enumerate(survey.recording.layers)},
+        "marked": survey.sinks().layers,
+    }
+
+
+def zero_layer(subject: Subject, layer: int) -> dict[str, Any]:
+    """Zero the heads of one layer, one after the other.
+
+    Returns
+    -------
+    dict
+        ``loss`` and ``right``, a list over heads each.
+    """
+    site = subject.anatomy.attention[layer].module
+    config = subject.loaded.model.config.get_text_config(decoder=True)
+    heads = int(getattr(site, "num_heads", None) or config.num_attention_heads)
+    outcomes = [subject.run(ZeroHeads(((layer, head),)), start=layer) for head in range(heads)]
+    return {"layer": layer, "loss": [o.loss for o in outcomes], "right": [o.right for o in outcomes]}
+
+
+def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan) -> dict[str, Any]:
+    """Turn the records of all items into the section of the results.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        Of this question.
+    base : mapping
+        Records of the untouched model by item.
+    plan : Plan
+        For the seed.
+
+    Returns
+    -------
+    dict
+        ``heads`` and ``correlation``. Sink attention is averaged over all items, effects over those whose heads were
+        zeroed.
+    """
+    seen = [r for r in records if r["unit"] == ATTENTION]
+    zeroed: dict[int, list[Record]] = {}
+    for record in records:
+        if record["unit"] != ATTENTION:
+            zeroed.setdefault(int(record["layer"]), []).append(record)
+    rows, attended, effects, in_sink_layer = [], [], [], []
+    order = sorted({str(r["item"]) for here in zeroed.values() for r in here})
+    with_sink = {layer for r in seen for layer in r["marked"]}
+    for layer, here in sorted(zeroed.items()):
+        here = sorted(here, key=lambda r: str(r["item"]))
+        clusters = [base[r["item"]]["cluster"] for r in here]
+        for head in range(len(here[0]["loss"])):
+            change = [r["loss"][head] - base[r["item"]]["loss"] for r in here]
+            effect = mean_interval(change, clusters, seed=plan.seed, resamples=1999)
+            mean = float(np.mean([r["attention"][str(layer)][head] for r in seen]))
+            row = {
+                "layer": layer,
+                "head": head,
+                "sink_attention": mean,
+                "effect": effect.value,
+                "low": effect.low,
+                "high": effect.high,
+                **dict.fromkeys(("accuracy_change", "accuracy_low", "accuracy_high")),
+            }
+            asked = [r for r in here if base[r["item"]]["right"] is not None]
+            if asked:
+                score = mean_interval(
+                    [float(r["right"][head]) - float(base[r["item"]]["right"]) for r in asked],
+                    [base[r["item"]]["cluster"] for r in asked],
+                    seed=plan.seed,
+                    resamples=1999,
+                )
+                row |= {"accuracy_change": score.value, "accuracy_low": score.low, "accuracy_high": score.high}
+            rows.append(row)
+            attended.append(mean)
+            effects.append(change)
+            in_sink_layer.append(layer in with_sink)
+    chosen = {"all layers": np.ones(len(rows), dtype=bool), "layers with a sink": np.array(in_sink_layer, dtype=bool)}
+    correlation = []
+    for over, which in chosen.items():
+        by_item = np.array(effects, dtype=float)[which].T if which.any() else np.zeros((0, 0))
+        clusters = [base[item]["cluster"] for item in order]
+        found = (
+            rank_correlation(np.array(attended)[which], by_item, clusters, seed=plan.seed) if by_item.size else None
+        )
+        if found is not None:
+            correlation.append(
+                {
+                    "over": over,
+                    "heads": int(which.sum()),
+                    "items": len(by_item),
+                    "rho": found.value,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
+    return {"heads": rows, "correlation": correlation}
+
+
+def read(section: Mapping[str, Any]) -> list[str]:
+    """Say in plain sentences what the section shows."""
+    rows = section["heads"]
+    worst = max(rows, key=lambda r: r["effect"])
+    mattering = [r for r in rows if r["low"] is not None and (r["low"] > 0 or r["high"] < 0)]
+    most = max(rows, key=lambda r: r["sink_attention"])
+    said = [
+        f"{len(rows)} heads were zeroed one at a time. The largest effect is head {worst['head']} of layer "
+        f"{worst['layer']}: {worst['effect']:+.3f} nats; {len(mattering)} heads have an effect whose interval leaves "
+        "out zero (one in twenty would by chance).",
+        f"Head {most['head']} of layer {most['layer']} attends to the sink most, with {most['sink_attention']:.0%} of "
+        f"its attention; zeroing it changes the loss by {most['effect']:+.3f} nats.",
+    ]
+    for row in section["correlation"]:
+        interval = "" if row["low"] is None else f" ({row['low']:+.2f} to {row['high']:+.2f})"
+        verdict = (
+            "no clear relation"
+            if row["low"] is None or row["low"] <= 0 <= row["high"]
+            else (
+                "heads that attend to the sink more matter more"
+                if row["rho"] > 0
+                else "heads that attend to the sink more matter less"
+            )
+        )
+        said.append(
+            f"Over {row['over']}, the rank correlation of sink attention and effect is {row['rho']:+.2f}{interval}: "
+            f"{verdict}."
+        )
+    return said

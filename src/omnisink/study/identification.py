@@ -1,0 +1,183 @@
+"""Question 1: which criterion finds sinks? Two side by side, and the answers without what each marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from omnisink.methods.criteria import RandomTokens
+from omnisink.methods.hiding import HideTokens
+from omnisink.methods.recorder import criterion_name
+from omnisink.results.statistics import mean_interval
+from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
+from omnisink.study.plan import Plan
+from omnisink.study.survey import Survey, plain
+
+#: Unit of the record with an item's marks.
+MARKS = "marks"
+_READABLE = {"massive_activation": "massive activation", "sink_dimension": "sink dimension"}
+
+
+def arms(survey: Survey, plan: Plan) -> Iterator[Arm]:
+    """Yield the masking arms: what each criterion marks is hidden, and as many random tokens as a control."""
+    for index, criterion in enumerate(survey.criteria):
+        name, start = criterion_name(criterion), survey.first_layer(index)
+        label = _READABLE.get(name, name)
+        yield Arm(f"hide-{name}", f"hide what {label} marks", HideTokens(criterion), start, {})
+        for unit, seed in random_arms(f"hide-random-{name}", plan.seeds, plan.seed):
+            like = RandomTokens(criterion, seed)
+            yield Arm(unit, f"hide as many random tokens ({label})", HideTokens(like), start, {})
+
+
+def marks(survey: Survey) -> dict[str, Any]:
+    """Return what the criteria mark in one item: counts by modality, positions and attention mass, layer by layer."""
+    sets = {"all": np.ones(survey.subject.length, dtype=bool)}
+    sets |= {name: found[0].numpy() for name, found in survey.subject.sets().items()}
+    found: dict[str, Any] = {"tokens": {name: int(members.sum()) for name, members in sets.items()}, "criteria": {}}
+    for index, criterion in enumerate(survey.criteria):
+        name = criterion_name(criterion)
+        mass = survey.recording.mass_on(name)[0].mean(axis=-1)
+        layers = {}
+        for layer, mask in survey.sinks(index).masks.items():
+            here = mask[0].numpy()
+            row = list(survey.recording.layers).index(layer)
+            layers[str(layer)] = {
+                "marked": {kind: int((here & members).sum()) for kind, members in sets.items()},
+                "positions": np.flatnonzero(here)[:64].tolist(),
+                "mass": plain(mass[row]) if here.any() else None,
+            }
+        found["criteria"][name] = layers
+    return found
+
+
+def summarise(
+    records: Sequence[Record], base: Mapping[str, Record], channels: Sequence[Mapping[str, Any]], plan: Plan
+) -> dict[str, Any]:
+    """Turn the records of all items into the section of the results.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        Of this question.
+    base : mapping
+        Records of the untouched model by item.
+    channels : sequence of dict
+        What calibration found.
+    plan : Plan
+        For the seed.
+
+    Returns
+    -------
+    dict
+        ``by_layer``, ``overlap``, ``stability``, ``channels``, ``masking``.
+    """
+    marked = [r for r in records if r["unit"] == MARKS]
+    clusters = [base[r["item"]]["cluster"] for r in marked]
+    names = list(dict.fromkeys(name for r in marked for name in r["criteria"]))
+    by_layer, stability = [], []
+    for name in names:
+        for layer in sorted(int(k) for k in marked[0]["criteria"][name]):
+            here = [r["criteria"][name][str(layer)] for r in marked]
+            by_layer += list(_shares(name, layer, marked, here, clusters, plan.seed))
+            sets = [set(h["positions"]) for h in here]
+            stability.append(
+                {
+                    "criterion": name,
+                    "layer": layer,
+                    "prompts": _mean([bool(s) for s in sets]),
+                    "first": _mean([0 in s for s in sets]),
+                    "jaccard": _mean([_jaccard(a, b) for a, b in combinations(sets[:50], 2)]),
+                }
+            )
+    return {
+        "by_layer": by_layer,
+        "overlap": _overlap(marked, names),
+        "stability": stability,
+        "channels": list(channels),
+        "masking": summarise_arms([r for r in records if r["unit"] != MARKS], base, seed=plan.seed),
+    }
+
+
+def _shares(
+    name: str, layer: int, marked: Sequence[Record], here: Sequence[Any], clusters: Sequence[str], seed: int
+) -> Iterator[dict[str, Any]]:
+    for kind in dict.fromkeys(kind for r in marked for kind in r["tokens"]):
+        shares, whose = [], []
+        for r, h, cluster in zip(marked, here, clusters, strict=True):
+            if r["tokens"].get(kind):
+                shares.append(h["marked"][kind] / r["tokens"][kind])
+                whose.append(cluster)
+        share = mean_interval(shares, whose, seed=seed, resamples=1999)
+        masses = [h["mass"] for h in here if h["mass"] is not None]
+        yield {
+            "criterion": name,
+            "layer": layer,
+            "modality": kind,
+            "tokens": _mean([r["tokens"].get(kind, 0) for r in marked]),
+            "marked": _mean([h["marked"].get(kind, 0) for h in here]),
+            "share": share.value,
+            "low": share.low,
+            "high": share.high,
+            "mass": _mean(masses) if masses and kind == "all" else None,
+        }
+
+
+def _overlap(marked: Sequence[Record], names: Sequence[str]) -> list[dict[str, Any]]:
+    if len(names) < 2:
+        return []
+    rows = []
+    for layer in sorted(int(k) for k in marked[0]["criteria"][names[0]]):
+        pairs = [tuple(set(r["criteria"][n][str(layer)]["positions"]) for n in names[:2]) for r in marked]
+        rows.append(
+            {
+                "layer": layer,
+                "both": _mean([len(a & b) for a, b in pairs]),
+                "only_massive": _mean([len(a - b) for a, b in pairs]),
+                "only_dimension": _mean([len(b - a) for a, b in pairs]),
+                "jaccard": _mean([_jaccard(a, b) for a, b in pairs]),
+            }
+        )
+    return rows
+
+
+def read(section: Mapping[str, Any]) -> list[str]:
+    """Say in plain sentences what the section shows."""
+    said = []
+    for name in dict.fromkeys(row["criterion"] for row in section["by_layer"]):
+        rows = [r for r in section["by_layer"] if r["criterion"] == name and r["modality"] == "all" and r["marked"]]
+        label = _READABLE.get(name, name)
+        if not rows:
+            said.append(f"By {label}, no token is a sink at any layer.")
+            continue
+        most = max(rows, key=lambda r: r["marked"])
+        masses = [r["mass"] for r in rows if r["mass"] is not None]
+        said.append(
+            f"By {label}, tokens are marked at layers {rows[0]['layer']} to {rows[-1]['layer']}, {most['marked']:.1f} "
+            f"a prompt at most (layer {most['layer']}); other tokens place {min(masses):.0%} to {max(masses):.0%} of "
+            "their attention on them, layer by layer."
+        )
+    chosen = [str(c["channel"]) for c in section["channels"] if c["chosen"]]
+    said.append(
+        f"Sink dimensions found from the data: {', '.join(chosen)}."
+        if chosen
+        else "No channel exceeds 20 times a token's root mean square in half of the prompts: there are no sink "
+        "dimensions by that definition, and the second criterion could not be applied."
+    )
+    said.extend(
+        f"When we {row['label']}, the loss changes by {row['loss_change']:+.3f} nats "
+        f"({row['loss_low']:+.3f} to {row['loss_high']:+.3f})."
+        for row in section["masking"]
+        if row["loss_low"] is not None
+    )
+    return said
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if len(values) else None
+
+
+def _jaccard(a: set[int], b: set[int]) -> float:
+    return len(a & b) / len(a | b) if a | b else 1.0

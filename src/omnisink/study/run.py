@@ -1,0 +1,172 @@
+"""Run a study: item by item, unit by unit, each written down before the next, so that a kill costs one unit."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omnisink.errors import OmnisinkError
+from omnisink.models.items import Item
+from omnisink.models.loaded import Loaded
+from omnisink.results.disk import write_whole
+from omnisink.results.records import Records, read_records, start
+from omnisink.study.calibration import Calibration, calibrate
+from omnisink.study.closeup import close_up
+from omnisink.study.gather import gather
+from omnisink.study.plan import Plan
+from omnisink.study.subject import subject_of
+from omnisink.study.survey import Survey
+from omnisink.study.work import units
+
+FIELDS = ("item", "question", "unit")
+#: Unit that says that all of an item is done, and how long it took.
+END = ("base", "end")
+RESULTS = "results.json"
+
+#: Told how much of the work is done, from 0 to 1, and what is being done.
+Progress = Callable[[float, str], None]
+
+
+def run_study(
+    loaded: Loaded,
+    items: Sequence[Item],
+    plan: Plan,
+    out: str | Path,
+    *,
+    facts: Mapping[str, Any],
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Ask the questions of a plan about every item, or go on where an earlier run was stopped.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    items : sequence of Item
+        What it is asked.
+    plan : Plan
+        The questions and settings.
+    out : str or Path
+        Folder of the run: ``manifest.json``, ``records.jsonl``, ``calibration.npz``, ``recording.npz`` and ``.json``
+        of the first item, and ``results.json`` at the end.
+    facts : mapping
+        What the results say of the run: ``model``, ``versions``, ``data``, ``command``, ``quick``.
+    progress : callable, optional
+        See `Progress`.
+
+    Returns
+    -------
+    dict
+        The results, as ``results.json`` has them (format ``omnisink.study.v1``).
+
+    Raises
+    ------
+    OmnisinkError
+        If there is no item, the folder holds another run, or an item cannot be run; what was done by then is kept.
+    """
+    if not items:
+        raise OmnisinkError("a study needs one item at least")
+    folder = Path(out)
+    tell = progress or (lambda share, what: None)
+    manifest = start(folder, _manifest(plan, items, facts), ignore=("started", "command"))
+    with Records(folder, FIELDS) as records:
+        calibration = _calibration(loaded, items[: plan.calibration], folder, tell)
+        costs = [_cost(plan, i) for i in range(len(items))]
+        for index, item in enumerate(items):
+            if not records.done(item.id, *END):
+                share = partial(_share, tell, costs, index)
+                _run_item(loaded, item, index, plan, calibration, records, share)
+        tell(1.0, "results")
+    found = read_records(folder)
+    with subject_of(loaded, items[0]) as subject:
+        survey = Survey(subject, calibration.dimension)
+        survey.recording.save(folder / "recording")
+        example = close_up(survey)
+    results = gather(found, plan, calibration, example, _told(manifest, facts, items, found))
+    write_whole(folder / RESULTS, (json.dumps(results, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    return results
+
+
+def _run_item(
+    loaded: Loaded,
+    item: Item,
+    index: int,
+    plan: Plan,
+    calibration: Calibration,
+    records: Records,
+    tell: Callable[[float], None],
+) -> None:
+    begin = time.perf_counter()
+    expected = _cost(plan, index)
+    with subject_of(loaded, item) as subject:
+        survey = Survey(subject, calibration.dimension)
+        for number, unit in enumerate(units(survey, plan, calibration, index)):
+            if not records.done(item.id, unit.question, unit.name):
+                key = {"item": item.id, "question": unit.question, "unit": unit.name}
+                records.append({**key, **unit.run()})
+            tell(min(1.0, number / expected))
+    question, name = END
+    records.append(
+        {"item": item.id, "question": question, "unit": name, "seconds": round(time.perf_counter() - begin, 3)}
+    )
+
+
+def _calibration(loaded: Loaded, items: Sequence[Item], folder: Path, tell: Progress) -> Calibration:
+    path = folder / "calibration.npz"
+    if path.exists():
+        return Calibration.load(path)
+    made = calibrate(loaded, items, lambda item: tell(0.0, "calibrating"))
+    made.save(path)
+    return made
+
+
+def _share(tell: Progress, costs: Sequence[float], index: int, part: float) -> None:
+    """Tell how much is done when `part` of one item is."""
+    tell((sum(costs[:index]) + part * costs[index]) / sum(costs), f"item {index + 1} of {len(costs)}")
+
+
+def _cost(plan: Plan, index: int) -> float:
+    """Roughly how many units an item has; serves the time that is left, nothing else."""
+    cost = 3.0 + (2 + 2 * plan.seeds) * plan.asks("identification")
+    cost += 10.0 * plan.asks("values") + (len(plan.gammas) * (4 + plan.seeds) + 3) * plan.asks("causality")
+    if plan.asks("values") and index < plan.pruning_items:
+        cost += 16.0 * len(plan.keeps)
+    if plan.asks("heads") and index < plan.heads_items:
+        cost += 150.0 / plan.heads_every
+    return cost
+
+
+def _manifest(plan: Plan, items: Sequence[Item], facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "format": "omnisink.study.v1",
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": facts.get("command"),
+        "model": facts.get("model"),
+        "versions": facts.get("versions"),
+        "data": facts.get("data"),
+        "items": [item.id for item in items],
+        "plan": plan.to_dict(),
+    }
+
+
+def _told(
+    manifest: Mapping[str, Any], facts: Mapping[str, Any], items: Sequence[Item], records: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    settings = {k: v for k, v in manifest["plan"].items() if k not in ("questions", "seed")}
+    return {
+        "model": facts.get("model"),
+        "versions": facts.get("versions"),
+        "data": {**(facts.get("data") or {}), "used": len(items)},
+        "settings": settings,
+        "seed": manifest["plan"]["seed"],
+        "questions": manifest["plan"]["questions"],
+        "command": manifest["command"],
+        "started": manifest["started"],
+        "seconds": round(sum(r["seconds"] for r in records if (r["question"], r["unit"]) == END), 1),
+        "quick": bool(facts.get("quick")),
+    }

@@ -1,0 +1,232 @@
+"""One item in front of a model: encoded once, and answered again and again, each time with one thing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.anatomy import Anatomy, read_anatomy
+from omnisink.decoder.replay import replay
+from omnisink.decoder.tape import Tape
+from omnisink.errors import OmnisinkError
+from omnisink.methods.base import Method
+from omnisink.methods.modality import label_tokens
+from omnisink.methods.trace import Record
+from omnisink.models.adapters.spans import Span
+from omnisink.models.items import Item, parse_answer
+from omnisink.models.loaded import Loaded
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the model made of an item in one run.
+
+    Attributes
+    ----------
+    loss : float
+        Nats: of the right answer, or the mean over the tokens of a passage.
+    right : bool or None
+        Whether the likeliest answer is the right one; None for a passage.
+    said : str
+        The likeliest answer; empty for a passage.
+    recorded : Record or None
+        What the last method left in its record; None without methods.
+    """
+
+    loss: float
+    right: bool | None
+    said: str
+    recorded: Record | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return what a record holds of it."""
+        return {"loss": self.loss, "right": self.right, "said": self.said}
+
+
+class Subject:
+    """An item, encoded, whose first run is kept so that later runs may begin at any layer.
+
+    Attributes
+    ----------
+    loaded : Loaded
+        The model.
+    item : Item
+        The question or passage.
+    inputs : dict
+        What the model takes, the right answer's tokens but the last included.
+    base : Outcome
+        Of the untouched model.
+    spans : list of Span
+        Which tokens are text, video and audio.
+    """
+
+    def __init__(self, loaded: Loaded, anatomy: Anatomy, item: Item, tape: Tape) -> None:
+        self.loaded, self.anatomy, self.item = loaded, anatomy, item
+        self._tape = tape
+        encoded = _encode(loaded, item)
+        self.facts = encoded.facts[0] if hasattr(encoded, "facts") else None
+        self.prompt_length = int(encoded["input_ids"].shape[1])
+        whole = [Span("text", 0, self.prompt_length)]
+        self.spans: list[Span] = loaded.spans(encoded)[0] if self.facts is not None else whole
+        self._gold = _gold(loaded, item)
+        self.inputs = _with_answer(dict(encoded), self._gold[0][:-1])
+        self.length = int(self.inputs["input_ids"].shape[1])
+        if self.length > self.prompt_length:
+            self.spans.append(Span("text", self.prompt_length, self.length))
+        self.base = self._run((), None)
+
+    def run(self, *methods: Method, start: int | None = 0) -> Outcome:
+        """Run the item with methods attached.
+
+        Parameters
+        ----------
+        *methods : Method
+            In the order in which they act.
+        start : int or None
+            The first layer at which any of them can change something; what comes before it is not run again. None is
+            nowhere: the outcome is the untouched model's.
+
+        Returns
+        -------
+        Outcome
+            With what the last method left in its record.
+        """
+        if start is None or not methods:
+            return self.base
+        return self._run(methods, start)
+
+    def _run(self, methods: Sequence[Method], start: int | None) -> Outcome:
+        kept = None if self.item.passage is not None else len(self._gold[0])
+        with torch.inference_mode(), ExitStack() as stack:
+            stack.enter_context(_last_rows(self.loaded.model, kept))
+            if start is not None:
+                stack.enter_context(self._tape.from_layer(start))
+            traces = [stack.enter_context(method(self.loaded.model)) for method in methods]
+            logits = self.loaded.model(**self.inputs, use_cache=False).logits[0].float()
+        return self._score(logits if kept is None else logits[-kept:], traces[-1].record if traces else None)
+
+    def _score(self, logits: Tensor, recorded: Record | None) -> Outcome:
+        chances = logits.log_softmax(dim=-1)
+        if self.item.passage is not None:
+            told = self.inputs["input_ids"][0, 1:, None]
+            return Outcome(float(-chances[:-1].gather(1, told).mean()), None, "", recorded)
+        tokens, spellings = self._gold
+        likeliest = chances.argmax(dim=-1)
+        said = self.loaded.tokenizer.decode(likeliest, skip_special_tokens=True).strip()
+        if len(tokens) > 1:
+            told = torch.tensor(tokens, device=chances.device)[:, None]
+            loss = float(-chances[-len(tokens) :].gather(1, told).mean())
+            return Outcome(loss, likeliest.tolist() == tokens, said, recorded)
+        loss = float(-chances[-1, spellings].logsumexp(dim=0))
+        return Outcome(loss, parse_answer(said, self.item) == self.item.answer, said, recorded)
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Make a block in which the model may be run on `inputs` without its towers and without most of its logits."""
+        with self._tape.from_layer(0), _last_rows(self.loaded.model, 1):
+            yield
+
+    def residual(self, layer: int) -> Tensor:
+        """Return the residual stream (S, d) that entered a layer in the first run."""
+        return self._tape.residual(layer)[0]
+
+    def sets(self) -> dict[str, Tensor]:
+        """Return the tokens of every modality of the prompt, (1, S) bool by name."""
+        found: dict[str, Tensor] = {}
+        for span in self.spans:
+            marks = found.setdefault(span.modality, torch.zeros(1, self.length, dtype=torch.bool))
+            marks[0, span.start : span.stop] = True
+        return found
+
+    def tokens(self) -> list[str]:
+        """Return the text of every token, and of a picture's or a sound's what it stands for."""
+        texts = [self.loaded.tokenizer.decode([i]) for i in self.inputs["input_ids"][0].tolist()]
+        return label_tokens(texts, self.spans)
+
+
+@contextmanager
+def subject_of(loaded: Loaded, item: Item) -> Iterator[Subject]:
+    """Encode an item and run it once.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    item : Item
+        A question or a passage.
+
+    Yields
+    ------
+    Subject
+        Usable in the block.
+
+    Raises
+    ------
+    OmnisinkError
+        If the item cannot be encoded, or its model's layers cannot be replayed.
+    """
+    anatomy = read_anatomy(loaded.model)
+    with replay(anatomy) as tape:
+        yield Subject(loaded, anatomy, item, tape)
+
+
+@contextmanager
+def _last_rows(model: Any, count: int | None) -> Iterator[None]:
+    """Let the output layer compute logits of the last tokens alone, for families that know no ``logits_to_keep``."""
+    head = model.get_output_embeddings()
+    if count is None or head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0][:, -count:], *args[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _encode(loaded: Loaded, item: Item) -> Any:
+    if item.passage is not None:
+        made = loaded.tokenizer(item.passage, return_tensors="pt")
+        if made["input_ids"].shape[1] < 2:
+            raise OmnisinkError(f"item {item.id}: a passage needs two tokens at least")
+        return {name: made[name].to(loaded.model.device) for name in ("input_ids", "attention_mask")}
+    if item.video is None and item.image is None and not item.audio:
+        from omnisink.models.adapters.prompt import with_choices
+
+        return loaded.chat(with_choices(item.question, item.choices))
+    return loaded.inputs(
+        item.question, video=item.video, audio=item.audio, image=item.image, choices=item.choices or None
+    )
+
+
+def _gold(loaded: Loaded, item: Item) -> tuple[list[int], list[int]]:
+    """Return the tokens of the right answer, and where that is one, every way to spell it in one token."""
+    if item.passage is not None:
+        return [], []
+
+    def encode(text: str) -> list[int]:
+        return list(loaded.tokenizer.encode(text, add_special_tokens=False))
+
+    tokens = encode(item.answer)
+    words = {item.answer, item.answer.capitalize()} if item.answer in ("yes", "no") else {item.answer}
+    spelled = [encode(space + word) for word in sorted(words) for space in ("", " ")]
+    return tokens, sorted({ids[0] for ids in (tokens, *spelled) if len(ids) == 1})
+
+
+def _with_answer(inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
+    """Append tokens to a prompt; whatever else has one entry for each token says "text" of them."""
+    if not tokens:
+        return inputs
+    ids = inputs["input_ids"]
+    more = torch.tensor([tokens], dtype=ids.dtype, device=ids.device)
+    grown = dict(inputs)
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.shape == ids.shape:
+            fill = torch.ones_like(more) if name == "attention_mask" else torch.zeros_like(more)
+            grown[name] = torch.cat([value, more if name == "input_ids" else fill.to(value.dtype)], dim=1)
+    return grown

@@ -1,0 +1,84 @@
+"""What one recorded pass says of an item: the facts that several questions share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omnisink.methods.criteria import Criterion, MassiveActivation, Positions, SinkDimension
+from omnisink.methods.recorder import record
+from omnisink.methods.recording import Recording
+from omnisink.methods.sinkmap import SinkMap
+from omnisink.study.subject import Subject
+
+#: Name of the set of tokens that are a sink at one layer at least.
+EVER = "sinks of any layer"
+
+
+@dataclass
+class Survey:
+    """A subject with its recording.
+
+    Attributes
+    ----------
+    subject : Subject
+        The item.
+    dimension : SinkDimension or None
+        The second criterion, with the channels that calibration found.
+    """
+
+    subject: Subject
+    dimension: SinkDimension | None
+
+    @cached_property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """The criteria that are compared."""
+        return (MassiveActivation(),) if self.dimension is None else (MassiveActivation(), self.dimension)
+
+    @cached_property
+    def recording(self) -> Recording:
+        """Measurements of the untouched model, with attention to every modality and to the item's sinks."""
+        sets = {**self.subject.sets(), EVER: self.ever}
+        with self.subject.measuring():
+            return record(self.subject.loaded.model, others=self.criteria[1:], sets=sets, **self.subject.inputs)
+
+    @cached_property
+    def ever(self) -> torch.Tensor:
+        """The tokens that are a sink at one layer at least, (1, S) bool, found in the first run's residual streams."""
+        marks, depth = MassiveActivation(), len(self.subject.anatomy.layers)
+        found = [marks(self.subject.residual(layer)[None], None) for layer in range(depth - 2)]
+        return torch.stack([m.cpu() for m in found]).any(dim=0)
+
+    @property
+    def positions(self) -> Positions:
+        """The tokens that are a sink at one layer at least, for what acts where they are not massive yet."""
+        return Positions(tuple(int(p) for p in self.ever[0].nonzero().flatten()))
+
+    def sinks(self, criterion: int = 0) -> SinkMap:
+        """Return what a criterion marks at the layers that are examined: all but the last two."""
+        whole = self.recording.sinks(criterion)
+        depth = len(self.subject.anatomy.layers)
+        kept = [layer for layer in whole.examined if layer < depth - 2]
+        masks, sizes = ({k: m[k] for k in kept} for m in (whole.masks, whole.magnitudes))
+        return SinkMap(masks, whole.real, whole.criterion, sizes)
+
+    def first_layer(self, criterion: int = 0) -> int | None:
+        """Return the first layer at which a criterion marks a token, or None."""
+        return min(self.sinks(criterion).layers, default=None)
+
+    def by_layer(self, name: str) -> NDArray[Any]:
+        """Return one measurement of the item, (layer, ...)."""
+        measured: NDArray[Any] = self.recording[name][0]
+        return measured
+
+
+def plain(values: NDArray[Any]) -> Any:
+    """Turn an array into lists of floats that JSON takes: five digits, None for what is not a number."""
+    if values.ndim:
+        return [plain(v) for v in values]
+    return float(f"{values:.5g}") if np.isfinite(values) else None

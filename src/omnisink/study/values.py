@@ -1,0 +1,261 @@
+"""Question 3: what does the sink carry? Geometry, Zero-K, the shared bias, and ranking by the sink's query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnisink.decoder.interface import AttentionCall
+from omnisink.maths.geometry import linear_cka, mean_cosine, top_channels
+from omnisink.methods.ablation import ReplaceSinkValue, ZeroSinkKey
+from omnisink.methods.base import Method, Run
+from omnisink.methods.criteria import Positions
+from omnisink.methods.hiding import PruneTokens
+from omnisink.methods.recorder import Recorder
+from omnisink.methods.recording import PARTS, Recording
+from omnisink.results.statistics import mean_interval
+from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
+from omnisink.study.plan import Plan
+from omnisink.study.subject import Subject
+from omnisink.study.survey import Survey, plain
+
+#: Units of the records that hold measurements.
+GEOMETRY, DISTANCE = "geometry", "distance"
+_ZERO_K, _PRUNE = "zero-k", "prune"
+
+
+def counts(width: int) -> list[int]:
+    """Return n = 1, 2, 4, ... up to all `width` channels of a key."""
+    powers = [2**i for i in range(width.bit_length()) if 2**i < width]
+    return [*powers, width]
+
+
+def geometry(survey: Survey) -> dict[str, Any]:
+    """Return norms, cosines, dominant channels and the split of one item, layer by layer where it has a sink."""
+    recording, marks = survey.recording, survey.sinks()
+    kept = recording.real[0]
+    layers: dict[str, Any] = {}
+    for layer in marks.layers:
+        row = list(recording.layers).index(layer)
+        sink = marks.masks[layer][0].numpy()
+        other = kept & ~sink
+        keys, values = survey.by_layer("key_norm")[row], survey.by_layer("value_norm")[row]
+        parallel = survey.by_layer("parallel")[row].mean(axis=-1)
+        sink_key = torch.from_numpy(survey.by_layer("sink_key")[row])
+        layers[str(layer)] = {
+            "sink_key_norm": plain(keys[:, sink].mean()),
+            "other_key_norm": plain(keys[:, other].mean()),
+            "sink_value_norm": plain(values[:, sink].mean()),
+            "other_value_norm": plain(values[:, other].mean()),
+            "query_cosine": plain(survey.by_layer("query_cosine")[row].mean()),
+            "other_cosine": plain(survey.by_layer("other_cosine")[row].mean()),
+            "share": plain(survey.by_layer("sink_share")[row].mean()),
+            "norm_ratio": plain(survey.by_layer("sink_norm_ratio")[row].mean()),
+            **{f"parallel_{part}": plain(parallel[i]) for i, part in enumerate(PARTS)},
+            "channels": {str(n): _top_share(sink_key, n) for n in counts(sink_key.shape[-1])},
+        }
+    return {"layers": layers, "split_error": plain(survey.by_layer("split_error").max())}
+
+
+def _top_share(key: Tensor, n: int) -> float | None:
+    """Share of the squared norm of (K, D) keys in each one's n largest channels, mean over heads."""
+    square = key.square()
+    return plain((square * top_channels(key, n)).sum(dim=-1).div(square.sum(dim=-1)).mean().numpy())
+
+
+def zero_k_arms(survey: Survey) -> Iterator[Arm]:
+    """Yield Zero-K for n = 1, 2, 4, ... up to the whole key."""
+    width = int(survey.by_layer("sink_key").shape[-1])
+    for n in counts(width):
+        yield Arm(
+            f"{_ZERO_K}-{n}", f"zero {n} of {width} channels", ZeroSinkKey(channels=n), survey.first_layer(), {"n": n}
+        )
+
+
+def run_zero_k(survey: Survey, arm: Arm) -> dict[str, Any]:
+    """Run one Zero-K arm and record the attention that is left to the sink."""
+    recorder = Recorder(received=False)
+    subject = survey.subject
+    outcome = subject.run(arm.method, recorder, start=arm.start)
+    left = None
+    if arm.start is not None and outcome.recorded is not None:
+        made = Recording.of(outcome.recorded, recorder.set_names, [])
+        marked = [i for i, layer in enumerate(made.layers) if layer in survey.sinks().layers]
+        left = plain(made["mass"][0, marked, :, 0].mean())
+    return {**outcome.record(), "label": arm.label, **arm.about, "mass": left}
+
+
+@dataclass(frozen=True, eq=False)
+class _Compare(Method):
+    """Compare the residual stream entering every layer with the one that entered it in the first run."""
+
+    subject: Subject
+    others: Tensor  # (S,) bool: a massive activation would outweigh every other token
+
+    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+        before, others = self.subject.residual(layer), self.others.to(hidden.device)
+        found = {
+            "cosine": mean_cosine(before[None], hidden, others[None]),
+            "cka": linear_cka(before[others], hidden[0, others])[None],
+        }
+        for name, measured in found.items():
+            run.record.measured.setdefault(name, {})[layer] = measured
+
+    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+        return output
+
+
+def distance(survey: Survey) -> dict[str, Any]:
+    """Return how near the residual streams of all other tokens stay to their own without the sink's value."""
+    start = survey.first_layer()
+    if start is None:
+        return {"layers": {}}
+    outcome = survey.subject.run(ReplaceSinkValue(), _Compare(survey.subject, ~survey.ever[0]), start=start)
+    assert outcome.recorded is not None
+    measured = outcome.recorded.measured
+    return {
+        "layers": {
+            str(layer): {name: plain(measured[name][layer][0].cpu().numpy()) for name in ("cosine", "cka")}
+            for layer in sorted(measured["cosine"])
+            if layer > start
+        }
+    }
+
+
+def pruning_arms(survey: Survey, plan: Plan) -> Iterator[Arm]:
+    """Yield pruning at every ranking layer and keep rate, by the sink's query and at random; nothing without media."""
+    subject, sets = survey.subject, survey.subject.sets()
+    media = [members for name, members in sets.items() if name != "text"]
+    sinks = survey.positions
+    if not media or not sinks.positions:
+        return
+    candidates = torch.stack(media).any(dim=0)
+    for layer in plan.ranking_layers(len(subject.anatomy.layers)):
+        if layer not in subject.anatomy.attention:
+            continue
+        for keep in plan.keeps:
+            about = {"layer": layer, "keep": keep}
+            method = _prune(sinks, candidates, layer, keep)
+            name = f"{_PRUNE}-{layer}-{keep:g}"
+            label = f"keep {keep:.0%} of the media tokens after layer {layer}"
+            yield Arm(f"{name}-sink", f"{label}, by the sink's query", method, layer, {**about, "by": "sink query"})
+            for unit, seed in random_arms(f"{name}-random", 1, plan.seed):
+                method = _prune(sinks, candidates, layer, keep, by="random", seed=seed)
+                yield Arm(unit, f"{label}, at random", method, layer, {**about, "by": "random"})
+
+
+def _prune(sinks: Positions, candidates: Tensor, layer: int, keep: float, **how: Any) -> PruneTokens:
+    return PruneTokens(criterion=sinks, candidates=candidates, layer=layer, keep=keep, **how)
+
+
+def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan) -> dict[str, Any]:
+    """Turn the records of all items into the section of the results.
+
+    Parameters
+    ----------
+    records : sequence of dict
+        Of this question.
+    base : mapping
+        Records of the untouched model by item.
+    plan : Plan
+        For the seed.
+
+    Returns
+    -------
+    dict
+        ``geometry``, ``key_channels``, ``zero_k``, ``decomposition``, ``distance``, ``pruning``. Means run over the
+        items that have a sink at a layer.
+    """
+    measured = [r for r in records if r["unit"] == GEOMETRY]
+    by_layer = _by_layer(measured)
+    names = ("sink_key_norm", "other_key_norm", "sink_value_norm", "other_value_norm", "query_cosine", "other_cosine")
+    split = ("norm_ratio", *(f"parallel_{part}" for part in PARTS))
+    section: dict[str, Any] = {"geometry": [], "key_channels": [], "decomposition": []}
+    for layer, found in by_layer.items():
+        section["geometry"].append({"layer": layer, **{n: _mean([f[n] for _, f in found]) for n in names}})
+        section["key_channels"] += [
+            {"layer": layer, "n": int(n), "share": _mean([f["channels"][n] for _, f in found])}
+            for n in found[0][1]["channels"]
+        ]
+        share = mean_interval(
+            [f["share"] for _, f in found], [base[item]["cluster"] for item, _ in found], seed=plan.seed
+        )
+        section["decomposition"].append(
+            {
+                "layer": layer,
+                "share": share.value,
+                "low": share.low,
+                "high": share.high,
+                **{n: _mean([f[n] for _, f in found]) for n in split},
+            }
+        )
+    section["distance"] = [
+        {"layer": layer, **{n: _mean([f[n] for _, f in found]) for n in ("cosine", "cka")}}
+        for layer, found in _by_layer([r for r in records if r["unit"] == DISTANCE]).items()
+    ]
+    zeroed = [r for r in records if r["unit"].startswith(_ZERO_K)]
+    section["zero_k"] = summarise_arms(zeroed, base, seed=plan.seed, about=("n",))
+    for row in section["zero_k"]:
+        row["mass"] = _mean([r["mass"] for r in zeroed if r["n"] == row["n"]])
+    pruned = [r for r in records if r["unit"].startswith(_PRUNE)]
+    section["pruning"] = summarise_arms(pruned, base, seed=plan.seed, about=("layer", "keep", "by"))
+    section["split_error"] = max((r["split_error"] for r in measured), default=None)
+    return section
+
+
+def read(section: Mapping[str, Any]) -> list[str]:
+    """Say in plain sentences what the section shows."""
+    rows = section["geometry"]
+    if not rows:
+        return ["No item has a sink by the massive-activation rule, so there is nothing to describe."]
+
+    def ratio(name: str) -> float:
+        return float(np.mean([r[f"sink_{name}_norm"] / r[f"other_{name}_norm"] for r in rows]))
+
+    parts = section["decomposition"]
+    said = [
+        f"Over the {len(rows)} layers with a sink, its key is {ratio('key'):.2f} times as long as other keys and its "
+        f"value {ratio('value'):.2f} times as long as other values; queries have a mean cosine of "
+        f"{np.mean([r['query_cosine'] for r in rows]):.2f} with its key and of "
+        f"{np.mean([r['other_cosine'] for r in rows]):.2f} with the mean of all other keys.",
+        f"The sink's part makes up {np.mean([r['share'] for r in parts]):.0%} of the head outputs (by layer "
+        f"{min(r['share'] for r in parts):.0%} to {max(r['share'] for r in parts):.0%}). Outputs of different tokens "
+        f"have a mean cosine of {np.mean([r['parallel_whole'] for r in parts]):.2f}, and of "
+        f"{np.mean([r['parallel_rest'] for r in parts]):.2f} without that part.",
+    ]
+    last = max((row["n"] for row in section["zero_k"]), default=0)
+    said.extend(
+        f"Zero-K with n = {row['n']} leaves {row['mass']:.1%} of the attention on the sink and changes the loss by "
+        f"{row['loss_change']:+.3f} nats{_accuracy(row)}."
+        for row in section["zero_k"]
+        if row["n"] in (1, 8, last) and row["mass"] is not None
+    )
+    if section["distance"]:
+        end = section["distance"][-1]
+        said.append(
+            f"Without the sink's value, the residual stream of other tokens entering layer {end['layer']} has a mean "
+            f"cosine of {end['cosine']:.3f} with its own before, and a CKA of {end['cka']:.3f}."
+        )
+    return said
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    return "" if row["accuracy_change"] is None else f" and the accuracy by {100 * row['accuracy_change']:+.1f} points"
+
+
+def _by_layer(records: Sequence[Record]) -> dict[int, list[tuple[str, Any]]]:
+    found: dict[int, list[tuple[str, Any]]] = {}
+    for record in records:
+        for layer, values in record["layers"].items():
+            found.setdefault(int(layer), []).append((record["item"], values))
+    return dict(sorted(found.items()))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [v for v in values if v is not None]
+    return float(np.mean(there)) if there else None
