@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
 STAMPS := .stamps
+DEBIAN := espeak-ng ffmpeg chromium
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -46,13 +47,13 @@ docs: $(STAMPS)/docs ## Build the documentation into site/
 constraints: $(STAMPS)/docs ## Rewrite constraints.txt from what is installed in .venv
 	$(BIN)/python tools/pin.py
 
-system: ## Install the Debian packages that SynthAV's voice and torchcodec need; says so where it may not
-	@if command -v espeak-ng >/dev/null && command -v ffmpeg >/dev/null; then :; \
+system: ## Install the Debian packages for SynthAV's voice, torchcodec and the browser tests; says so where it may not
+	@if command -v espeak-ng >/dev/null && command -v ffmpeg >/dev/null && command -v chromium >/dev/null; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends espeak-ng ffmpeg >/dev/null; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN) >/dev/null; \
 	else \
-		echo "espeak-ng or ffmpeg is not installed; the tests that need them are skipped." >&2; \
-		echo "On Debian or Ubuntu: sudo apt-get install espeak-ng ffmpeg" >&2; fi
+		echo "Not all of $(DEBIAN) are installed; the tests that need them are skipped." >&2; \
+		echo "On Debian or Ubuntu: sudo apt-get install $(DEBIAN)" >&2; fi
 
 clean: ## Remove built files and caches; the environment stays
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""What OutRo costs: paired runs with and without it (`make bench`).
+"""What OutRo and the recorder cost: paired runs with and without them (`make bench`).
 
 Measured in one process, the same weights and inputs, taking turns. Each line printed is also a line of history.csv.
 """
@@ -20,6 +20,7 @@ from benchmarks.naive import NaiveOutRo
 from benchmarks.pairs import Ratio, Timed, compare, seconds
 from omnisink import OutRo, load_model
 from omnisink.methods.base import Method
+from omnisink.methods.recorder import Recorder
 
 #: Tokens in the cache before the measured decoding steps, and the number of those steps.
 CONTEXT, STEPS = 256, 24
@@ -72,8 +73,8 @@ def attached(method: Method, model: nn.Module, timed: Timed) -> Timed:
     def run() -> float:
         with method(model) as trace:
             taken = timed()
-        if not trace.rotated_tokens:
-            raise RuntimeError("no token was rotated: the measurement would be of an idle method")
+        if not trace.rotated_tokens and not trace.record.measured:
+            raise RuntimeError("no token was rotated or measured: the measurement would be of an idle method")
         return taken
 
     return run
@@ -121,6 +122,11 @@ def cases(model: PreTrainedModel, lengths: list[int], pairs: int) -> dict[str, C
         # CUDA graphs: torch.compile records one for the decoding step. Plain and attached steps are compiled apart.
         for name in ("default", "reduce-overhead"):
             found[f"decode {STEPS}, compiled ({name})"] = lambda mode=name: compiled(model, mode, pairs)
+    for length in (1024, 4096, 16384):
+        for name, recorder in (("", Recorder(received=False)), (" with what is received", Recorder())):
+            found[f"record {length}{name}"] = lambda n=length, r=recorder: against(
+                r, prefill(model, n), max(2, pairs * 256 // n)
+            )
     for length in lengths:
         # A long prompt takes minutes on a CPU; its ratio also varies less.
         found[f"prefill {length}"] = lambda n=length: against(GENTLE, prefill(model, n), max(3, pairs * 768 // n))

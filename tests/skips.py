@@ -20,6 +20,7 @@ def why_skipped(family: str, backend: str, what: str) -> str | None:
 
 #: Programs and packages that a few tests need, and what they are for. `make system` installs the programs.
 NEEDS: dict[str, str] = {
+    "chromium": "it opens the page of a report, as a reader does",
     "espeak-ng": "it speaks the words of SynthAV's clips",
     "ffmpeg": "qwen-omni-utils reads sound through it",
     "torchcodec": "it is the other decoder; its libraries come with ffmpeg",

@@ -284,6 +284,7 @@ def refusals() -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize(("where", "parts"), refusals(), ids=lambda v: v if isinstance(v, str) else "")
 def test_every_error_is_explained(where: str, parts: list[str]) -> None:
     page = " ".join((DOCS / "errors.md").read_text(encoding="utf-8").split())
-    assert not parts or any(len(part) >= 10 and part in page for part in parts), (
+    # A message without a word of its own passes another's on.
+    assert not any(parts) or any(len(part) >= 10 and part in page for part in parts), (
         f"{where}: not in docs/errors.md: {parts}"
     )

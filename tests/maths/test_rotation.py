@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from omnisink.maths import host
 from omnisink.maths import rotation as rotation_module
-from omnisink.maths.rotation import rotate, sink_direction, sink_value
+from omnisink.maths.rotation import rotate, rotate_as_far, sink_direction, sink_value
 
 PATHS = {"in place": False, "functional": True}
 TOLERANCE = {torch.float32: 4e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -157,3 +157,63 @@ def test_memory_stays_a_fraction_of_the_head_outputs(dtype):
     with LargestTemporary([output, direction]) as mode:
         rotate(output, direction, gamma=1.0, tau=0.1)
     assert 0 < mode.largest <= output.numel() // 8
+
+
+def angle(first, second):
+    """Angle between vectors in radians, float64, exact for small ones too (Kahan)."""
+    a, b = (x.double() / x.double().norm(dim=-1, keepdim=True) for x in (first, second))
+    return 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1))
+
+
+@given(case=cases(), gamma=st.sampled_from([3.0, 0.3, 1e-3]), tau=st.sampled_from([0.1, 1.0]))
+@settings(max_examples=100, deadline=None)
+def test_a_control_turns_every_output_as_far_in_the_plane_it_should(case, gamma, tau):
+    output, value, sinks, keep = case
+    heads, depth = output.shape[2:]
+    direction = sink_direction(value, sinks, heads)
+    toward = torch.randn(len(output), heads, depth, generator=torch.Generator().manual_seed(depth))
+    toward = torch.nn.functional.normalize(toward, dim=-1)
+    before = output.clone()
+    far = rotate(output.float().clone(), direction, gamma=gamma, tau=tau, keep=keep)
+    turned = rotate_as_far(output, direction, toward, gamma=gamma, tau=tau, keep=keep)
+    assert torch.equal(output, before)  # a new tensor
+    assert turned.dtype == before.dtype
+    assert torch.equal(turned[keep], before[keep])
+    there = (before.float().norm(dim=-1) > 0) & ~keep[..., None]
+    assert (turned[before.float().norm(dim=-1) == 0] == 0).all()
+    aim = toward[:, None].expand_as(before)
+    off = torch.minimum(angle(before, aim), angle(before, -aim))
+    there &= (off > 1e-3) | (off.isnan())  # with what is parallel to it an output spans no plane
+    size = before.double().norm(dim=-1)
+    slack = 4 * TOLERANCE[before.dtype]
+    assert ((turned.double().norm(dim=-1) - size).abs() <= slack * size)[there].all()
+    expected = angle(before, far).nan_to_num()
+    assert ((angle(before, turned) - expected).abs() <= slack)[there].all()
+    # In the plane of the output and the direction, on the direction's side.
+    across = torch.nn.functional.normalize(
+        aim.double() - (before.double() * aim).sum(-1, keepdim=True) * before.double() / size[..., None] ** 2, dim=-1
+    )
+    plan = size[..., None] * (
+        expected.cos()[..., None] * before.double() / size[..., None] + expected.sin()[..., None] * across
+    )
+    assert ((turned.double() - plan).abs() <= (20 * slack / off.clamp(max=1))[..., None] * size[..., None])[
+        there
+    ].all()
+
+
+def test_a_control_that_aims_at_the_sink_is_the_rotation():
+    generator = torch.Generator().manual_seed(3)
+    direction = torch.nn.functional.normalize(torch.randn(2, 4, 32, generator=generator), dim=-1)
+    output = torch.randn(2, 50, 4, 32, generator=generator) + direction[:, None]
+    control = rotate_as_far(output, direction, direction, gamma=1.0, tau=0.1)
+    assert torch.allclose(control, rotate(output.clone(), direction, gamma=1.0, tau=0.1), atol=1e-5)
+    assert not torch.allclose(control, output, atol=1e-2)
+
+
+def test_a_control_without_somewhere_to_turn_leaves_every_bit():
+    direction = torch.nn.functional.normalize(torch.randn(1, 2, 16), dim=-1)
+    output = torch.randn(1, 5, 2, 16) + direction[:, None]
+    nowhere = torch.zeros_like(direction)
+    assert torch.equal(rotate_as_far(output, direction, nowhere, gamma=3.0, tau=0.1), output)
+    assert torch.equal(rotate_as_far(output, nowhere, direction, gamma=3.0, tau=0.1), output)
+    assert torch.equal(rotate_as_far(output, direction, -direction, gamma=0.0, tau=0.1), output)

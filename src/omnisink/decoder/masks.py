@@ -80,15 +80,27 @@ def visible_keys(call: AttentionCall, real: Tensor | None, length: int) -> Calla
     -------
     callable
         From a slice of queries to (B or 1, 1, n, T') bool, True where a key may be seen, or the float that is added
-        to its score. Keys from T' on cannot be seen. For padding tokens it says nothing of use.
+        to its score. Keys from T' on cannot be seen. A padding token sees nothing.
 
     Raises
     ------
     UnsupportedModelError
         If the mask is of a kind that cannot be read.
     """
-    mask = call.mask
-    device = call.query.device
+    rows_of = _visible_keys(call, real, length)
+    if real is None:
+        return rows_of
+
+    def rows_of_real(rows: slice) -> Tensor:
+        # Backends give padding what they like; right of a prompt it would see all of it.
+        seen, blind = rows_of(rows), ~real[:, None, rows, None]
+        return seen & ~blind if seen.dtype == torch.bool else seen.masked_fill(blind, float("-inf"))
+
+    return rows_of_real
+
+
+def _visible_keys(call: AttentionCall, real: Tensor | None, length: int) -> Callable[[slice], Tensor]:
+    mask, device = call.mask, call.query.device
     if isinstance(mask, Tensor) and mask.dim() == 4:
         return lambda rows: mask[:, :1, rows, :length]
     if hasattr(mask, "mask_mod"):

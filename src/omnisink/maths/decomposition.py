@@ -13,9 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from omnisink.maths.host import host_may_look
+
 #: Weights held at a time. On the CPU a block then stays near the caches.
 _BLOCK = {"cpu": 1 << 21}
 _BLOCK_ELSEWHERE = 1 << 26
+#: Queries whose mask is held at a time where nothing but the mask is asked for.
+_ROWS = 256
 
 #: From a range of queries to what they may see: bool, True where visible, or float, added to the scores;
 #: (B or 1, 1, n, T'). Keys from T' on are not visible.
@@ -101,8 +105,49 @@ def _softmax(scores: Tensor, seen: Tensor, softcap: float | None, learned_sink: 
         scores = torch.cat([scores, logits], dim=-1).softmax(dim=-1)[..., :-1]
     else:
         torch.softmax(scores, dim=-1, out=scores)
-    # Without any visible key, as a padding token has, a row is 0 / 0.
-    return scores.nan_to_num_(0.0) if len(seen) > 1 else scores
+    # Without any visible key, as a padding token has, a row is 0 / 0, or even where the mask is finite.
+    blind = ~visible(seen).any(dim=-1, keepdim=True)
+    return scores.masked_fill_(blind, 0.0) if not host_may_look(blind) or bool(blind.any()) else scores
+
+
+def visible(seen: Tensor) -> Tensor:
+    """Turn a mask that is added to scores into one that is True where a key may be seen.
+
+    Parameters
+    ----------
+    seen : Tensor
+        Of any shape; bool, or float.
+
+    Returns
+    -------
+    Tensor
+        Bool, of the same shape.
+    """
+    return seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2
+
+
+def times_seen(mask: KeyMask, length: int) -> Tensor:
+    """Count the queries that may see each key.
+
+    Parameters
+    ----------
+    mask : KeyMask
+        What every query may see.
+    length : int
+        Queries S, and keys.
+
+    Returns
+    -------
+    Tensor
+        (B or 1, S) int64.
+    """
+    count: Tensor | None = None
+    for start in range(0, length, _ROWS):
+        seen = visible(mask(slice(start, min(start + _ROWS, length))))[:, 0]
+        part = torch.nn.functional.pad(seen.sum(dim=1), (0, length - seen.shape[-1]))
+        count = part if count is None else count + part
+    assert count is not None
+    return count
 
 
 def split_columns(value: Tensor, sinks: Tensor) -> Tensor:

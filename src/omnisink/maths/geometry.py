@@ -70,7 +70,8 @@ def mean_pairwise_cosine(vectors: Tensor, keep: Tensor) -> Tensor:
     unit = (wide / length.clamp(min=_TINY)).masked_fill(~mark, 0.0)
     count = mark.sum(dim=(-2, -1)).double()
     total = unit.sum(dim=-2, dtype=torch.float64).square().sum(dim=-1)
-    return ((total - count) / (count * (count - 1))).float()
+    # The rounding of a single vector's length would make an infinity of it.
+    return ((total - count) / (count * (count - 1))).masked_fill(count < 2, float("nan")).float()
 
 
 def part_of_output(part: Tensor, whole: Tensor, keep: Tensor) -> Tensor:

@@ -141,11 +141,20 @@ def rotate_as_far(
     wide, aim = output.float(), toward[:, None]
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
     along, rescale = _turn(wide, direction[:, None], gamma, tau, keep)
-    towards_sink = (wide * direction[:, None]).sum(dim=-1, keepdim=True) / length.clamp(min=_TINY)
-    cosine = (rescale * (1 + along * towards_sink / length.clamp(min=_TINY))).clamp(-1, 1)
     unit = wide / length.clamp(min=_TINY)
-    across = aim - (unit * aim).sum(dim=-1, keepdim=True) * unit
+    towards, aside = _resolve(direction[:, None], unit)
+    # Sine and cosine of the angle, each by itself: from the cosine alone a small angle could not be told from none.
+    step = rescale * along / length.clamp(min=_TINY)
+    cosine = rescale + step * towards
+    sine = step * torch.linalg.vector_norm(aside, dim=-1, keepdim=True)
+    _, across = _resolve(aim, unit)
     breadth = torch.linalg.vector_norm(across, dim=-1, keepdim=True)
-    turned = length * (cosine * unit + (1 - cosine * cosine).sqrt() * across / breadth.clamp(min=_TINY))
+    turned = length * (cosine * unit + sine * across / breadth.clamp(min=_TINY))
     stay = (along == 0) | (breadth <= torch.finfo(torch.float32).eps)
     return torch.where(stay, wide, turned).to(output.dtype)
+
+
+def _resolve(vector: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far a vector goes along a unit vector, (..., 1), and what is left of it across."""
+    along = (vector * unit).sum(dim=-1, keepdim=True)
+    return along, vector - along * unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -34,6 +34,11 @@ class ReplaceSinkValue(SinkMethod):
 
     values: Mapping[int, Tensor] | None = field(default=None, compare=False, repr=False)
 
+    def check(self, anatomy: Anatomy) -> None:
+        """Refuse values for layers without attention that can be reached."""
+        super().check(anatomy)
+        _refuse_missing(self.values or (), anatomy)
+
     def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
         """Replace the values of the sinks, in every pass."""
         sinks = self.prompt_sinks(call, run)
@@ -42,12 +47,13 @@ class ReplaceSinkValue(SinkMethod):
         new = torch.zeros((), dtype=call.value.dtype, device=call.value.device)
         if self.values is not None:
             given = self.values[call.layer].to(call.value)
-            new = given.reshape(1, given.shape[0], 1, given.shape[-1])
-            if new.shape[1::2] != call.value.shape[1::2]:
+            heads, width = call.value.shape[1::2]
+            if given.shape not in ((heads, width), (heads, 1, width)):
                 raise OmnisinkError(
-                    f"the value given for layer {call.layer} has {tuple(given.shape)}, the layer's values have "
-                    f"{call.value.shape[1]} heads of width {call.value.shape[-1]}"
+                    f"the value given for layer {call.layer} has the shape {tuple(given.shape)}, but the layer's "
+                    f"values have {heads} heads of width {width}"
                 )
+            new = given.reshape(1, heads, 1, width)
         mark = over_keys(sinks, call.value.shape[2])[:, None, :, None]
         return replace(call, value=torch.where(mark, new, call.value))
 
@@ -113,8 +119,7 @@ class ZeroHeads(Method):
 
     def check(self, anatomy: Anatomy) -> None:
         """Refuse layers without attention that can be reached."""
-        if missing := sorted({layer for layer, _ in self.heads} - anatomy.attention.keys()):
-            raise OmnisinkError(f"the model has no attention that can be reached at layers {missing}")
+        _refuse_missing({layer for layer, _ in self.heads}, anatomy)
 
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
         """Zero the heads of this layer."""
@@ -126,3 +131,8 @@ class ZeroHeads(Method):
         mark = torch.zeros(output.shape[2], dtype=torch.bool, device=output.device)
         mark[chosen] = True
         return output.masked_fill(mark[:, None], 0.0)
+
+
+def _refuse_missing(layers: Iterable[int], anatomy: Anatomy) -> None:
+    if missing := sorted(set(layers) - anatomy.attention.keys()):
+        raise OmnisinkError(f"the model has no attention that can be reached at layers {missing}")

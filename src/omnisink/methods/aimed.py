@@ -87,7 +87,9 @@ class AimedOutRo(OutRo):
 
 def _mean_angle(before: Tensor, after: Tensor, keep: Tensor | None) -> Tensor:
     """Mean angle in degrees between head outputs (B, S, H, D) before and after, over tokens that may turn, (B,)."""
-    cosine = torch.nn.functional.cosine_similarity(before, after.float(), dim=-1).clamp(-1, 1)
-    angle = torch.rad2deg(torch.arccos(cosine)).mean(dim=-1)
+    a, b = (torch.nn.functional.normalize(x, dim=-1) for x in (before, after.float()))
+    # Not by the cosine, which is one to the last bit for every angle under a fiftieth of a degree.
+    across, along = torch.linalg.vector_norm(a - b, dim=-1), torch.linalg.vector_norm(a + b, dim=-1)
+    angle = torch.rad2deg(2 * torch.atan2(across, along)).mean(dim=-1)
     free = torch.ones_like(angle, dtype=torch.bool) if keep is None else ~keep
     return angle.masked_fill(~free, 0.0).sum(dim=1) / free.sum(dim=1).clamp(min=1)

@@ -126,11 +126,13 @@ class Run:
         self.now: Pass
         self.record: Record
         self.scratch: dict[str, Tensor] = {}
+        self._partial: set[int] = set()
 
     def begin(self, now: Pass) -> None:
         """Start a pass; a prefill gets a new record."""
         self.now = now
         self.scratch = {}
+        self._partial = set()
         if now.is_prefill:
             now.state.record = Record(now.batch, now.length, now.real, skipped=dict(self.anatomy.unreachable))
             now.state.record.doubt(now.warm)
@@ -139,16 +141,25 @@ class Run:
         self._method.begin(self)
 
     def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
-        """Hand a layer's residual stream to the method."""
+        """Hand a layer's residual stream to the method, where it is that of the whole pass.
+
+        Layers that share keys and values (Gemma 4) are run on the last tokens alone when only their logits are asked
+        for. There is no prompt to see in them, so they are left alone, and reported in a prefill.
+        """
+        if hidden.shape[1] != now.length:
+            self._partial.add(layer)
+            if now.is_prefill:
+                self.record.skipped[layer] = f"the model runs it on {hidden.shape[1]} of {now.length} tokens alone"
+            return
         self._method.residual_stream(layer, hidden, self)
 
     def attention_input(self, call: AttentionCall, now: Pass) -> AttentionCall:
         """Hand a layer's queries, keys and values to the method."""
-        return self._method.attention_input(call, self)
+        return call if call.layer in self._partial else self._method.attention_input(call, self)
 
     def head_output(self, call: AttentionCall, output: Tensor, now: Pass) -> Tensor:
         """Hand a layer's head outputs to the method."""
-        return self._method.head_output(call, output, self)
+        return output if call.layer in self._partial else self._method.head_output(call, output, self)
 
     def end(self, now: Pass, reached: set[int]) -> None:
         """Check that the layers thought reachable were reached.

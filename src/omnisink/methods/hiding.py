@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +11,7 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError
-from omnisink.maths.decomposition import look_from, read_out
+from omnisink.maths.decomposition import KeyMask, look_from, read_out
 from omnisink.methods.base import Run
 from omnisink.methods.marking import SinkMethod, over_keys
 
@@ -26,9 +25,9 @@ _REAL = "real"
 class HideTokens(SinkMethod):
     """Hide what a criterion marks from all other tokens, layer by layer.
 
-    No other token attends to a hidden one; the weights of the rest are scaled up to sum to one, exactly as if the mask
-    had excluded it. A hidden token's own row is left as it is. Works on every attention backend, as the rows are
-    computed anew in float32 from queries, keys and values.
+    No other token attends to a hidden one, exactly as if the mask had excluded it. A hidden token's own row is left as
+    it is. Works on every attention backend, as the rows are computed anew in float32 from queries, keys and values.
+    What another method did to the same head outputs before is lost thereby: attach this one first.
 
     Parameters
     ----------
@@ -46,7 +45,7 @@ class HideTokens(SinkMethod):
         if hidden is None:
             return output
         length, keys = run.now.length, call.key.shape[2]
-        own = hidden
+        own, untouched = hidden, ~hidden.any(dim=1, keepdim=True)
         if run.now.is_prefill:
             keys = length  # A static cache is longer.
             mask = visible_keys(call, run.now.real_on(output.device), length)
@@ -55,15 +54,18 @@ class HideTokens(SinkMethod):
             own = hidden.new_zeros(len(hidden), length)
             if (real := run.now.state.tensors.get(_REAL)) is not None:
                 hidden = hidden | ~real.to(hidden.device)
-        mark = over_keys(hidden, keys)[:, None, :, None]
-        value = call.value[:, :, :keys].float().masked_fill(mark, 0.0)
-        columns = torch.cat([value, (~mark).float().expand(-1, value.shape[1], -1, 1)], dim=-1)
-        softcap = call.options.get("softcap")
-        read = read_out(call.query, call.key[:, :, :keys], columns, mask, scaling=call.scaling, softcap=softcap)
-        read = read.transpose(1, 2)
-        rest, mass = read[..., :-1], read[..., -1:]
-        stay = own[:, :, None, None] | (mass <= 0)
-        return torch.where(stay, output, (rest / mass.masked_fill(stay, 1.0)).to(output.dtype))
+        value = call.value[:, :, :keys].float()
+        columns = torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)  # the ones tell who sees nothing at all
+        read = read_out(
+            call.query,
+            call.key[:, :, :keys],
+            columns,
+            _without(mask, over_keys(hidden, keys)),
+            scaling=call.scaling,
+            softcap=call.options.get("softcap"),
+        ).transpose(1, 2)
+        stay = (own | untouched)[:, :, None, None] | (read[..., -1:] == 0)
+        return torch.where(stay, output, read[..., :-1].to(output.dtype))
 
     def begin(self, run: Run) -> None:
         """Keep which tokens of the prompt are padding: later passes do not say."""
@@ -132,31 +134,47 @@ class PruneTokens(HideTokens):
         """Rank at the ranking layer; return what was pruned after it."""
         if call.layer == self.layer and run.now.is_prefill:
             run.now.state.tensors[_PRUNED] = self._rank(call, run)
-        return run.now.state.tensors[_PRUNED].to(call.key.device) if call.layer > self.layer else None
+        return self.among_keys(call, run.now.state.tensors[_PRUNED]) if call.layer > self.layer else None
 
     def _rank(self, call: AttentionCall, run: Run) -> Tensor:
         length, device = run.now.length, call.query.device
-        candidates = self.candidates.to(device)
-        if candidates.shape != (run.now.batch, length):
+        candidates, real = self.candidates.to(device), run.now.real_on(device)
+        if candidates.shape != (run.now.batch, length) or candidates.dtype != torch.bool:
             raise OmnisinkError(
-                f"candidates has {tuple(candidates.shape)}, but the prompt has {run.now.batch} x {length} tokens"
+                f"candidates must be bool of the prompt's shape {(run.now.batch, length)}, got {candidates.dtype} "
+                f"{tuple(candidates.shape)}"
             )
+        if real is not None:
+            candidates = candidates & real
         sinks = self.prompt_sinks(call, run)
         if self.by == "random":
-            draws = torch.rand(length, generator=torch.Generator().manual_seed(self.seed))
-            scores = draws.to(device).expand(run.now.batch, -1)
+            draws = torch.rand(length, generator=torch.Generator().manual_seed(self.seed)).to(device)
+            # Counted from the first real token, so that padding does not move them.
+            place = torch.ones_like(candidates) if real is None else real
+            scores = draws[(place.cumsum(dim=1) - 1).clamp(min=0)]
         elif sinks is None or not bool(sinks.any(dim=1).all()):
             raise OmnisinkError(f"a prompt has no sink at layer {self.layer} to rank its tokens; give Positions")
         else:
             first = sinks.int().argmax(dim=1)
-            real = run.now.real_on(device)
             scores = look_from(call.query, call.key[:, :, :length], first, real, scaling=call.scaling).mean(dim=1)
-        count = (candidates.sum(dim=1) * self.keep).ceil().clamp(min=1)
+        # Less what rounding may have added to the product: 28 % of 25 tokens are 7, not 7.000000000000001.
+        count = (candidates.sum(dim=1).double() * self.keep - 1e-6).ceil().clamp(min=1)
         rank = scores.masked_fill(~candidates, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
         return candidates & (rank >= count[:, None])
 
 
-def _later_keys(call: AttentionCall, length: int) -> Callable[[slice], Tensor]:
+def _without(mask: KeyMask, hidden: Tensor) -> KeyMask:
+    """Take keys (B, T) out of what queries see."""
+
+    def rows_of_rest(rows: slice) -> Tensor:
+        seen = mask(rows)
+        gone = hidden[:, None, None, : seen.shape[-1]]
+        return seen & ~gone if seen.dtype == torch.bool else seen.masked_fill(gone, float("-inf"))
+
+    return rows_of_rest
+
+
+def _later_keys(call: AttentionCall, length: int) -> KeyMask:
     """Tell what the `length` queries of a later pass see; a static cache says in its mask how far it is filled."""
     given, device, keys = call.mask, call.query.device, call.key.shape[2]
     if isinstance(given, Tensor) and given.dim() == 4:

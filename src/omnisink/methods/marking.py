@@ -82,6 +82,16 @@ class SinkMethod(Method):
         marked = run.now.state.tensors.get((_SINKS, call.layer))
         if marked is None or (host_may_look(marked) and not bool(marked.any())):
             return None
+        return self.among_keys(call, marked)
+
+    def among_keys(self, call: AttentionCall, marked: Tensor) -> Tensor:
+        """Return marks of the prompt (B, S), on the device of a layer whose keys begin with the prompt's.
+
+        Raises
+        ------
+        OmnisinkError
+            If the layer's cache no longer holds the whole prompt, as one with a window does.
+        """
         if call.key.shape[2] < marked.shape[1]:
             raise OmnisinkError(
                 f"layer {call.layer} keeps {call.key.shape[2]} keys of a prompt of {marked.shape[1]} tokens: "

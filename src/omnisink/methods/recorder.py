@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError
-from omnisink.maths.decomposition import look_from, read_out, split_columns
+from omnisink.maths.decomposition import look_from, read_out, split_columns, times_seen
 from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
 from omnisink.maths.rotation import sink_value
 from omnisink.maths.sinks import token_magnitude
@@ -109,7 +110,7 @@ class Recorder(SinkMethod):
         note("mass", masked_mean(mass.transpose(2, 3), keep))
         note("mass_by_token", mass.mean(dim=1).transpose(1, 2))
         if drawn is not None:
-            self._note_received(drawn, real, note)
+            _note_received(drawn, times_seen(mask, length), real, note)
         note("split_error", self._check(query, key, value, whole, from_sinks, sinks, mask, options, real))
         empty = ~sinks.any(dim=1)[:, None]
 
@@ -144,16 +145,6 @@ class Recorder(SinkMethod):
                 f"{tuple(chosen.shape)}"
             )
         return chosen & real
-
-    @staticmethod
-    def _note_received(drawn: Tensor, real: Tensor, note: Any) -> None:
-        """Turn sums over queries into means over the queries that can see the key (Gu et al. 2025)."""
-        can_see = real.flip(1).cumsum(dim=1).flip(1).clamp(min=1)
-        mean = (drawn / can_see[:, None]).masked_fill(~real[:, None], 0.0)
-        note("received", mean.mean(dim=1))
-        most = mean.max(dim=-1)
-        note("received_most", most.values)
-        note("received_where", most.indices)
 
     @staticmethod
     def _check(
@@ -228,7 +219,9 @@ def record(
         received,
     )
     names = inspect.signature(type(model).forward).parameters
-    for name, quiet in (("use_cache", False), ("logits_to_keep", 1)):
+    # Layers that share keys and values run on the tokens alone whose logits are asked for; all are to be measured.
+    shared = getattr(read_anatomy(model).text_model.config, "num_kv_shared_layers", 0)
+    for name, quiet in (("use_cache", False), ("logits_to_keep", 0 if shared else 1)):
         if name in names:
             inputs.setdefault(name, quiet)
     with torch.inference_mode(), recorder(model) as trace:
@@ -239,6 +232,15 @@ def record(
 def criterion_name(criterion: Criterion) -> str:
     """Name of a criterion, as it labels sets."""
     return str(getattr(criterion, "name", type(criterion).__name__))
+
+
+def _note_received(drawn: Tensor, seen: Tensor, real: Tensor, note: Callable[[str, Tensor], None]) -> None:
+    """Turn sums over queries (B, H, S) into means over the queries that can see the key (Gu et al. 2025)."""
+    mean = (drawn / seen.clamp(min=1)[:, None]).masked_fill(~real[:, None], 0.0)
+    note("received", mean.mean(dim=1))
+    most = mean.max(dim=-1)
+    note("received_most", most.values)
+    note("received_where", most.indices)
 
 
 def _marks(sets: Tensor, kv_heads: int) -> Tensor:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.sinkmap import SinkMap
@@ -88,7 +91,8 @@ class Recording:
         Returns
         -------
         Recording
-            With NumPy arrays. Layers whose attention was not reached are left out.
+            With NumPy arrays. Layers whose attention was not reached are left out. Where layers differ in the number
+            or the width of their heads, the smaller are filled up with NaN.
 
         Raises
         ------
@@ -100,7 +104,7 @@ class Recording:
             raise OmnisinkError("nothing was recorded: no prompt was run, or no layer of it was measured")
         layers = sorted(measured["mass"])
         stacked = {
-            name: torch.stack([by_layer[layer].cpu() for layer in layers], dim=1).numpy()
+            name: _side_by_side([by_layer[layer].cpu() for layer in layers]).numpy()
             for name, by_layer in {**measured, "magnitude": record.magnitudes}.items()
         }
         real = torch.ones(record.batch, record.length, dtype=torch.bool) if record.real is None else record.real.cpu()
@@ -149,7 +153,7 @@ class Recording:
         Raises
         ------
         OmnisinkError
-            If they cannot be written.
+            If they cannot be written, or if the facts are not plain data.
         """
         base = Path(path).with_suffix("") if Path(path).suffix in (".npz", ".json") else Path(path)
         data, names = base.with_name(base.name + ".npz"), base.with_name(base.name + ".json")
@@ -163,8 +167,12 @@ class Recording:
             "facts": dict(self.facts),
         }
         try:
-            np.savez_compressed(data, allow_pickle=False, real=self.real, **dict(self.arrays))
-            names.write_text(json.dumps(labels, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            text = json.dumps(labels, ensure_ascii=False, indent=1)
+        except (TypeError, ValueError) as error:
+            raise OmnisinkError(f"cannot write {names}: its facts or criteria are not plain data: {error}") from error
+        try:
+            np.savez_compressed(data, real=self.real, **dict(self.arrays))
+            names.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise OmnisinkError(f"cannot write {data}: {error.strerror or error}") from error
         return data, names
@@ -197,5 +205,19 @@ class Recording:
                 arrays = {name: file[name] for name in file.files}
             real = arrays.pop("real")
             return cls(arrays, labels["layers"], labels["sets"], labels["criteria"], real, labels["facts"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
             raise OmnisinkError(f"{base} is not a recording: {type(error).__name__}: {error}") from error
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    """Stack what was measured at each layer, (B, layer, ...); layers of one model need not have the same heads."""
+    shape = torch.Size(max(sizes) for sizes in zip(*(t.shape for t in tensors), strict=True))
+    if any(t.shape != shape for t in tensors):
+        tensors = [_filled(t, shape) for t in tensors]
+    return torch.stack(list(tensors), dim=1)
+
+
+def _filled(tensor: Tensor, shape: torch.Size) -> Tensor:
+    wide = tensor.new_full(shape, float("nan") if tensor.is_floating_point() else -1)
+    wide[tuple(slice(n) for n in tensor.shape)] = tensor
+    return wide

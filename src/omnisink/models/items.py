@@ -131,9 +131,9 @@ def _row(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
-        raise OmnisinkError("not UTF-8") from None
+        raise OmnisinkError("it is not UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise OmnisinkError(f"not JSON: {error}") from None
+        raise OmnisinkError(f"it is not JSON: {error}") from None
     if not isinstance(row, dict):
         raise OmnisinkError(f"not a JSON object but {type(row).__name__}")
     return {key: value for key, value in row.items() if value is not None}

@@ -215,7 +215,7 @@ def _lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
         except (ValueError, RecursionError) as error:
             if number == len(lines) and not tail:
                 break
-            raise OmnisinkError(f"{path}:{number}: not JSON: {error}") from None
+            raise OmnisinkError(f"{path}:{number}: it is not JSON: {error}") from None
         if not isinstance(record, dict):
             raise OmnisinkError(f"{path}:{number}: not a JSON object but {type(record).__name__}")
         records.append((number, record))
@@ -249,7 +249,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(content)
     except ValueError as error:
-        raise OmnisinkError(f"{path}: not JSON: {error}") from None
+        raise OmnisinkError(f"{path}: it is not JSON: {error}") from None
     if not isinstance(manifest, dict):
         raise OmnisinkError(f"{path}: not a JSON object but {type(manifest).__name__}")
     return manifest

@@ -59,7 +59,6 @@ class Calibration:
         with part.open("wb") as file:
             np.savez_compressed(
                 file,
-                allow_pickle=False,
                 about=np.array(json.dumps({"format": _FORMAT, "channels": list(self.channels), "items": self.items})),
                 **{f"value_{layer}": value.numpy() for layer, value in self.values.items()},
             )

@@ -7,6 +7,7 @@ from typing import Any
 
 from omnisink.methods.ablation import ReplaceSinkValue
 from omnisink.methods.aimed import AimedOutRo
+from omnisink.study import words
 from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
 from omnisink.study.calibration import Calibration
 from omnisink.study.plan import Plan
@@ -62,21 +63,4 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
 
 def read(section: Mapping[str, Any]) -> list[str]:
     """Say in plain sentences what the section shows."""
-    said = []
-    for row in section["arms"]:
-        if row["loss_low"] is None:
-            continue
-        clear = row["p_holm"] is not None and row["p_holm"] < 0.05
-        accuracy = ""
-        if row["accuracy_change"] is not None:
-            accuracy = (
-                f"; accuracy {100 * row['accuracy_change']:+.1f} points "
-                f"({100 * row['accuracy_low']:+.1f} to {100 * row['accuracy_high']:+.1f})"
-            )
-        direction = "lowers" if row["loss_change"] < 0 else "raises"
-        verdict = f"{direction} the loss" if clear else "makes no difference that holds after correction"
-        said.append(
-            f"{row['label'][0].upper()}{row['label'][1:]}: {verdict}, {row['loss_change']:+.4f} nats "
-            f"({row['loss_low']:+.4f} to {row['loss_high']:+.4f}){accuracy}."
-        )
-    return said
+    return [words.arm(row) for row in section["arms"]]

@@ -51,10 +51,10 @@ def close_up(survey: Survey) -> dict[str, Any]:
             }
         )
     sink_query = survey.by_layer("sink_query")
-    marked: dict[str, list[tuple[int, int]]] = {}
+    marked: dict[str, list[list[int]]] = {}
     for index, criterion in enumerate(survey.criteria):
         sinks = survey.sinks(index)
-        marked[criterion_name(criterion)] = [(k, p) for k in sinks.layers for p in sinks.positions(k)]
+        marked[criterion_name(criterion)] = [[k, p] for k in sinks.layers for p in sinks.positions(k)]
     return {
         "item": item.id,
         "question": item.question if item.passage is None else item.passage,

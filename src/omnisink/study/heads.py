@@ -130,12 +130,14 @@ def read(section: Mapping[str, Any]) -> list[str]:
     worst = max(rows, key=lambda r: r["effect"])
     mattering = [r for r in rows if r["low"] is not None and (r["low"] > 0 or r["high"] < 0)]
     most = max(rows, key=lambda r: r["sink_attention"])
+    clear = f"{len(mattering)} have an interval that leaves out zero; one in twenty would by chance."
+    if all(r["low"] is None for r in rows):
+        clear = "One file gives no interval."
     said = [
         f"{len(rows)} heads were zeroed one at a time. The largest effect is head {worst['head']} of layer "
-        f"{worst['layer']}: {worst['effect']:+.3f} nats; {len(mattering)} heads have an effect whose interval leaves "
-        "out zero (one in twenty would by chance).",
+        f"{worst['layer']}: {worst['effect']:+.3g} nats. {clear}",
         f"Head {most['head']} of layer {most['layer']} attends to the sink most, with {most['sink_attention']:.0%} of "
-        f"its attention; zeroing it changes the loss by {most['effect']:+.3f} nats.",
+        f"its attention; zeroing it changes the loss by {most['effect']:+.3g} nats.",
     ]
     for row in section["correlation"]:
         interval = "" if row["low"] is None else f" ({row['low']:+.2f} to {row['high']:+.2f})"

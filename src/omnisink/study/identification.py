@@ -12,6 +12,7 @@ from omnisink.methods.criteria import RandomTokens
 from omnisink.methods.hiding import HideTokens
 from omnisink.methods.recorder import criterion_name
 from omnisink.results.statistics import mean_interval
+from omnisink.study import words
 from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
 from omnisink.study.plan import Plan
 from omnisink.study.survey import Survey, plain
@@ -166,13 +167,7 @@ def read(section: Mapping[str, Any]) -> list[str]:
         else "No channel exceeds 20 times a token's root mean square in half of the prompts: there are no sink "
         "dimensions by that definition, and the second criterion could not be applied."
     )
-    said.extend(
-        f"When we {row['label']}, the loss changes by {row['loss_change']:+.3f} nats "
-        f"({row['loss_low']:+.3f} to {row['loss_high']:+.3f})."
-        for row in section["masking"]
-        if row["loss_low"] is not None
-    )
-    return said
+    return said + [words.arm(row) for row in section["masking"]]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -19,6 +19,7 @@ from omnisink.methods.hiding import PruneTokens
 from omnisink.methods.recorder import Recorder
 from omnisink.methods.recording import PARTS, Recording
 from omnisink.results.statistics import mean_interval
+from omnisink.study import words
 from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
 from omnisink.study.plan import Plan
 from omnisink.study.subject import Subject
@@ -230,8 +231,8 @@ def read(section: Mapping[str, Any]) -> list[str]:
     ]
     last = max((row["n"] for row in section["zero_k"]), default=0)
     said.extend(
-        f"Zero-K with n = {row['n']} leaves {row['mass']:.1%} of the attention on the sink and changes the loss by "
-        f"{row['loss_change']:+.3f} nats{_accuracy(row)}."
+        f"Zero-K with n = {row['n']} leaves {row['mass']:.1%} of the attention on the sink: {words.verdict(row)}, "
+        f"{words.nats(row)}{words.points(row)}."
         for row in section["zero_k"]
         if row["n"] in (1, 8, last) and row["mass"] is not None
     )
@@ -242,10 +243,6 @@ def read(section: Mapping[str, Any]) -> list[str]:
             f"cosine of {end['cosine']:.3f} with its own before, and a CKA of {end['cka']:.3f}."
         )
     return said
-
-
-def _accuracy(row: Mapping[str, Any]) -> str:
-    return "" if row["accuracy_change"] is None else f" and the accuracy by {100 * row['accuracy_change']:+.1f} points"
 
 
 def _by_layer(records: Sequence[Record]) -> dict[int, list[tuple[str, Any]]]:

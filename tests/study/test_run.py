@@ -1,0 +1,136 @@
+"""A study that is killed and goes on gives what one gives that was left alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from omnisink.errors import OmnisinkError
+from omnisink.methods.recording import Recording
+from omnisink.models.items import read_items
+from omnisink.results.records import read_records
+from omnisink.study.plan import QUESTIONS, Plan, parse_questions
+from omnisink.study.run import run_study
+
+PLAN = Plan(gammas=(0.5,), seeds=2, calibration=3, heads_items=3, pruning_items=2)
+FACTS = {"model": {"name": "tiny"}, "data": {"file": "items.jsonl"}, "command": "omnisink study"}
+
+#: Runs the study of `sys.argv` in a process of its own.
+PROGRAM = """
+import sys
+from omnisink import load_model
+from omnisink.models.items import read_items
+from tests.study.test_run import FACTS, PLAN, run_study
+run_study(load_model(sys.argv[1], device="cpu", dtype="float32"), read_items(sys.argv[2]), PLAN, sys.argv[3], facts=FACTS)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, items_file, tmp_path_factory):
+    """Run a study without a break."""
+    told: list[float] = []
+    out = tmp_path_factory.mktemp("studies") / "whole"
+    results = run_study(
+        tiny, read_items(items_file), PLAN, out, facts=FACTS, progress=lambda share, what: told.append(share)
+    )
+    return out, results, told
+
+
+def units(folder: Path) -> Counter[tuple[str, str, str]]:
+    return Counter((r["item"], r["question"], r["unit"]) for r in read_records(folder))
+
+
+def test_every_unit_is_there_once_and_the_progress_only_grows(whole):
+    out, results, told = whole
+    assert set(units(out).values()) == {1}
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert set(results["readings"]) == set(QUESTIONS)
+    assert results["baseline"]["items"] == 8
+    assert json.loads((out / "results.json").read_text()) == results
+    made = Recording.load(out / "recording")
+    assert made["marked"][0, 0, 0, 0]
+    assert results["example"]["item"] == "item-0"
+    assert len(results["example"]["tokens"]) == len(results["example"]["magnitude"][0])
+
+
+def test_a_killed_study_goes_on_without_losing_or_repeating_anything(whole, llama_folder, items_file, tmp_path):
+    expected, results, _ = whole
+    out = tmp_path / "killed"
+    arguments = [sys.executable, "-c", PROGRAM, str(llama_folder), str(items_file), str(out)]
+    kills = 0
+    while True:
+        process = subprocess.Popen(arguments, cwd=Path(__file__).parents[2])
+        records = out / "records.jsonl"
+        before = records.stat().st_size if records.exists() else 0
+        # Wait until some units more are done, and strike in the midst of the next.
+        while process.poll() is None:
+            if kills < 3 and records.exists() and records.stat().st_size > before + 6_000:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        if process.wait() == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert kills == 3
+    assert units(out) == units(expected)
+    again = json.loads((out / "results.json").read_text())
+    for section in (*QUESTIONS, "baseline", "readings"):
+        assert again[section] == results[section], section
+
+
+def test_a_finished_study_is_summed_up_again_without_a_unit_of_work(whole, tiny, items_file, monkeypatch):
+    out, results, _ = whole
+    before = (out / "records.jsonl").read_bytes()
+    monkeypatch.setattr("omnisink.study.run._run_item", None)
+    again = run_study(tiny, read_items(items_file), PLAN, out, facts=FACTS)
+    assert (out / "records.jsonl").read_bytes() == before
+    assert {k: v for k, v in again.items() if k != "run"} == {k: v for k, v in results.items() if k != "run"}
+
+
+def test_a_folder_of_another_study_is_refused(whole, tiny, items_file):
+    out, _, _ = whole
+    with pytest.raises(OmnisinkError, match="seeds"):
+        run_study(tiny, read_items(items_file), Plan(seeds=1), out, facts=FACTS)
+    with pytest.raises(OmnisinkError, match="model"):
+        run_study(tiny, read_items(items_file), PLAN, out, facts={**FACTS, "model": {"name": "other"}})
+    with pytest.raises(OmnisinkError, match="one item at least"):
+        run_study(tiny, [], PLAN, out, facts=FACTS)
+
+
+def test_fewer_questions_make_fewer_sections(tiny, items_file, tmp_path):
+    results = run_study(
+        tiny, read_items(items_file, 2), Plan(questions=("causality",), seeds=1), tmp_path / "one", facts=FACTS
+    )
+    assert "causality" in results
+    assert not {"identification", "heads", "values"} & results.keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"questions": ("sinks",)}, "unknown question 'sinks'"),
+        ({"questions": ()}, "one at least"),
+        ({"gammas": (0.0,)}, "positive"),
+        ({"gammas": (float("inf"),)}, "positive"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"keeps": (0.0,)}, "keeps"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(settings, reason):
+    with pytest.raises(OmnisinkError, match=reason):
+        Plan(**settings)
+
+
+def test_questions_are_read_from_a_list():
+    assert parse_questions("all") == QUESTIONS
+    assert parse_questions("values, identification") == ("identification", "values")
+    assert "nonsense" in parse_questions("heads,nonsense")
