@@ -28,7 +28,8 @@ import sys
 from omnisink import load_model
 from omnisink.models.items import read_items
 from tests.study.test_run import FACTS, PLAN, run_study
-run_study(load_model(sys.argv[1], device="cpu", dtype="float32"), read_items(sys.argv[2]), PLAN, sys.argv[3], facts=FACTS)
+loaded = load_model(sys.argv[1], device="cpu", dtype="float32")
+run_study(loaded, read_items(sys.argv[2]), PLAN, sys.argv[3], facts=FACTS)
 """
 
 

@@ -171,7 +171,8 @@ class Recording:
         except (TypeError, ValueError) as error:
             raise OmnisinkError(f"cannot write {names}: its facts or criteria are not plain data: {error}") from error
         try:
-            np.savez_compressed(data, real=self.real, **dict(self.arrays))
+            arrays: dict[str, Any] = {"real": self.real, **self.arrays}
+            np.savez_compressed(data, **arrays)
             names.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise OmnisinkError(f"cannot write {data}: {error.strerror or error}") from error

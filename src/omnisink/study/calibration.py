@@ -55,13 +55,11 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write it as ``.npz``, in one step."""
+        about = {"format": _FORMAT, "channels": list(self.channels), "items": self.items}
+        arrays: dict[str, Any] = {f"value_{layer}": value.numpy() for layer, value in self.values.items()}
         part = path.with_suffix(".part")
         with part.open("wb") as file:
-            np.savez_compressed(
-                file,
-                about=np.array(json.dumps({"format": _FORMAT, "channels": list(self.channels), "items": self.items})),
-                **{f"value_{layer}": value.numpy() for layer, value in self.values.items()},
-            )
+            np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
         part.replace(path)
 
     @classmethod

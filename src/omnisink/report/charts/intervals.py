@@ -1,0 +1,185 @@
+"""What each arm of an experiment changed, with its interval: loss above, accuracy below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from omnisink.report.charts.lines import NOTHING, span, zero_line
+from omnisink.report.charts.rows import STEP, room_for, row_names, row_place
+from omnisink.report.figure import Column, Figure, Row, named
+from omnisink.report.words import CHANGE, NATS, POINTS, bounded, number, present, shown
+
+#: A p-value below this, after Holm's correction, fills the point.
+LEVEL = 0.05
+LOSS = Column("loss_change", "loss change (nats)", CHANGE, ("loss_low", "loss_high"))
+ACCURACY = Column("accuracy_change", "accuracy change (points)", POINTS, ("accuracy_low", "accuracy_high"))
+_ITEMS = Column("items", "items", "d")
+_P = (Column("p", "p", ".3g"), Column("p_holm", "p (Holm)", ".3g"))
+_COLUMNS = (
+    Column("arm", "arm", on_page=False),
+    Column("label", "what was done"),
+    _ITEMS,
+    Column("seeds", "seeds", "d"),
+    Column("loss", "loss (nats)", NATS),
+    LOSS,
+    Column("accuracy", "accuracy", ".1%"),
+    ACCURACY,
+    *_P,
+    Column("changed", "answers changed", ".4g"),
+    Column("turned", "turned (degrees)", ".1f"),
+)
+#: Measure: title of its axis, format of its numbers, and what they are multiplied by.
+PANELS = {
+    "loss": ("Loss change (nats)", "~g", 1),
+    "accuracy": ("Accuracy change (percentage points)", "~g", 100),
+}
+
+
+def intervals(
+    name: str,
+    title: str,
+    arms: Sequence[Row],
+    *,
+    caption: str = "",
+    extra: Sequence[Column] = (),
+    in_order: bool = False,
+    table_open: bool = False,
+) -> Figure:
+    """Draw the change of every arm with its interval and a line where nothing changes.
+
+    Parameters
+    ----------
+    name, title : str
+        Of the figure.
+    arms : sequence of mappings
+        Arms as a study records them; at least one.
+    caption : str
+        What the arms are, to stand before the explanation of the marks.
+    extra : sequence of Column
+        Further numbers of the arms, for table and tooltip.
+    in_order : bool
+        Keep the order of the arms rather than sort by the change of the loss.
+    table_open : bool
+        Show the table from the start.
+
+    Returns
+    -------
+    Figure
+        One panel for each measure that any arm has.
+    """
+    measures = measured(arms)
+    key = f"{measures[0]}_change"
+    ordered = list(arms) if in_order else sorted(arms, key=lambda a: (a.get(key) is None, a.get(key) or 0.0))
+    columns = [*_COLUMNS[:2], *extra, *_COLUMNS[2:]]
+    drawn = [{"row": i} | _drawn(arm, extra) for i, arm in enumerate(ordered)]
+    marks = "A point is the change against the untouched model on the same items" + (
+        f", its line the 95% interval; it is filled where p < {LEVEL:g} after Holm's correction."
+        if any(bounded(arms, *column.ends) for column in (LOSS, ACCURACY))
+        else "; there are too few items for an interval."
+    )
+    return Figure(
+        name=name,
+        title=title,
+        caption=f"{caption} {marks}".strip(),
+        alternative=" ".join(f"{_label(arm)}: {_in_words(arm)}." for arm in ordered),
+        chart=alt.vconcat(*(_panel(name, m, drawn, extra) for m in measures), spacing=14),
+        data={name: drawn} | NOTHING,
+        columns=[c for c in columns if not c.form or any(arm.get(c.name) is not None for arm in ordered)],
+        rows=ordered,
+        table_open=table_open,
+        narrowest=room_for(map(_label, arms)),
+        beside=16,
+        note=unmoved(arms),
+    )
+
+
+def measured(arms: Sequence[Row]) -> list[str]:
+    """Return the measures to draw: items of text have a loss alone, and an accuracy that never moves is no picture."""
+    given = [measure for measure in PANELS if present(arms, f"{measure}_change")]
+    return [m for m in given if m == "loss" or _moves(arms, m)] or given or ["loss"]
+
+
+def unmoved(arms: Sequence[Row]) -> str:
+    """Say so where accuracies were measured and none of them moves."""
+    silent = present(arms, "accuracy_change") and "accuracy" not in measured(arms)
+    return "The accuracy does not change in any of these, so that the loss alone is drawn." if silent else ""
+
+
+def _moves(arms: Sequence[Row], measure: str) -> bool:
+    return any(arm.get(f"{measure}_{part}") for arm in arms for part in ("change", "low", "high"))
+
+
+def drawn_changes(arm: Row) -> dict[str, float | str]:
+    """Return the changes that an arm has, in the units of their axes, under the names of the measures.
+
+    An interval that is not whole is as narrow as nothing: a scale has no place for null. The texts are for tooltips.
+    """
+    row: dict[str, float | str] = {"loss_text": shown(arm, LOSS), "accuracy_text": shown(arm, ACCURACY)}
+    for measure, (_, _, times) in PANELS.items():
+        change, low, high = (arm.get(f"{measure}_{part}") for part in ("change", "low", "high"))
+        if change is not None:
+            if low is None or high is None:
+                low = high = change
+            row |= {measure: change * times, f"{measure}_low": low * times, f"{measure}_high": high * times}
+    return row
+
+
+def reach(rows: Sequence[Row], measure: str) -> list[float]:
+    """Return the ends of the axis of a measure."""
+    return span(rows, measure, f"{measure}_low", f"{measure}_high")
+
+
+def has_lines(rows: Sequence[Row], measure: str) -> bool:
+    """Say whether any interval is wider than nothing."""
+    return any(row[f"{measure}_low"] < row[f"{measure}_high"] for row in present(rows, measure))
+
+
+def change_tooltip() -> list[alt.Tooltip]:
+    """Return the tooltip of the changes with their intervals."""
+    return [alt.Tooltip(f"{c.name.split('_')[0]}_text:N", title=c.title) for c in (LOSS, ACCURACY)]
+
+
+def _panel(data: str, measure: str, rows: Sequence[Row], extra: Sequence[Column]) -> alt.LayerChart:
+    title, form, _ = PANELS[measure]
+    base = alt.Chart(named(data)).transform_filter(f"isValid(datum.{measure})")
+    scale = alt.Scale(domain=reach(rows, measure), nice=False, padding=12)
+    x = alt.X(f"{measure}:Q", scale=scale).title(title).axis(grid=True, format=form, tickCount=6)
+    place = row_place("row:O", len(rows)) | {
+        "tooltip": [
+            alt.Tooltip("label:N", title="arm"),
+            *change_tooltip(),
+            *(alt.Tooltip(f"{c.name}:N", title=c.title) for c in (*extra, *_P, _ITEMS)),
+        ]
+    }
+    line = base.mark_rule(style="strong", strokeWidth=2.5)
+    point = base.mark_point(style="strong", filled=False, size=64, strokeWidth=2)
+    inside = base.transform_filter("datum.clear").mark_point(style="strong", filled=True, size=64, aria=False)
+    layers = [
+        zero_line("x"),
+        point.encode(x=x, **place),
+        inside.encode(x=x, **place),
+        *row_names(base, "label:N", row_place("row:O", len(rows))),
+    ]
+    if has_lines(rows, measure):
+        layers.insert(1, line.encode(x=alt.X(f"{measure}_low:Q").title(title), x2=f"{measure}_high:Q", **place))
+    return alt.LayerChart(layer=layers, height=STEP * len(rows))
+
+
+def _drawn(arm: Row, extra: Sequence[Column]) -> dict[str, object]:
+    """Return what the chart needs of an arm, the numbers of its tooltip ready to read."""
+    texts = {c.name: number(arm.get(c.name), c.form) for c in (*extra, *_P, _ITEMS)}
+    clear = arm.get("p_holm") is not None and arm["p_holm"] < LEVEL
+    return {"label": _label(arm), "clear": clear, **drawn_changes(arm), **texts}
+
+
+def _label(arm: Row) -> str:
+    return str(arm.get("label") or arm.get("arm") or "")
+
+
+def _in_words(arm: Row) -> str:
+    parts = [f"{c.title.split()[0]} {shown(arm, c)}" for c in (LOSS, ACCURACY) if arm.get(c.name) is not None]
+    if arm.get("p_holm") is not None:
+        parts.append(f"p after Holm's correction {number(arm['p_holm'], '.3g')}")
+    return ", ".join(parts) or "no numbers"

@@ -1,0 +1,114 @@
+"""A figure of the report: a chart, what it says in words, and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import altair as alt
+
+Row = Mapping[str, Any]
+
+#: Width of a chart in a file, in pixels before scaling.
+WIDTH = 760
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a figure's table.
+
+    Parameters
+    ----------
+    name : str
+        Key of the row, and head of the column in the CSV file.
+    title : str
+        Head of the column on the page, with its unit.
+    form : str
+        Format of its numbers on the page, see `words.number`; CSV files hold numbers in full.
+    ends : tuple of str
+        Keys of the two ends of its interval, where it has one. They are columns of their own in the CSV file.
+    code : bool
+        It holds names out of code; on the page they are words.
+    on_page : bool
+        Whether the page shows it too, not the CSV file alone.
+    """
+
+    name: str
+    title: str
+    form: str = ""
+    ends: tuple[str, ...] = ()
+    code: bool = False
+    on_page: bool = True
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its words and numbers.
+
+    Parameters
+    ----------
+    name : str
+        Stem of the files and anchor on the page.
+    title : str
+        What is seen.
+    caption : str
+        One or two plain sentences on how to read it.
+    alternative : str
+        What the numbers say, for somebody who cannot see the chart.
+    chart : altair chart
+        Vega-Lite, without title, width and theme; its data are named, not inlined.
+    data : mapping
+        Rows for every name of data in the chart. A name stands for the same rows in all figures of a report.
+    columns, rows
+        The numbers: what the table and the CSV file show.
+    narrowest : int
+        Width in pixels below which the chart scrolls in its box rather than shrink.
+    beside : int
+        Pixels beside the plots of a stack, for their axes; a single plot is fitted with its axes inside.
+    many_marks : bool
+        Draw on a canvas: thousands of marks are too many for the page's own tree.
+    table_open : bool
+        Show the table from the start.
+    note : str
+        What was left out or gathered, if anything was.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alternative: str
+    chart: alt.TopLevelMixin
+    data: Mapping[str, Sequence[Row]]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    narrowest: int = 280
+    beside: int = 78
+    many_marks: bool = False
+    table_open: bool = False
+    note: str = ""
+    _spec: dict[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        spec = self.chart.to_dict()
+        # The theme is laid over the chart by whoever draws it; altair's default would win over it.
+        spec.pop("config", None)
+        object.__setattr__(self, "_spec", spec)
+
+    def spec(self) -> dict[str, Any]:
+        """Return the chart as Vega-Lite, without data and theme."""
+        return dict(self._spec)
+
+    def whole_spec(self, width: int = WIDTH) -> dict[str, Any]:
+        """Return the chart as Vega-Lite with its data, at a width in pixels."""
+        spec = self.spec() | {"datasets": {name: list(rows) for name, rows in self.data.items()}}
+        if "vconcat" in spec:
+            spec["vconcat"] = [view | {"width": width - self.beside} for view in spec["vconcat"]]
+        else:
+            spec |= {"width": width, "autosize": {"type": "fit-x", "contains": "padding"}}
+        return spec
+
+
+def named(name: str) -> alt.NamedData:
+    """Refer to a figure's data by name."""
+    return alt.NamedData(name=name)

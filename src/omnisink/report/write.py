@@ -1,0 +1,58 @@
+"""Write the report of a study: the page, and a folder of charts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omnisink.errors import OmnisinkError
+
+#: What drawing needs beyond omnisink's own dependencies, by the name that Python imports.
+_LIBRARIES = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2", "PIL": "pillow"}
+
+
+def write_report(results: Mapping[str, Any], out: str | Path) -> Path:
+    """Write the results of a study as a page that opens anywhere, and every chart as picture and table.
+
+    Parameters
+    ----------
+    results : mapping
+        Results in the form ``omnisink.study.v1``. Every section but ``"run"`` may be absent; a missing number is None
+        or NaN. Strings may be anything: they are shown, never interpreted.
+    out : str or Path
+        Folder to write into; made where it does not exist. Files of an earlier report in it are replaced.
+
+    Returns
+    -------
+    Path
+        ``out/page.html``. Beside it stand ``out/charts/NAME.png``, ``NAME.svg`` and ``NAME.csv`` for every chart.
+
+    Raises
+    ------
+    OmnisinkError
+        If the charting libraries are not installed, or the results do not say what was run.
+    """
+    missing = [package for module, package in _LIBRARIES.items() if find_spec(module) is None]
+    if missing:
+        raise OmnisinkError(
+            f"a report needs {' and '.join(missing)}, which cannot be imported; pip install 'omnisink[report]'"
+        )
+    if not isinstance(results.get("run"), Mapping):
+        raise OmnisinkError('these are not the results of a study: they have no "run", which says what was measured')
+    # Imported here, because these modules need the libraries that were just looked for.
+    from omnisink.report.cleaning import clean
+    from omnisink.report.export import write_charts
+    from omnisink.report.page import render
+    from omnisink.report.sections import sections_of
+
+    results = clean(results)
+    sections = sections_of(results)
+    folder = Path(out)
+    charts = folder / "charts"
+    charts.mkdir(parents=True, exist_ok=True)
+    write_charts([figure for section in sections for figure in section.figures], charts)
+    page = folder / "page.html"
+    page.write_text(render(results, sections), encoding="utf-8", newline="\n")
+    return page
