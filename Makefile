@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
 STAMPS := .stamps
+WORKERS ?= 2
 DEBIAN := espeak-ng ffmpeg chromium
 
 .DEFAULT_GOAL := help
@@ -19,8 +20,9 @@ demo: $(STAMPS)/dev ## Ask a small omni model about a clip, without and with Out
 	$(BIN)/omnisink demo
 
 test: $(STAMPS)/dev system ## Run the tests
-	@# Tiny models run faster on one thread than on several.
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -W error::DeprecationWarning:transformers $(ARGS)
+	@# Tiny models run faster on one thread than on several, so the tests share the cores: WORKERS=0 runs them in turn.
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+		-W error::DeprecationWarning:transformers $(ARGS)
 
 check: $(STAMPS)/dev ## Check format, lint and types; changes nothing
 	$(BIN)/ruff format --check .
