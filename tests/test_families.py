@@ -134,7 +134,9 @@ def test_a_left_padded_batch_gives_each_sequence_what_it_gets_alone(name, backen
     assert all(torch.equal(a, b) for a, b in zip(before.logits, after.logits, strict=True))
     assert not same(together.logits[0], before.logits[0])
     assert trace.rotated_tokens
-    assert bool(trace.skipped_layers) == (family.expectation == "partial")
+    # Flex attention does not let Gemma 4 run a layer on the last token alone.
+    partial = family.expectation == "partial" and (name, backend) != ("gemma4", "flex_attention")
+    assert bool(trace.skipped_layers) == partial
     for b in range(len(LENGTHS)):
         with METHOD(model) as single:
             one = generated(model, alone(inputs, b), **options)

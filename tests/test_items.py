@@ -147,7 +147,7 @@ def test_blank_lines_are_skipped_and_counted(folder: Path) -> None:
 def test_a_limit_reads_the_first_items_alone(folder: Path) -> None:
     path = write(folder, {"text": "one"}, {"text": "two"}, b"broken")
     assert [item.passage for item in read_items(path, limit=2)] == ["one", "two"]
-    with pytest.raises(OmnisinkError, match="jsonl:3: not JSON"):
+    with pytest.raises(OmnisinkError, match="jsonl:3: it is not JSON"):
         read_items(path, limit=3)
     with pytest.raises(OmnisinkError, match="must be positive, got 0"):
         read_items(path, limit=0)
@@ -159,9 +159,9 @@ ASK = {"question": "Which?", "answer": "red"}
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b"\xff\xfe", "not UTF-8"),
-        (b"{'a': 1}", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
+        (b"\xff\xfe", "it is not UTF-8"),
+        (b"{'a': 1}", "it is not JSON"),
+        (b"[" * 100_000, "it is not JSON"),
         (b"[1]", "not a JSON object but list"),
         ({}, "question is missing"),
         ({"answer": "red"}, "question is missing"),

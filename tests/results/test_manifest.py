@@ -63,7 +63,7 @@ def test_a_manifest_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(OmnisinkError, match=r"manifest\.json: not a JSON object but list"):
         start(tmp_path, RUN)
     (tmp_path / MANIFEST).write_bytes(b"{")
-    with pytest.raises(OmnisinkError, match=r"manifest\.json: not JSON"):
+    with pytest.raises(OmnisinkError, match=r"manifest\.json: it is not JSON"):
         start(tmp_path, RUN)
 
 

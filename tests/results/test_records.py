@@ -137,9 +137,9 @@ def test_a_last_line_without_sense_is_cut_off(tmp_path: Path, torn: bytes) -> No
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"\0\0", "not JSON"),
-        (b"", "not JSON"),
-        (b'{"loss":NaN}', "not JSON: NaN is no number"),
+        (b"\0\0", "it is not JSON"),
+        (b"", "it is not JSON"),
+        (b'{"loss":NaN}', "it is not JSON: NaN is no number"),
         (b"[1]", "not a JSON object but list"),
     ],
 )

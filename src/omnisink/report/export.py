@@ -44,7 +44,7 @@ def write_charts(figures: Iterable[Figure], folder: Path) -> None:
         # No chart refers to anything outside itself; an empty list of addresses makes sure of it.
         given: dict[str, Any] = {"vl_version": version, "config": look, "allowed_base_urls": []}
         svg = _renumbered(vl_convert.vegalite_to_svg(spec, **given))
-        # Written again, because the converter packs its pictures poorly: a tenth of the bytes is left.
+        # Written again, because the converter packs its pictures poorly: a tenth to a third of the bytes is left.
         with Image.open(io.BytesIO(vl_convert.svg_to_png(svg, scale=SCALE))) as picture:
             picture.convert("RGB").save(folder / f"{figure.name}.png", optimize=True)
         (folder / f"{figure.name}.svg").write_text(svg, encoding="utf-8", newline="\n")
