@@ -7,6 +7,9 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may reach for the network
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # and before torch: workers that each take all cores wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 #: A letter whose embedding is massive in the tiny checkpoint: a planted sink.

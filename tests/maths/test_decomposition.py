@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnisink.maths import decomposition
-from omnisink.maths.decomposition import look_from, read_out, split_columns
+from omnisink.maths.decomposition import look_from, read_out, split_columns, split_off
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -177,3 +177,20 @@ def test_one_query_looks_at_all_real_keys(scaling):
     assert torch.allclose(found.sum(dim=-1), torch.ones(2, 6))
     whole = plain_weights(query, key, torch.ones(2, 9, 9, dtype=torch.bool), scaling)
     assert torch.allclose(look_from(query, key, position, scaling=scaling)[1].double(), whole[1, :, 5], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 12])
+def test_the_sinks_part_is_the_same_whether_few_weights_or_all_values_are_read_out(count):
+    generator = torch.Generator().manual_seed(count)
+    query = torch.randn(2, 6, 17, 8, generator=generator)
+    key, value = (torch.randn(2, 3, 17, 8, generator=generator) for _ in range(2))
+    sinks = torch.zeros(2, 17, dtype=torch.bool)
+    sinks[0, torch.randperm(17, generator=generator)[:count]] = True
+    sinks[1, : count // 2] = True
+    sets = torch.rand(2, 2, 17, generator=generator) > 0.5
+    triangle = torch.ones(17, 17, dtype=torch.bool).tril()[None, None]
+    from_sinks, mass = split_off(query, key, value, sinks, sets, lambda rows: triangle[:, :, rows])
+    whole = read_out(query, key, split_columns(value, sinks), lambda rows: triangle[:, :, rows])
+    torch.testing.assert_close(from_sinks, whole[..., :8])
+    marks = sets.transpose(1, 2)[:, None].float()
+    torch.testing.assert_close(mass, read_out(query, key, marks, lambda rows: triangle[:, :, rows]))

@@ -53,7 +53,9 @@ def test_sinks_and_the_rest_add_up_and_a_batch_is_measured_as_its_prompts_alone(
         for what in COMPARED:
             together, single = (torch.from_numpy(r[what]) for r in (found, one))
             size = single.nan_to_num().abs().max().clamp(min=1)
-            assert torch.allclose(together[b : b + 1] / size, single / size, atol=5e-5, equal_nan=True), what
+            # Where the sink is nearly all, the rest is a small difference: its direction keeps fewer digits.
+            near = 5e-4 if what == "parallel" else 5e-5
+            assert torch.allclose(together[b : b + 1] / size, single / size, atol=near, equal_nan=True), what
 
 
 @pytest.mark.parametrize(("name", "backend"), CELLS)

@@ -9,11 +9,14 @@ and a block of weights is forgotten before the next is made: memory is O(S).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from omnisink.maths.host import host_may_look
+from omnisink.maths.relaxation import choose_rows
 
 #: Weights held at a time. On the CPU a block then stays near the caches.
 _BLOCK = {"cpu": 1 << 21}
@@ -75,8 +78,8 @@ def read_out(
     spread = columns.expand(-1, kv_heads, -1, -1)
     for start in range(0, length, step):
         rows = slice(start, min(start + step, length))
-        seen = mask(rows).to(query.device)
-        width = min(seen.shape[-1], keys)
+        veil = _Veil.of(mask(rows).to(query.device)[..., :keys])
+        width = veil.width
         for j in range(kv_heads):  # One key/value head at a time, whose keys and columns then stay in the cache.
             members = slice(j * groups, (j + 1) * groups)
             packed = (query[:, members, rows].float() * scale).flatten(1, 2)
@@ -84,7 +87,7 @@ def read_out(
             scores = buffer[: shape[0] * shape[1] * shape[2]].view(shape)
             torch.bmm(packed, key[:, j, :width].float().transpose(1, 2), out=scores)
             logits = None if learned_sink is None else learned_sink[members]
-            weights = _softmax(scores.unflatten(1, (groups, -1)), seen[..., :width], softcap, logits)
+            weights = _softmax(scores.unflatten(1, (groups, -1)), veil, softcap, logits)
             if received is not None:
                 received[:, members, :width] += weights.sum(dim=2)
             read = torch.matmul(weights.flatten(1, 2), spread[:, j, :width].float())
@@ -92,22 +95,59 @@ def read_out(
     return out
 
 
-def _softmax(scores: Tensor, seen: Tensor, softcap: float | None, learned_sink: Tensor | None) -> Tensor:
+@dataclass(frozen=True)
+class _Veil:
+    """A block of a mask, prepared once for all heads.
+
+    Attributes
+    ----------
+    width : int
+        Keys T' that it speaks of.
+    first : int
+        All queries of the block see all keys before this one, so that scores are left alone there.
+    hidden : Tensor or None
+        (B or 1, 1, n, T' - first) bool, True where a key may not be seen; None where a float is added instead.
+    added : Tensor or None
+        That float, of the same shape.
+    blind : Tensor or None
+        (B or 1, 1, n, 1) bool, queries that see nothing; None where the host knows that there are none.
+    """
+
+    width: int
+    first: int
+    hidden: Tensor | None
+    added: Tensor | None
+    blind: Tensor | None
+
+    @classmethod
+    def of(cls, seen: Tensor) -> _Veil:
+        may, width, first = visible(seen), seen.shape[-1], 0
+        blind: Tensor | None = ~may.any(dim=-1, keepdim=True)
+        if host_may_look(seen):
+            # Under a causal mask nearly all of a late block is seen: there is no need to touch it.
+            clear = may.all(dim=2).flatten(0, 1).all(dim=0)
+            first = int(clear.logical_not().int().argmax()) if not bool(clear.all()) else width
+            blind = blind if blind is not None and bool(blind.any()) else None
+        if seen.dtype == torch.bool:
+            return cls(width, first, ~seen[..., first:], None, blind)
+        return cls(width, 0, None, seen, blind)
+
+
+def _softmax(scores: Tensor, veil: _Veil, softcap: float | None, learned_sink: Tensor | None) -> Tensor:
     """Turn scores (B, G, n, T) into weights, in place where that is possible."""
     if softcap is not None:
         scores.div_(softcap).tanh_().mul_(softcap)
-    if seen.dtype == torch.bool:
-        scores.masked_fill_(~seen, float("-inf"))
-    else:
-        scores.add_(seen)
+    if veil.hidden is not None and veil.first < veil.width:
+        scores[..., veil.first :].masked_fill_(veil.hidden, float("-inf"))
+    if veil.added is not None:
+        scores.add_(veil.added)
     if learned_sink is not None:
         logits = learned_sink.float().reshape(1, -1, 1, 1).expand(len(scores), -1, scores.shape[2], 1)
         scores = torch.cat([scores, logits], dim=-1).softmax(dim=-1)[..., :-1]
     else:
         torch.softmax(scores, dim=-1, out=scores)
     # Without any visible key, as a padding token has, a row is 0 / 0, or even where the mask is finite.
-    blind = ~visible(seen).any(dim=-1, keepdim=True)
-    return scores.masked_fill_(blind, 0.0) if not host_may_look(blind) or bool(blind.any()) else scores
+    return scores if veil.blind is None else scores.masked_fill_(veil.blind, 0.0)
 
 
 def visible(seen: Tensor) -> Tensor:
@@ -148,6 +188,56 @@ def times_seen(mask: KeyMask, length: int) -> Tensor:
         count = part if count is None else count + part
     assert count is not None
     return count
+
+
+def split_off(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sinks: Tensor,
+    sets: Tensor,
+    mask: KeyMask,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Split the sinks' part off every head output, and measure attention to sets of tokens, in one pass.
+
+    Where the host may see that the sinks are few, the weight of each is read out and multiplied by its value: a column
+    a sink in place of one for each channel of the value, which is most of the work.
+
+    Parameters
+    ----------
+    query, key, mask
+        As for `read_out`.
+    value : Tensor
+        (B, K, T, D'), before repetition.
+    sinks : Tensor
+        (B, T) bool.
+    sets : Tensor
+        (B, n, T) bool.
+    **options
+        For `read_out`.
+
+    Returns
+    -------
+    from_sinks : Tensor
+        (B, H, S, D') float32, ``o_sink``.
+    mass : Tensor
+        (B, H, S, n) float32.
+    """
+    marks = sets.transpose(1, 2)[:, None].float()
+    most = int(sinks.sum(dim=1).max()) if host_may_look(sinks) else value.shape[-1]
+    if most >= value.shape[-1] // 2:
+        own = value.float().masked_fill(~sinks[:, None, :, None], 0.0)
+        columns = torch.cat([own, marks.expand(-1, value.shape[1], -1, -1)], dim=-1)
+        return tuple(read_out(query, key, columns, mask, **options).split([value.shape[-1], sets.shape[1]], -1))
+    index, valid = choose_rows(sinks, max(1, most))
+    single = torch.zeros(*sinks.shape, index.shape[1], device=sinks.device)
+    single.scatter_(1, index[:, None], valid[:, None].float())
+    columns = torch.cat([single[:, None], marks], dim=-1)
+    weights, mass = read_out(query, key, columns, mask, **options).split([index.shape[1], sets.shape[1]], dim=-1)
+    theirs = value.float().gather(2, index[:, None, :, None].expand(-1, value.shape[1], -1, value.shape[-1]))
+    packed = weights.reshape(len(query), value.shape[1], -1, index.shape[1])
+    return torch.matmul(packed, theirs).reshape(*query.shape[:3], -1), mass
 
 
 def split_columns(value: Tensor, sinks: Tensor) -> Tensor:

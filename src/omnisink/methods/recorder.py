@@ -14,7 +14,7 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError
-from omnisink.maths.decomposition import look_from, read_out, split_columns, times_seen
+from omnisink.maths.decomposition import look_from, read_out, split_columns, split_off, times_seen
 from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
 from omnisink.maths.rotation import sink_value
 from omnisink.maths.sinks import token_magnitude
@@ -25,6 +25,8 @@ from omnisink.methods.recording import Recording
 
 #: Rows of queries on which the split is checked against attention to the rest alone.
 _CHECKED = 64
+#: A rest shorter than this many roundings of the whole is none: split errors stay below it, in every family.
+_ROUNDINGS = 64
 
 
 @dataclass(frozen=True)
@@ -96,13 +98,9 @@ class Recorder(SinkMethod):
         }
         mask = visible_keys(call, run.now.real_on(device), length)
         drawn = torch.zeros(*query.shape[:3], device=device) if self.received else None
-        columns = torch.cat(
-            [value.float().masked_fill(~sinks[:, None, :, None], 0.0), _marks(sets, key.shape[1])], dim=-1
-        )
-        read = read_out(query, key, columns, mask, received=drawn, **options)
-        from_sinks, mass = read.split([value.shape[-1], sets.shape[1]], dim=-1)
+        from_sinks, mass = split_off(query, key, value, sinks, sets, mask, received=drawn, **options)
         whole = output.transpose(1, 2).float()
-        rest = whole - from_sinks
+        rest = _difference(whole, from_sinks, torch.finfo(output.dtype).eps)
 
         def note(name: str, measured: Tensor) -> None:
             _note(run, call.layer, name, measured)
@@ -234,6 +232,13 @@ def criterion_name(criterion: Criterion) -> str:
     return str(getattr(criterion, "name", type(criterion).__name__))
 
 
+def _difference(whole: Tensor, part: Tensor, eps: float) -> Tensor:
+    """``whole - part``, exactly zero where no more than rounding is left: noise has a direction of its own."""
+    rest = whole - part
+    left, size = (torch.linalg.vector_norm(t, dim=-1, keepdim=True) for t in (rest, whole))
+    return rest.masked_fill_(left <= _ROUNDINGS * eps * size, 0.0)
+
+
 def _note_received(drawn: Tensor, seen: Tensor, real: Tensor, note: Callable[[str, Tensor], None]) -> None:
     """Turn sums over queries (B, H, S) into means over the queries that can see the key (Gu et al. 2025)."""
     mean = (drawn / seen.clamp(min=1)[:, None]).masked_fill(~real[:, None], 0.0)
@@ -241,11 +246,6 @@ def _note_received(drawn: Tensor, seen: Tensor, real: Tensor, note: Callable[[st
     most = mean.max(dim=-1)
     note("received_most", most.values)
     note("received_where", most.indices)
-
-
-def _marks(sets: Tensor, kv_heads: int) -> Tensor:
-    """Turn sets (B, n, S) into columns of ones and zeros, (B, K, S, n)."""
-    return sets.transpose(1, 2)[:, None].float().expand(-1, kv_heads, -1, -1)
 
 
 def _channel_peak(hidden: Tensor, real: Tensor | None) -> Tensor:
