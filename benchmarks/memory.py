@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import argparse
 import resource
+import time
+from pathlib import Path
 
 import torch
 
 from benchmarks.overhead import prompt, smollm2
 from omnisink.methods.recorder import Recorder
+
+
+def resident() -> float:
+    """Return the process's resident memory now, in megabytes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 1024**2
 
 
 def peak() -> float:
@@ -26,13 +34,15 @@ def main() -> None:
     ids = prompt(model, given.tokens)
     with torch.inference_mode():
         model(input_ids=ids[:, :8])
-        before = peak()
+        before, start = resident(), time.perf_counter()
         if given.plain:
             model(input_ids=ids, use_cache=False, logits_to_keep=1)
         else:
             with Recorder(received=False)(model):
                 model(input_ids=ids, use_cache=False, logits_to_keep=1)
-    print(f"{given.tokens} tokens: {peak() - before:,.0f} MB over the loaded model's {before:,.0f} MB")
+    seconds = time.perf_counter() - start
+    grown = peak() - before
+    print(f"{given.tokens} tokens: {seconds:,.0f} s, {grown:,.0f} MB over the loaded model's {before:,.0f} MB")
 
 
 if __name__ == "__main__":
