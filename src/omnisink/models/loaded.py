@@ -57,13 +57,14 @@ class Loaded:
         Raises
         ------
         OmnisinkError
-            If it has no processor, or nothing is known of its family.
+            If it has a processor, and nothing is known of its family.
         """
         from omnisink.models.adapters.registry import find_adapter
+        from omnisink.models.adapters.text import TextAlone
 
         kind = self.model.config.model_type
         if self.processor is None:
-            raise OmnisinkError(f"{self.name} takes text alone: no processor was saved with it")
+            return TextAlone()
         found = find_adapter(kind)
         if found is None:
             raise OmnisinkError(

@@ -19,7 +19,9 @@ from omnisink.methods.modality import label_tokens
 from omnisink.methods.trace import Record
 from omnisink.models.adapters.spans import Span
 from omnisink.models.items import Item, parse_answer
+from omnisink.models.last_rows import last_rows
 from omnisink.models.loaded import Loaded
+from omnisink.models.spellings import spellings
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Subject:
     def _run(self, methods: Sequence[Method], start: int | None) -> Outcome:
         kept = None if self.item.passage is not None else len(self._gold[0])
         with torch.inference_mode(), ExitStack() as stack:
-            stack.enter_context(_last_rows(self.loaded.model, kept))
+            stack.enter_context(last_rows(self.loaded.model, kept))
             if start is not None:
                 stack.enter_context(self._tape.from_layer(start))
             traces = [stack.enter_context(method(self.loaded.model)) for method in methods]
@@ -128,7 +130,7 @@ class Subject:
     @contextmanager
     def measuring(self) -> Iterator[None]:
         """Make a block in which the model may be run on `inputs` without its towers and without most of its logits."""
-        with self._tape.from_layer(0), _last_rows(self.loaded.model, 1):
+        with self._tape.from_layer(0), last_rows(self.loaded.model, 1):
             yield
 
     def residual(self, layer: int) -> Tensor:
@@ -175,20 +177,6 @@ def subject_of(loaded: Loaded, item: Item) -> Iterator[Subject]:
         yield Subject(loaded, anatomy, item, tape)
 
 
-@contextmanager
-def _last_rows(model: Any, count: int | None) -> Iterator[None]:
-    """Let the output layer compute logits of the last tokens alone, for families that know no ``logits_to_keep``."""
-    head = model.get_output_embeddings()
-    if count is None or head is None:
-        yield
-        return
-    hook = head.register_forward_pre_hook(lambda _, args: (args[0][:, -count:], *args[1:]))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
 def _encode(loaded: Loaded, item: Item) -> Any:
     if item.passage is not None:
         made = loaded.tokenizer(item.passage, return_tensors="pt")
@@ -208,14 +196,9 @@ def _gold(loaded: Loaded, item: Item) -> tuple[list[int], list[int]]:
     """Return the tokens of the right answer, and where that is one, every way to spell it in one token."""
     if item.passage is not None:
         return [], []
-
-    def encode(text: str) -> list[int]:
-        return list(loaded.tokenizer.encode(text, add_special_tokens=False))
-
-    tokens = encode(item.answer)
-    words = {item.answer, item.answer.capitalize()} if item.answer in ("yes", "no") else {item.answer}
-    spelled = [encode(space + word) for word in sorted(words) for space in ("", " ")]
-    return tokens, sorted({ids[0] for ids in (tokens, *spelled) if len(ids) == 1})
+    tokens = list(loaded.tokenizer.encode(item.answer, add_special_tokens=False))
+    own = tokens if len(tokens) == 1 else []
+    return tokens, sorted({*own, *spellings(loaded.tokenizer, item.answer)})
 
 
 def _with_answer(inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.models.adapters.prompt import Encoded, Facts, Prompt, check_choices, parse_letter
+from omnisink.models.last_rows import last_rows
 
 if TYPE_CHECKING:
     from omnisink.media import FrameChoice
@@ -33,12 +34,15 @@ class Answer:
         Numbers of tokens of each modality, seconds of sound, and what was read of the files.
     trace : object or None
         What the method did, where there was one; shared by all answers of a batch.
+    new_tokens : int
+        How many tokens were generated, the one that ends the answer included.
     """
 
     text: str
     choice: str | None
     facts: Facts
     trace: Any = None
+    new_tokens: int = 0
 
 
 def gather(
@@ -144,14 +148,25 @@ def answer(
     adapter = loaded.adapter
     flags = {**adapter.generate_options(max_new_tokens), **options}
     block: AbstractContextManager[Any] = nullcontext() if method is None else method(loaded.model)
-    with torch.inference_mode(), block as trace:
+    with torch.inference_mode(), last_rows(loaded.model), block as trace:
         output = loaded.model.generate(**inputs, **flags)
     new = output[:, inputs["input_ids"].shape[1] :]
     texts = [loaded.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
+    ends = _ends(loaded.model)
     return [
-        Answer(text, parse_letter(text, len(p.choices)) if p.choices else None, facts, trace)
-        for text, p, facts in zip(texts, inputs.prompts, inputs.facts, strict=True)
+        Answer(text, parse_letter(text, len(p.choices)) if p.choices else None, facts, trace, _length(row, ends))
+        for text, p, facts, row in zip(texts, inputs.prompts, inputs.facts, new.tolist(), strict=True)
     ]
+
+
+def _ends(model: Any) -> set[int]:
+    """Return the tokens that end an answer."""
+    ends = model.generation_config.eos_token_id
+    return set(ends) if isinstance(ends, list) else set() if ends is None else {ends}
+
+
+def _length(row: list[int], ends: set[int]) -> int:
+    return next((i + 1 for i, token in enumerate(row) if token in ends), len(row))
 
 
 def _column(name: str, value: Any, count: int) -> list[Any]:

@@ -119,7 +119,7 @@ class Adapter(ABC):
             out.append(Media(video, picture, sound, record))
         return out
 
-    def encode(self, loaded: Loaded, prompts: Sequence[Prompt]) -> Encoded:
+    def encode(self, loaded: Loaded, prompts: Sequence[Prompt], media: Sequence[Media] | None = None) -> Encoded:
         """Turn prompts into model inputs, padded on the left.
 
         Parameters
@@ -128,6 +128,8 @@ class Adapter(ABC):
             Model and processor.
         prompts : sequence of Prompt
             At least one.
+        media : sequence of Media, optional
+            What `read` returned for these prompts; None reads it now.
 
         Returns
         -------
@@ -142,7 +144,7 @@ class Adapter(ABC):
             If the model lacks a modality, or sound did not arrive in the prompt.
         """
         self._check(loaded, prompts)
-        media = self.read(loaded, prompts)
+        media = self.read(loaded, prompts) if media is None else media
         texts = [self._text(loaded, prompt, read) for prompt, read in zip(prompts, media, strict=True)]
         made = dict(self.process(loaded, texts, prompts, media)) | self.extras(prompts)
         facts = [
@@ -195,10 +197,13 @@ class Adapter(ABC):
     def _text(self, loaded: Loaded, prompt: Prompt, media: Media) -> str:
         defaults = (prompt.system, loaded.system, self.default_system)
         system = next((said for said in defaults if said is not None), None)
-        messages = [{"role": "user", "content": self.content(prompt, media)}]
+        content = self.content(prompt, media)
+        if prompt.text_first:
+            content.sort(key=lambda part: part["type"] != "text")
+        messages = [{"role": "user", "content": content}]
         if system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-        return loaded.template(messages)
+        return loaded.template(messages) + prompt.reply
 
     def _facts(self, loaded: Loaded, prompt: Prompt, media: Media, row: int, made: dict[str, Any]) -> Facts:
         """Count the tokens of one sequence, and see to it that the sound is among them."""

@@ -37,6 +37,10 @@ class Prompt:
         System message; None is the family's own, ``""`` is none.
     frames : FrameChoice or None
         Which frames of the video; None is the family's own rule.
+    text_first : bool
+        Whether the text comes before the media.
+    reply : str
+        What the answer is made to begin with; it is part of the prompt, and not of the answer.
     """
 
     question: str
@@ -46,6 +50,8 @@ class Prompt:
     choices: tuple[str, ...] = ()
     system: str | None = None
     frames: FrameChoice | None = None
+    text_first: bool = False
+    reply: str = ""
 
     @property
     def text(self) -> str:
