@@ -1,0 +1,196 @@
+"""Parsers: what each takes an answer to be, where the official ones go wrong on purpose, and that none guesses."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omnisink.evaluation import answers
+from omnisink.evaluation.instance import Instance
+
+OPTIONS = ("a red bell", "a blue drum", "a green star", "a red bird")
+
+
+def asked(parser: str, gold: str = "A", choices: tuple[str, ...] = ("A", "B", "C", "D")) -> Instance:
+    return Instance("i", "What?", gold, choices, parser, "c", options=OPTIONS if choices[:1] == ("A",) else ())
+
+
+def read(parser: str, text: str, choices: tuple[str, ...] = ("A", "B", "C", "D")) -> str | None:
+    return answers.parse(text, asked(parser, choices=choices))
+
+
+YES_NO = ("yes", "no")
+WORDS = ("more than ten", "no", "one", "ten", "two")
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "expected"),
+    [
+        ("letter", "B", "B"),
+        ("letter", " B. a drum", "B"),
+        ("letter", "The answer is B.", "B"),
+        ("letter", "Because", None),
+        ("letter", "B or C? (B) (C)", None),
+        ("outro_letter", "b", "B"),
+        ("outro_letter", "Because of (D)", "B"),
+        ("outro_letter", "I say [C]", "C"),
+        ("outro_letter", "(D) or (A)", "A"),
+        ("outro_letter", "My answer: d", "D"),
+        ("outro_letter", "None", None),
+        ("daily_omni", "C", "C"),
+        ("daily_omni", "system x assistant\nd. because", "D"),
+        ("daily_omni", "The answer is A", None),
+        ("daily_omni", "Certainly", "C"),
+        ("video_holmes", "<answer>B</answer> <answer> D </answer>", "D"),
+        ("video_holmes", "<think>A then B</think> so E: it is", "A"),
+        ("video_holmes", "<answer>C: a star</answer>", "C"),
+        ("video_holmes", "<answer>[E]</answer>", "E"),
+        ("video_holmes", "<answer>DAB</answer>", "A"),
+        ("video_holmes", "none", None),
+        ("first_capital", "The best answer is C", "C"),
+        ("first_capital", "Based on it, C", "B"),
+        ("first_capital", "Best option: C", "B"),
+        ("first_capital", "Best answer:Best option: C", "C"),
+        ("first_capital", "it is e", None),
+        ("first_token", "B) a blue drum", "B"),
+        ("first_token", "b", "B"),
+        ("first_token", "B.", "B"),
+        ("first_token", "", None),
+        ("first_token", "a blue drum", "A"),
+        ("first_token", "drum (B)", None),
+        ("first_token", "D)\nA)", "D"),
+        ("before_bracket", "C) a green star", "C"),
+        ("before_bracket", "C", "C"),
+        ("before_bracket", "C. a green star", None),
+        ("before_bracket", "c)", None),
+        ("lvbench", "(B) because", "B"),
+        ("lvbench", "B) because", "B"),
+        ("lvbench", "I say (D", "D"),
+        ("lvbench", "Because", "B"),
+        ("lvbench", "", None),
+        ("lvbench", "so B", None),
+        ("first_upper", "b because", "B"),
+        ("first_upper", "It is B", None),
+        ("omnibench", "(A) or (C)", "C"),
+        ("omnibench", "C (A)", "A"),
+        ("omnibench", "B", "B"),
+        ("omnibench", "A cat. B it is", "B"),
+        ("omnibench", "It is D.", "D"),
+        ("omnibench", "I think it must be a blue drum", "B"),
+        ("omnibench", "not a red bell but certainly a red bird", "D"),
+        ("omnibench", "a blue drum", None),
+        ("intent_choice", "<answer> B </answer><answer>C</answer>", "B"),
+        ("intent_choice", "B", "B"),
+        ("intent_choice", "<answer></answer>", None),
+        ("intent_choice", "<answer>B.</answer>", None),
+        ("intent_several", "<answer>A, E</answer>", "A, E"),
+        ("intent_several", "", None),
+        ("letters", "A, C and D", "A,C,D"),
+        ("letters", "C A.", "A,C"),
+        ("letters", "A bell", None),
+        ("exact", " Ada\n Lovelace. ", "ada lovelace"),
+        ("exact", " . ", None),
+    ],
+)
+def test_letters_and_texts(parser: str, text: str, expected: str | None) -> None:
+    assert read(parser, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "expected"),
+    [
+        ("yes_no", "Yes, it is", "yes"),
+        ("yes_no", "It is: no", None),
+        ("yes_no", "Nothing", None),
+        ("outro_yes_no", "It is: NO, not yes", "no"),
+        ("outro_yes_no", "yesterday", None),
+        ("cmm", " Yes, there is", "yes"),
+        ("cmm", "I know", "no"),
+        ("cmm", "It is no", None),
+        ("cmm", "It is yes", None),
+        ("cmm", "noyes", None),
+        ("intent_yes_no", "<answer>Yes</answer> no", "yes"),
+        ("intent_yes_no", "I do not know", "no"),
+        ("intent_yes_no", "yes or no", None),
+    ],
+)
+def test_yes_and_no(parser: str, text: str, expected: str | None) -> None:
+    assert read(parser, text, YES_NO) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Two", "two"),
+        ("more than ten.", "more than ten"),
+        ("ten, I think", "ten"),
+        ("tenor", None),
+        ("there are two", None),
+        ("", None),
+    ],
+)
+def test_words_of_a_closed_set(text: str, expected: str | None) -> None:
+    assert read("words", text, WORDS) == expected
+
+
+@pytest.mark.parametrize("parser", [p for p in answers.PARSERS if p not in ("intent_several", "exact", "letters")])
+@given(text=st.text(st.sampled_from(string.ascii_letters + " .,:()[]<>/\n'é"), max_size=60))
+def test_what_is_read_is_an_answer_or_nothing(parser: str, text: str) -> None:
+    choices = YES_NO if "yes_no" in parser or parser == "cmm" else WORDS if parser == "words" else tuple("ABCDEF")
+    found = read(parser, text, choices)
+    assert found is None or found in choices
+    assert found == read(parser, text, choices), "it is not drawn at random"
+
+
+@pytest.mark.parametrize("parser", answers.PARSERS)
+@given(text=st.text(max_size=40), golds=st.sampled_from([("A", "B"), ("yes", "no"), ("one", "two")]))
+def test_no_parser_looks_at_the_right_answer(parser: str, text: str, golds: tuple[str, str]) -> None:
+    first, second = (answers.parse(text, asked(parser, gold)) for gold in golds)
+    assert first == second
+
+
+@given(text=st.text(st.sampled_from("ABCD ()."), max_size=12), gold=st.sampled_from("ABCD"))
+def test_mvbench_agrees_with_its_authors_where_one_option_fits(text: str, gold: str) -> None:
+    """Compare with the authors' rule, written down anew from its description."""
+    said = f"({text.strip()}".lower().split(" ")[0]
+
+    def right(letter: str) -> bool:
+        return said.replace(".", "") in f"({letter.lower()})" or f"({letter.lower()})" in said
+
+    fitting = [letter for letter in "ABCD" if right(letter)]
+    found = read("first_token", text)
+    if len(fitting) == 1:
+        assert (found == gold) == right(gold)
+    else:
+        assert found is None
+
+
+@given(st.text(max_size=40))
+def test_lvbench_agrees_with_its_authors(text: str) -> None:
+    part = text.strip().split(")")[0].strip()
+    part = part.split("(")[1].strip() if "(" in part else part
+    expected = part.split(" ")[0][:1]
+    assert read("lvbench", text) == (expected if expected and expected in "ABCD" else None)
+
+
+def test_scores() -> None:
+    assert answers.score("B", asked("letter", "B")) == 1
+    assert answers.score("A", asked("letter", "B")) == 0
+    assert answers.score(None, asked("letter", "B")) == 0
+    several = asked("intent_several", "A,E")
+    assert answers.score("A,E", several) == 1
+    assert answers.score("E,A", several) == 1
+    assert answers.score("A, E", several) == pytest.approx(0.5), "it is not stripped, as in IntentBench"
+    assert answers.score("A,B,E", several) == pytest.approx(0.8)
+    assert answers.score("A,A", several) == pytest.approx(0.5), "a letter said twice counts twice"
+    assert answers.score("C", several) == 0
+
+
+def test_every_parser_says_whose_it_is() -> None:
+    for name, parser in answers.PARSERS.items():
+        assert re.match(r"(Ours|OutRo|\S*'s|IntentBench)", inspect.getdoc(parser) or ""), name
