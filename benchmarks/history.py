@@ -17,6 +17,9 @@ import omnisink
 HISTORY = Path(__file__).with_name("history.csv")
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MEDIA_PAGE = PAGE.with_name("media.md")
+EVALUATION_PAGE = PAGE.with_name("eval.md")
+#: What is in the place of a model's name where the measurement is of another part; each has a page of its own.
+_PARTS = ("media", "evaluation")
 _OPEN, _CLOSE = "<!-- generated from benchmarks/history.csv -->", "<!-- end -->"
 
 
@@ -33,17 +36,22 @@ def append(rows: list[dict[str, object]], path: Path = HISTORY) -> None:
 
 def write_table(history: Path = HISTORY, page: Path = PAGE) -> None:
     """Put the newest line of every case of a model into the page, between its two markers."""
-    _write(_newest(history, media=False), page, "model", "times the untouched model", "untouched")
+    _write(_newest(history, None), page, "model", "times the untouched model", "untouched")
 
 
 def write_media_table(history: Path = HISTORY, page: Path = MEDIA_PAGE) -> None:
     """Put the newest line of every case of reading files into its page."""
-    _write(_newest(history, media=True), page, "", "times the other", "the other")
+    _write(_newest(history, "media"), page, "", "times the other", "the other")
 
 
-def _newest(history: Path, media: bool) -> list[dict[str, str]]:
+def write_evaluation_table(history: Path = HISTORY, page: Path = EVALUATION_PAGE) -> None:
+    """Put the newest line of every case of running a benchmark into its page."""
+    _write(_newest(history, "evaluation"), page, "", "times the loop", "the loop")
+
+
+def _newest(history: Path, part: str | None) -> list[dict[str, str]]:
     with history.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if (row["model"] == "media") == media]
+        rows = [r for r in csv.DictReader(file) if (r["model"] if r["model"] in _PARTS else None) == part]
     return list({(row["machine"], row["model"], row["dtype"], row["case"]): row for row in rows}.values())
 
 

@@ -1,0 +1,70 @@
+"""Throughput of `omnisink eval` against a loop of single questions that decodes as it goes (SynthAV, SmolOmni)."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.history import append, write_evaluation_table
+from benchmarks.pairs import compare, seconds
+from omnisink import OutRo, load_model
+from omnisink.evaluation.instance import Instance
+from omnisink.evaluation.methods import parse_methods
+from omnisink.evaluation.prefetch import prompt_of
+from omnisink.evaluation.run import Settings, run
+from omnisink.evaluation.task import find_task
+from omnisink.models.adapters.asking import answer
+from omnisink.models.loaded import Loaded
+from omnisink.models.smolomni import GAMMA
+
+METHODS = parse_methods("baseline,outro,outro:rotate,outro:relax", OutRo(gamma=GAMMA))
+
+
+def loop(loaded: Loaded, instances: Sequence[Instance]) -> dict[tuple[str, str], str]:
+    """Ask one question at a time under every method, reading its clip each time, as a script would."""
+    said = {}
+    for name, method in METHODS.items():
+        for instance in instances:
+            inputs = loaded.adapter.encode(loaded, [prompt_of(loaded, instance)])
+            got = answer(loaded, inputs, max_new_tokens=instance.max_new_tokens, method=method)
+            said[name, instance.id] = got[0].text
+    return said
+
+
+def main() -> None:
+    """Run the pairs and append them to the history."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--questions", type=int, default=24)
+    given = parser.parse_args()
+    loaded = load_model("smolomni")
+    instances = find_task("synthav").load(limit=given.questions)
+    device = torch.device("cpu")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for score in ("generate", "likelihood"):
+
+            def ours(score: str = score) -> float:
+                shutil.rmtree(Path(folder) / score, ignore_errors=True)
+                return seconds(lambda: run(loaded, instances, Settings(METHODS, score), Path(folder) / score), device)
+
+            # The first pair is not counted; it also finds the batch size anew each time, as a user's run does.
+            ratio = compare(lambda: seconds(lambda: loop(loaded, instances), device), ours, given.pairs, warm_up=0)
+            each = ratio.plain_ms / len(instances)
+            case = f"{len(instances)} questions, {len(METHODS)} methods, {score}"
+            spread = f"{ratio.p20:.3f} to {ratio.p80:.3f}"
+            print(f"{case}: {ratio.p50:.3f} of the loop's time ({spread}), {each:.0f} ms a question there")
+            numbers = {"p20": ratio.p20, "p50": ratio.p50, "p80": ratio.p80, "plain_ms": ratio.plain_ms}
+            rounded = {key: round(value, 4) for key, value in numbers.items()}
+            rows.append({"model": "evaluation", "dtype": "float32", "case": case, **rounded, "pairs": ratio.pairs})
+    append(rows)
+    write_evaluation_table()
+
+
+if __name__ == "__main__":
+    main()

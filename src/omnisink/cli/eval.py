@@ -1,0 +1,180 @@
+"""`omnisink eval`: a benchmark under several methods, with records that survive a kill, and a paired comparison."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnisink.cli import options
+from omnisink.cli.compare import show_comparison
+from omnisink.cli.media import FramesOption
+from omnisink.cli.output import note, stderr, text, working
+from omnisink.errors import OmnisinkError
+
+if TYPE_CHECKING:
+    from omnisink.evaluation.instance import Instance
+    from omnisink.evaluation.parts import Rank
+    from omnisink.evaluation.run import Progress
+    from omnisink.evaluation.task import Task
+
+AUTO = "auto"
+ENGINES = ("local", "ray")
+
+
+def evaluate(
+    model: options.ModelOption = "smolomni",
+    task: Annotated[
+        str, typer.Option("--task", "-t", metavar="TASK", help="A name that `omnisink tasks` lists, or a JSONL file.")
+    ] = "synthav",
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="Where the task's files are; synthav makes its own.")
+    ] = None,
+    methods: Annotated[
+        str,
+        typer.Option(metavar="LIST", help="As baseline,outro,outro:rotate,outro:relax,outro:random,outro:gamma=0.3."),
+    ] = "baseline,outro,outro:rotate,outro:relax",
+    out: Annotated[str, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = "run",
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How questions are put and answers read. [default: the task's]")
+    ] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the task. [default: its own]")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask so many questions only.")] = None,
+    score: Annotated[
+        str, typer.Option(metavar="HOW", help="generate, or likelihood: the likeliest answer, in one pass.")
+    ] = "generate",
+    gamma: options.GammaOption = None,
+    tau: options.TauOption = 0.1,
+    profile: options.ProfileOption = None,
+    batch_size: Annotated[
+        str, typer.Option(metavar="N", help="Questions at once; auto looks for a size. Halved when memory runs out.")
+    ] = AUTO,
+    threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
+    frames: FramesOption = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="local: this process, or the ranks of torchrun; or ray: a cluster.")
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Models at once, with --engine ray.")] = None,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask again what ended in an error.")] = False,
+    compared: Annotated[
+        bool, typer.Option("--compare/--no-compare", help="Print and write the comparison at the end.")
+    ] = True,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Draw the comparison's page too.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: options.DeviceOption = None,
+    dtype: options.DtypeOption = "auto",
+    attn: options.AttentionOption = None,
+    download: options.DownloadOption = False,
+    trust_remote_code: options.RemoteCodeOption = False,
+) -> None:
+    """Run a benchmark under several methods and compare them. Goes on where it was stopped."""
+    size = _batch_size(batch_size)
+    if engine not in ENGINES:
+        raise OmnisinkError(f"--engine takes {' or '.join(ENGINES)}, got {engine!r}")
+    rank, device = _place(device)
+    outro = options.make_outro(model, gamma, profile=profile, tau=tau)
+    with working("importing"):
+        from omnisink.evaluation.methods import BASELINE, parse_methods
+        from omnisink.evaluation.parts import whole
+        from omnisink.evaluation.run import Settings, run
+        from omnisink.evaluation.task import find_task
+        from omnisink.media import Uniform
+
+    chosen = Settings(
+        parse_methods(methods, outro),
+        score=score,
+        batch_size=size,
+        threads=threads,
+        retry_errors=retry_errors,
+        frames=None if frames is None else Uniform(frames),
+    )
+    found = find_task(task)
+    instances = _questions(found, data, protocol, split=split, limit=limit)
+    loading: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "download": download,
+        "trust_remote_code": trust_remote_code,
+    }
+    facts = {
+        "versions": options.versions(),
+        "command": shlex.join(["omnisink", *sys.argv[1:]]),
+        "task": found.facts(protocol, split),
+        "seed": seed,
+    }
+    if engine == "ray":
+        from omnisink.evaluation.engine_ray import run_on_ray
+
+        asked = {"name": model, **loading, "attn_implementation": attn}
+        facts["model"] = {"name": model, "dtype": dtype, "device": device, "attention": attn}
+        with _bar() as progress:
+            run_on_ray(asked, instances, chosen, out, workers=workers, facts=facts, progress=progress)
+    else:
+        loaded = options.load(model, attn=attn, **loading)
+        options.check_profile(outro, loaded)
+        facts["model"] = options.describe(loaded)
+        with _bar() as progress:
+            run(loaded, instances, chosen, out, facts=facts, rank=rank, progress=progress if rank.first else None)
+    if not whole(out, len(instances) * len(chosen.methods)):
+        note(f"rank {rank.rank} of {rank.world} has done its share")
+    elif compared:
+        against = BASELINE if BASELINE in chosen.methods else next(iter(chosen.methods))
+        show_comparison([out], baseline=against, seed=seed, page=page)
+    else:
+        note(f"records are in {out}; compare the methods with: omnisink compare {shlex.quote(out)}")
+
+
+def _place(device: str | None) -> tuple[Rank, str | None]:
+    """Return this process's rank, and its device: under torchrun every rank has an accelerator of its own."""
+    from omnisink.evaluation.parts import Rank, end_with_launcher
+
+    rank = Rank.of_environment()
+    if rank.world > 1:
+        end_with_launcher()
+        if device is None:
+            import torch
+
+            device = f"cuda:{rank.local}" if torch.cuda.is_available() else None
+    return rank, device
+
+
+def _questions(task: Task, data: str | None, protocol: str | None, **options: Any) -> list[Instance]:
+    """Read a task's questions, and say how far that is where clips have to be rendered or looked at first."""
+    with stderr().status(f"reading {task.title}") as status:
+        return task.load(
+            data,
+            protocol,
+            progress=lambda done, total, what: status.update(text(f"{done} of {total} {what}")),
+            **options,
+        )
+
+
+def _batch_size(given: str) -> int | None:
+    if given == AUTO:
+        return None
+    if not given.isdecimal() or int(given) < 1:
+        raise OmnisinkError(f"--batch-size takes {AUTO} or a positive number, got {given!r}")
+    return int(given)
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """Show a bar with speed and time left; a line of text now and then where stderr is no terminal."""
+    from rich import progress as rich
+
+    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
+    with rich.Progress(*columns, rich.TimeElapsedColumn(), rich.TimeRemainingColumn(), console=stderr()) as bar:
+        task, said = bar.add_task("answering", total=None), [-1]
+
+        def tell(done: int, total: int, errors: int) -> None:
+            failed = f", {errors} errors" if errors else ""
+            bar.update(task, completed=done, total=total, description=f"answering{failed}")
+            if not bar.console.is_terminal and done * 20 // total > said[0]:
+                said[0] = done * 20 // total
+                bar.console.print(text(f"{done} of {total} answers{failed}"))
+
+        yield tell

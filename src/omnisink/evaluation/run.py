@@ -1,0 +1,237 @@
+"""A run: every question under every method, with records that survive a kill, and errors that are never answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from omnisink.errors import OmnisinkError, UnsupportedModelError
+from omnisink.evaluation.asking import SCORES, ask
+from omnisink.evaluation.batchsize import BatchSize, out_of_memory
+from omnisink.evaluation.instance import Instance
+from omnisink.evaluation.ledger import Ledger
+from omnisink.evaluation.methods import settings_of
+from omnisink.evaluation.parts import Picked, Rank
+from omnisink.evaluation.prefetch import Ready, batches, told, windows
+from omnisink.media import FrameChoice
+from omnisink.methods.base import Method
+from omnisink.models.loaded import Loaded
+from omnisink.results.records import start
+
+FORMAT = "omnisink.eval.v1"
+#: So many questions that all fail, and no answer yet, is a fault of the run and not of the questions.
+_HOPELESS = 8
+#: What may differ when a run is taken up: neither the answers nor their scores depend on it.
+_MAY_DIFFER = ("started", "command", "model.device")
+
+#: Told after every batch: questions times methods done, of how many, and errors among them.
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is made.
+
+    Attributes
+    ----------
+    methods : mapping of str to Method or None
+        By name; None is the untouched model.
+    score : {"generate", "likelihood"}
+        See `omnisink.evaluation.asking.ask`.
+    batch_size : int or None
+        Questions at once; None looks for a size. A batch that does not fit in memory is halved.
+    threads : int
+        Files read at a time.
+    retry_errors : bool
+        Ask again what ended in an error before.
+    frames : FrameChoice or None
+        Which frames; None is the model family's own rule.
+    """
+
+    methods: Mapping[str, Method | None]
+    score: str = "generate"
+    batch_size: int | None = None
+    threads: int = 2
+    retry_errors: bool = False
+    frames: FrameChoice | None = None
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise OmnisinkError(f"answers are scored by {' or '.join(SCORES)}, got {self.score!r}")
+        for name in ("batch_size", "threads"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise OmnisinkError(f"{name} must be positive, got {value}")
+
+
+def run(
+    loaded: Loaded,
+    instances: Sequence[Instance],
+    settings: Settings,
+    folder: str | Path,
+    *,
+    facts: Mapping[str, Any] | None = None,
+    rank: Rank | Picked | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Answer every question under every method; a run that was stopped goes on where it was.
+
+    A kill loses the batch that was with the model, and nothing is asked twice. An error of one question is a record of
+    that question; the others go on.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    instances : sequence of Instance
+        The questions; neighbours about one file share what is read of it.
+    settings : Settings
+        Methods, scoring and batches.
+    folder : str or Path
+        Of the run. Its ``manifest.json`` and ``records.jsonl`` are described in docs/eval.md.
+    facts : mapping, optional
+        What else the manifest says: ``model``, ``versions``, ``command``, ``task``.
+    rank : Rank, optional
+        Which of several processes this is; it answers its share of the questions. None is the only one.
+    progress : callable, optional
+        Told after every batch.
+
+    Raises
+    ------
+    OmnisinkError
+        If the run was begun with other settings or questions, the records cannot be written, or the first questions
+        all fail.
+    UnsupportedModelError
+        If a method refuses the model.
+    """
+    rank = rank or Rank()
+    own = rank.folder(folder)
+    if rank.first:
+        begin_run(folder, instances, settings, facts or {})
+    begin_run(own, instances, settings, facts or {})
+    with Ledger(folder, own) as ledger:
+        mine = rank.share(instances)
+        works = ledger.pending(mine, list(settings.methods), retry=settings.retry_errors)
+        total = len(mine) * len(settings.methods)
+        runner = _Runner(loaded, settings, ledger, BatchSize(settings.batch_size))
+        left = sum(len(work.methods) for work in works)
+        runner.done = total - left
+
+        def tell() -> None:
+            if progress is not None:
+                progress(runner.done, total, ledger.errors)
+
+        tell()
+        ahead = max(8, 4 * (settings.batch_size or 8))
+        for window in windows(loaded, works, size=ahead, threads=settings.threads, frames=settings.frames):
+            for ready in window:
+                if ready.error is not None:
+                    runner.fail(ready, ready.work.methods, ready.error)
+            for alike in batches(window):
+                while alike:
+                    batch, alike = alike[: runner.size.size], alike[runner.size.size :]
+                    begin = time.perf_counter()
+                    runner.answer(batch, list(batch[0].work.methods))
+                    runner.size.worked(len(batch), time.perf_counter() - begin)
+                    tell()
+            tell()
+
+
+@dataclass
+class _Runner:
+    """What one process does with its batches."""
+
+    loaded: Loaded
+    settings: Settings
+    ledger: Ledger
+    size: BatchSize
+    done: int = 0
+    answered: int = 0
+    failed: int = 0
+
+    def answer(self, batch: list[Ready], methods: list[tuple[str, int]]) -> None:
+        """Answer a batch under every method; where something fails, in smaller parts, down to the one at fault."""
+        left, encoded = list(methods), False
+        problem: tuple[str, bool] | None = None
+        try:
+            inputs = self.loaded.adapter.encode(
+                self.loaded, [ready.prompt for ready in batch], [ready.media for ready in batch if ready.media]
+            )
+            encoded = True
+            while left:
+                begin = time.perf_counter()
+                name, attempt = left[0]
+                asked = [ready.work.instance for ready in batch]
+                replies = ask(self.loaded, inputs, asked, self.settings.methods[name], self.settings.score)
+                each = (time.perf_counter() - begin) / len(batch)
+                for instance, reply, known in zip(asked, replies, inputs.facts, strict=True):
+                    self.ledger.answered(instance, name, attempt, reply, known, seconds=each, batch=len(batch))
+                self.answered += len(batch)
+                self.done += len(batch)
+                left.pop(0)
+            return
+        except UnsupportedModelError:
+            raise  # It says of every question what it says of this one.
+        except Exception as error:
+            # Whatever it is, it becomes a record. It is dealt with below, where nothing holds on to its tensors.
+            problem = told(error), out_of_memory(error)
+        message, no_memory = problem
+        smaller = self.size.too_large(len(batch)) if no_memory else len(batch) > 1
+        if smaller:
+            while batch:
+                step = self.size.size if no_memory else 1  # The first part may have shown that it is too large still.
+                part, batch = batch[:step], batch[step:]
+                self.answer(part, left)
+            return
+        failed = left[:1] if encoded else left
+        self.fail(batch[0], failed, message)
+        if rest := left[len(failed) :]:
+            self.answer(batch, rest)
+
+    def fail(self, ready: Ready, methods: Sequence[tuple[str, int]], message: str) -> None:
+        """Record an error under methods."""
+        for name, attempt in methods:
+            self.ledger.failed(ready.work.instance, name, attempt, message)
+            self.done += 1
+            self.failed += 1
+        if not self.answered and self.failed >= _HOPELESS * len(self.settings.methods):
+            raise OmnisinkError(f"the first questions all fail, so the run was stopped. The last: {message}")
+
+
+def begin_run(folder: str | Path, instances: Sequence[Instance], settings: Settings, facts: Mapping[str, Any]) -> None:
+    """Write a folder's manifest, or see that it is of this run; arguments and errors as for `run`."""
+    if not instances:
+        raise OmnisinkError("there is no question to ask")
+    manifest = {
+        "format": FORMAT,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": facts.get("command"),
+        "model": facts.get("model"),
+        "versions": facts.get("versions"),
+        "task": {**(facts.get("task") or {}), "questions": len(instances), "sha256": checksum(instances)},
+        "methods": {name: settings_of(method) for name, method in settings.methods.items()},
+        "score": settings.score,
+        "frames": None if settings.frames is None else repr(settings.frames),
+        "seed": facts.get("seed", 0),
+    }
+    start(folder, manifest, ignore=_MAY_DIFFER)
+
+
+def checksum(instances: Sequence[Instance]) -> str:
+    """Return the SHA-256 of what is asked, in hexadecimal: every field of every question, and the sizes of its files.
+
+    Files count by name and size; reading videos of many gigabytes to their end would take longer than it is worth.
+    """
+    digest = hashlib.sha256()
+    for instance in instances:
+        fields = asdict(instance)
+        for name in ("video", "image", "audio"):
+            if isinstance(path := fields[name], Path):
+                fields[name] = [path.name, path.stat().st_size if path.exists() else None]
+        digest.update(json.dumps(fields, sort_keys=True, default=list).encode())
+    return digest.hexdigest()
