@@ -24,8 +24,8 @@ from omnisink.report import write_report
 from omnisink.report.charts.timeline import timeline
 from omnisink.report.cleaning import clean, clean_text
 from omnisink.report.example import MAX_CELLS, MAX_PICTURES, Example
-from omnisink.report.export import cell
 from omnisink.report.words import CHANGE, NATS, POINTS, extremes, interval, number
+from omnisink.results.spreadsheet import cell
 from tests.report.making import CRITERIA, changed, results
 
 NAMES = {

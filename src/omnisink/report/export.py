@@ -16,11 +16,10 @@ from PIL import Image
 
 from omnisink.report.figure import Figure
 from omnisink.report.theme import LIGHT, config
+from omnisink.results.spreadsheet import cell
 
 #: Pixels of a PNG for each pixel of the drawing.
 SCALE = 1.5
-#: What makes a spreadsheet take a cell for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def vega_lite_version() -> str:
@@ -74,13 +73,6 @@ def _write_csv(figure: Figure, file: Any) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([cell(row.get(name)) for name in names] for row in figure.rows)
-
-
-def cell(value: Any) -> Any:
-    """Return a value as a cell; text that a spreadsheet would run as a formula gets an apostrophe before it."""
-    if isinstance(value, str) and (value.startswith(_FORMULA) or value.lstrip().startswith(_FORMULA)):
-        return f"'{value}"
-    return value
 
 
 def _heading(figure: Figure) -> dict[str, Any]:

@@ -48,6 +48,38 @@ def render(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
         nothing be fetched.
     """
     run: Mapping[str, Any] = results["run"]
+    return fill(
+        "page.html.jinja",
+        sections,
+        name=_mapping(run.get("model")).get("name") or "a model",
+        version=_mapping(run.get("versions")).get("omnisink") or "",
+        quick=bool(run.get("quick")),
+        command=run.get("command"),
+        summary=_summary(run),
+        run_facts=_run_facts(run),
+        baseline=_baseline(_mapping(results.get("baseline"))),
+        bracketed=bounded([_mapping(results.get("baseline"))], "loss_low", "loss_high"),
+        example=_example(_mapping(results.get("example"))),
+    )
+
+
+def fill(template: str, sections: Sequence[Section], **words: Any) -> str:
+    """Fill a template with sections and what else it shows, and with the style and scripts that every page has.
+
+    Parameters
+    ----------
+    template : str
+        A file beside this one: ``page.html.jinja``, or one that extends it.
+    sections : sequence of Section
+        What to show.
+    **words : Any
+        What the template names; strings are escaped.
+
+    Returns
+    -------
+    str
+        HTML, as `render` returns it.
+    """
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     scripts = [
         vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vega_lite_version()),
@@ -65,16 +97,8 @@ def render(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "data_link": _data_link}
-    return environment.get_template("page.html.jinja").render(
-        name=_mapping(run.get("model")).get("name") or "a model",
-        version=_mapping(run.get("versions")).get("omnisink") or "",
-        quick=bool(run.get("quick")),
-        command=run.get("command"),
-        summary=_summary(run),
-        run_facts=_run_facts(run),
-        baseline=_baseline(_mapping(results.get("baseline"))),
-        bracketed=bounded([_mapping(results.get("baseline"))], "loss_low", "loss_high"),
-        example=_example(_mapping(results.get("example"))),
+    return environment.get_template(template).render(
+        **words,
         sections=sections,
         table=_table,
         max_rows=MAX_ROWS,

@@ -13,6 +13,25 @@ from omnisink.errors import OmnisinkError
 _LIBRARIES = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2", "PIL": "pillow"}
 
 
+def missing_libraries() -> list[str]:
+    """Return the packages that a page needs and that are not installed."""
+    return [package for module, package in _LIBRARIES.items() if find_spec(module) is None]
+
+
+def check_libraries() -> None:
+    """Refuse to draw without what drawing needs.
+
+    Raises
+    ------
+    OmnisinkError
+        If a library is not installed.
+    """
+    if missing := missing_libraries():
+        raise OmnisinkError(
+            f"a report needs {' and '.join(missing)}, which cannot be imported; pip install 'omnisink[report]'"
+        )
+
+
 def write_report(results: Mapping[str, Any], out: str | Path) -> Path:
     """Write the results of a study as a page that opens anywhere, and every chart as picture and table.
 
@@ -34,11 +53,7 @@ def write_report(results: Mapping[str, Any], out: str | Path) -> Path:
     OmnisinkError
         If the charting libraries are not installed, or the results do not say what was run.
     """
-    missing = [package for module, package in _LIBRARIES.items() if find_spec(module) is None]
-    if missing:
-        raise OmnisinkError(
-            f"a report needs {' and '.join(missing)}, which cannot be imported; pip install 'omnisink[report]'"
-        )
+    check_libraries()
     if not isinstance(results.get("run"), Mapping):
         raise OmnisinkError('these are not the results of a study: they have no "run", which says what was measured')
     # Imported here, because these modules need the libraries that were just looked for.

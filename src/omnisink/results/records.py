@@ -186,6 +186,20 @@ def start(folder: str | Path, manifest: Mapping[str, Any], ignore: Iterable[str]
     return there
 
 
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read what a run says of itself.
+
+    Raises
+    ------
+    OmnisinkError
+        If the folder holds no run, or its manifest cannot be read.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        raise OmnisinkError(f"{folder} holds no run: there is no {MANIFEST} in it")
+    return _read_manifest(path)
+
+
 def read_records(folder: str | Path) -> list[dict[str, Any]]:
     """Read the records of a run, also while it goes on; a torn last line is left out and left as it is.
 

@@ -161,7 +161,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         raise OmnisinkError(f"a p value lies between 0 and 1, got {wrong[0]}")
     if not made:
         return list(p_values)
-    corrected = iter(_library("statsmodels.stats.multitest").multipletests(made, method="holm")[1])
+    corrected = iter(library("statsmodels.stats.multitest").multipletests(made, method="holm")[1])
     return [None if p is None else float(next(corrected)) for p in p_values]
 
 
@@ -239,7 +239,7 @@ def _bootstrap(
     width: int = 1,
 ) -> tuple[float, float]:
     """Return percentiles of a statistic of drawn cluster numbers; it gets (B, count) of them and uses (B, width)."""
-    drawn = _library("scipy.stats").bootstrap(
+    drawn = library("scipy.stats").bootstrap(
         (np.arange(count),),
         statistic,
         vectorized=True,
@@ -256,7 +256,7 @@ def _sign_flips(sums: Floats, seed: int, resamples: int) -> float:
     """Return the two-sided p of a sum under random signs; clusters that do not differ have no part in it."""
     if len(sums) < 2:  # Nothing differs, or one cluster: either sign is as far from zero as the other.
         return 1.0
-    test = _library("scipy.stats").permutation_test(
+    test = library("scipy.stats").permutation_test(
         (sums,),
         lambda flipped, axis: flipped.sum(axis),
         permutation_type="samples",
@@ -270,7 +270,7 @@ def _sign_flips(sums: Floats, seed: int, resamples: int) -> float:
 
 def _ranks(values: Floats) -> Floats:
     """Return the ranks along the last axis, ties shared, about their mean."""
-    ranks: Floats = _library("scipy.stats").rankdata(values, axis=-1)
+    ranks: Floats = library("scipy.stats").rankdata(values, axis=-1)
     return ranks - (values.shape[-1] + 1) / 2
 
 
@@ -300,8 +300,14 @@ def _finite(name: str, values: ArrayLike, dimensions: int) -> Floats:
     return array
 
 
-def _library(name: str) -> Any:
-    """Import what only reports need; untyped, so mypy is not asked about it."""
+def library(name: str) -> Any:
+    """Import what only reports need, as ``"scipy.stats"``; untyped, so mypy is not asked about it.
+
+    Raises
+    ------
+    OmnisinkError
+        If it is not installed; the message says what to install.
+    """
     try:
         return import_module(name)
     except ImportError as error:

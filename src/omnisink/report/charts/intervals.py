@@ -46,6 +46,7 @@ def intervals(
     extra: Sequence[Column] = (),
     in_order: bool = False,
     table_open: bool = False,
+    against: str = "the untouched model",
 ) -> Figure:
     """Draw the change of every arm with its interval and a line where nothing changes.
 
@@ -63,6 +64,8 @@ def intervals(
         Keep the order of the arms rather than sort by the change of the loss.
     table_open : bool
         Show the table from the start.
+    against : str
+        What the arms are compared with.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def intervals(
     ordered = list(arms) if in_order else sorted(arms, key=lambda a: (a.get(key) is None, a.get(key) or 0.0))
     columns = [*_COLUMNS[:2], *extra, *_COLUMNS[2:]]
     drawn = [{"row": i} | _drawn(arm, extra) for i, arm in enumerate(ordered)]
-    marks = "A point is the change against the untouched model on the same items" + (
+    marks = f"A point is the change against {against} on the same items" + (
         f", its line the 95% interval; it is filled where p < {LEVEL:g} after Holm's correction."
         if any(bounded(arms, *column.ends) for column in (LOSS, ACCURACY))
         else "; there are too few items for an interval."

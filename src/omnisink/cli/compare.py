@@ -1,0 +1,93 @@
+"""`omnisink compare`: what the methods of a run are worth, next to what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from omnisink.cli import options
+from omnisink.cli.output import note, print_json, stdout, text, working
+
+if TYPE_CHECKING:
+    from omnisink.evaluation.tables import Table
+
+#: A longer table is for the files: what it says of few questions would bury what the run says as a whole.
+_SHOWN = 40
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders that omnisink eval wrote.")],
+    baseline: Annotated[
+        str, typer.Option(metavar="METHOD", help="The method that the others are compared with.")
+    ] = "baseline",
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder to write into. [default: comparison, inside the run if there is one]"
+        ),
+    ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Draw the page too.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the drawings.")] = 0,
+    resamples: Annotated[int, typer.Option(min=99, help="Drawings for intervals and permutations.")] = 9999,
+    json: options.JsonFlag = False,
+) -> None:
+    """Compare the methods of runs: of several tasks, or several seeds of a task. Works on a run that goes on."""
+    show_comparison(runs, baseline=baseline, out=out, page=page, seed=seed, resamples=resamples, json=json)
+
+
+def show_comparison(
+    runs: Sequence[str],
+    *,
+    baseline: str = "baseline",
+    out: str | None = None,
+    page: bool = True,
+    seed: int = 0,
+    resamples: int = 9999,
+    json: bool = False,
+) -> None:
+    """Compare, print and write: what the verb does, and what `omnisink eval` ends with. Arguments as the options."""
+    with working("reading and comparing"):
+        from omnisink.evaluation.compare import compare as compare_runs
+        from omnisink.evaluation.tables import tables_of, write_tables
+        from omnisink.report.write import missing_libraries
+
+        results = compare_runs(runs, baseline, seed=seed, resamples=resamples)
+    folder = Path(out) if out is not None else Path(runs[0] if len(runs) == 1 else "") / "comparison"
+    written = write_tables(results, folder)
+    missing = missing_libraries() if page else []
+    if page and not missing:
+        from omnisink.report.comparison import write_comparison
+
+        with working("drawing the page"):
+            written.append(write_comparison(results, folder))
+    if json:
+        print_json(results)
+    else:
+        for table in tables_of(results):
+            if len(table.rows) <= _SHOWN:
+                _print(table)
+            else:
+                print(f"{table.title}: {len(table.rows)} rows, in comparison.md\n")
+        for sentence in results["verdicts"] or ["There is one method only, and nothing to compare it with."]:
+            print(sentence)
+        for task in results["tasks"]:
+            for said in task["notes"]:
+                print(f"{task['label']}: {said}")
+    if missing:
+        note(f"no page was drawn without {' and '.join(missing)}; pip install 'omnisink[report]'")
+    note(f"written to {folder}: {', '.join(path.name for path in written)}")
+
+
+def _print(table: Table) -> None:
+    from rich.table import Table as Grid
+
+    made = Grid(box=None, pad_edge=False, header_style="bold", title=text(table.title), title_justify="left")
+    for i, head in enumerate(table.heads):
+        made.add_column(head, justify="left" if i < table.left else "right", overflow="fold")
+    for row in table.rows:
+        made.add_row(*map(text, row))
+    stdout().print(made)
+    print()

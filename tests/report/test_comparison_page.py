@@ -1,0 +1,137 @@
+"""The page of a comparison: what it draws, that texts are shown and never run, and that it opens in a browser."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnisink.errors import OmnisinkError
+from omnisink.evaluation.compare import compare
+from omnisink.report import write_comparison
+from omnisink.report.charts.comparison import MAX_DRAWN
+from tests.evaluation.comparing import FEW, failed, manifest, record, write, write_scores
+from tests.report.test_hostile import PAYLOADS
+from tests.skips import needs
+
+NAMES = {"differences", "levels", "seeds", "questions", "breakdown-1", "breakdown-2", "cost"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two seeds of one task, and another in which every text is hostile."""
+    folder = tmp_path_factory.mktemp("runs")
+    base = [i % 3 == 0 for i in range(60)]
+    arms = {"baseline": base, "outro": [i % 4 != 1 for i in range(60)], "outro:rotate": base}
+    groups = [{"kind": [f"group {i % 20}"]} for i in range(60)]
+    folders = [write_scores(folder / f"{i}", arms, groups=groups, seed=i) for i in range(2)]
+    everything = "".join(PAYLOADS)
+    rows: list[dict[str, Any]] = []
+    for i, payload in enumerate(PAYLOADS * 2):
+        more = {"cluster": f"{payload}{i}", "groups": {payload: [payload]}, "gold": payload, "text": payload}
+        rows.append(record(f"{payload}{i}", "baseline", False, **more))
+        rows.append(record(f"{payload}{i}", everything, True, **more))
+    rows.append(failed("last", "baseline", cluster="last") | {"error": everything})
+    rows.append(record("last", everything))
+    about = manifest(("baseline", everything), len(rows) // 2)
+    about |= {"command": everything, "model": {"name": everything}, "versions": {everything: everything}}
+    about["task"] |= {"name": everything, "title": everything, "metric": everything}
+    return compare([*folders, write(folder / "hostile", about, rows)], resamples=FEW)
+
+
+@pytest.fixture(scope="module")
+def page(results: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_comparison(results, tmp_path_factory.mktemp("comparison"))
+
+
+def test_every_chart_is_written_three_ways(page: Path) -> None:
+    written = {path.name for path in (page.parent / "charts").iterdir()}
+    assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg", "csv")}
+    assert set(re.findall(r'<figure id="figure-([^"]+)"', page.read_text(encoding="utf-8"))) == NAMES
+
+
+def test_the_numbers_are_those_of_the_comparison(page: Path, results: dict[str, Any]) -> None:
+    def rows(name: str) -> list[dict[str, str]]:
+        with (page.parent / "charts" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    pairs = [row["paired"] for task in results["tasks"] for row in task["methods"] if row["paired"]]
+    assert [float(row["accuracy_change"]) for row in rows("differences")] == [pair["difference"] for pair in pairs]
+    assert [float(row["p_holm"]) for row in rows("differences")] == [pair["p_holm"] for pair in pairs]
+    assert len(rows("questions")) == sum(len(task["questions_differing"]) for task in results["tasks"])
+    assert len(rows("breakdown-1")) == 40 > MAX_DRAWN
+    for name in NAMES:
+        for row in rows(name):
+            for value in row.values():
+                if not re.fullmatch(r"[+-]?[\d.]+(?:e[+-]?\d+)?", value):
+                    assert not value.lstrip().startswith(("=", "+", "-", "@")), (name, value)
+
+
+def test_the_page_has_its_own_elements_alone(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(re.findall(r"<script[ >]", text)) == 3
+    assert text.count("</script>") == 3
+    assert text.count("</style>") == 1
+    assert not re.search(r"<(?:img|iframe|svg|textarea)", text.split("<script>")[0])
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)
+    assert policy.startswith("default-src &#39;none&#39;;")
+    assert "unsafe" not in policy
+    assert "&lt;script&gt;window.hacked=1&lt;/script&gt;" in text
+
+
+def test_it_says_what_the_data_say(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "no evidence of a difference from baseline" in text
+    assert "error, left out and not scored as wrong" in text
+    assert f"Drawn are the {MAX_DRAWN} of 40 groups" in text
+
+
+def test_a_method_alone_has_a_page(tmp_path: Path) -> None:
+    folder = write_scores(tmp_path / "run", {"baseline": [True, False, True]})
+    made = write_comparison(compare([folder], resamples=FEW), tmp_path / "out")
+    assert {path.stem for path in (made.parent / "charts").iterdir()} == {"levels", "cost"}
+
+
+def test_results_of_a_study_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OmnisinkError, match="not the results of a comparison"):
+        write_comparison({"run": {}}, tmp_path)
+
+
+@needs("chromium")
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_opens_in_a_browser_and_nothing_runs(page: Path, visit: Callable[..., Any], scheme: str) -> None:
+    opened = visit(page, scheme=scheme)
+    tab = opened.page
+    drawn = tab.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('[data-chart]')]"
+        ".map((e) => [e.dataset.chart, e.querySelectorAll(':is(svg, canvas)').length]))"
+    )
+    assert drawn == dict.fromkeys(NAMES, 1)
+    tab.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    shown = set()
+    for name in ("differences", "levels", "questions", "seeds", "cost"):
+        marks = tab.locator(f'[data-chart="{name}"] svg :is(.mark-symbol, .mark-rect) path')
+        for i in range(min(marks.count(), 8)):
+            # A bar of nothing has no place to point at.
+            if (marks.nth(i).bounding_box() or {}).get("width"):
+                marks.nth(i).hover(force=True)
+                tooltip = tab.locator("#vg-tooltip-element.visible")
+                shown |= {tooltip.inner_text()} if tooltip.count() else set()
+    assert any("hacked" in text for text in shown)
+    assert tab.evaluate("window.hacked") is None
+    assert opened.complaints == []
+    assert [url for url in opened.requests if not url.startswith("data:image/")] == [page.as_uri()]
+
+
+@needs("chromium")
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_a_screen(page: Path, visit: Callable[..., Any], width: int) -> None:
+    tab = visit(page, width=width).page
+    tab.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
