@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli.output import quiet, settings_checked, working
+from omnisink.cli.output import note, quiet, settings_checked, working
+from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
     from omnisink.methods.outro import OutRo
@@ -41,6 +42,12 @@ GammaOption = Annotated[
     ),
 ]
 TauOption = Annotated[float, typer.Option(metavar="NUMBER", help="Temperature of the rotation's gate.")]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", metavar="FILE", help="Settings that `omnisink tune` stored, in the place of the others."
+    ),
+]
 NoRotateOption = Annotated[bool, typer.Option("--no-rotate", help="Rotate nothing.")]
 NoRelaxOption = Annotated[bool, typer.Option("--no-relax", help="Relax no mask.")]
 NoDecodeOption = Annotated[
@@ -49,7 +56,7 @@ NoDecodeOption = Annotated[
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
-def make_outro(model: str, gamma: float | None, **settings: Any) -> OutRo:
+def make_outro(model: str, gamma: float | None, *, profile: str | None = None, **settings: Any) -> OutRo:
     """Build the method from options.
 
     Parameters
@@ -58,6 +65,8 @@ def make_outro(model: str, gamma: float | None, **settings: Any) -> OutRo:
         What ``--model`` says; the embedded models have strengths of their own.
     gamma : float, optional
         What ``--gamma`` says; None is the model's default.
+    profile : str, optional
+        What ``--profile`` says: a file with all settings. `check_profile` says whether it is the model's.
     **settings
         Other settings of the method.
 
@@ -69,11 +78,16 @@ def make_outro(model: str, gamma: float | None, **settings: Any) -> OutRo:
     Raises
     ------
     OmnisinkError
-        If one is out of range.
+        If one is out of range, or the file is no profile.
     """
     with working("importing"):
         from omnisink.methods.outro import OutRo
         from omnisink.models import embedded, smolomni
+
+    if profile is not None:
+        if gamma is not None:
+            raise OmnisinkError("a profile has a gamma of its own: give --profile or --gamma")
+        return OutRo.from_profile(profile)
 
     own = {embedded.NAME: embedded.GAMMA, smolomni.NAME: smolomni.GAMMA}
     if gamma is not None:
@@ -82,6 +96,12 @@ def make_outro(model: str, gamma: float | None, **settings: Any) -> OutRo:
         settings["gamma"] = own[model.lower()]
     with settings_checked():
         return OutRo(**settings)
+
+
+def check_profile(method: OutRo, loaded: Loaded) -> None:
+    """Say so where settings come from another model's profile: Python's own warnings are off on the command line."""
+    if method.profile is not None and (found := method.profile.differences(loaded.model)):
+        note(method.profile.message(found))
 
 
 def brief(method: OutRo) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
@@ -17,6 +18,11 @@ from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 from omnisink.maths.rotation import rotate, sink_direction
 from omnisink.methods.base import Method, Run
 from omnisink.methods.criteria import MassiveActivation, describe
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from omnisink.methods.profile import Profile
 
 #: Key under which a cache keeps which prompt of the prefill each of its sequences comes from.
 _ORIGIN = "origin"
@@ -85,6 +91,48 @@ class OutRo(Method):
                 object.__setattr__(self, name, tuple(sorted({int(layer) for layer in layers})))
         self.criterion  # noqa: B018  checks its thresholds
 
+    @classmethod
+    def from_profile(cls, path: str | Path, model: nn.Module | None = None) -> Self:
+        """Load the settings that `omnisink tune` found for a model.
+
+        The file is checked against every model that the method is put on: where it was tuned for another, there is a
+        `ProfileWarning`. A copy with changed settings, as of `dataclasses.replace`, is not checked any more.
+
+        Parameters
+        ----------
+        path : str or Path
+            The profile.
+        model : nn.Module, optional
+            The model it is meant for, to be warned at once.
+
+        Returns
+        -------
+        OutRo
+            The settings.
+
+        Raises
+        ------
+        OmnisinkError
+            If the file is no profile, or a setting is out of range.
+        """
+        from omnisink.methods.profile import read_profile
+
+        profile = read_profile(path)
+        try:
+            made = cls(**profile.settings)
+        except (ValueError, OverflowError) as error:
+            raise OmnisinkError(f"{path}: a setting of the profile is out of range: {error}") from None
+        # Not a field: where settings come from is none of them, and takes no part in records and comparisons.
+        object.__setattr__(made, "_profile", profile)
+        if model is not None:
+            profile.warn(model, stacklevel=2)
+        return made
+
+    @property
+    def profile(self) -> Profile | None:
+        """The profile that the settings were loaded from, where they were."""
+        return self.__dict__.get("_profile")
+
     @property
     def criterion(self) -> MassiveActivation:
         """The criterion with this method's thresholds."""
@@ -95,12 +143,14 @@ class OutRo(Method):
         return describe(self.criterion)
 
     def check(self, anatomy: Anatomy) -> None:
-        """Refuse layers that the model does not have."""
+        """Refuse layers that the model does not have; warn where the settings are another model's profile."""
         depth = len(anatomy.layers)
         for name in ("detect_layers", "relax_layers"):
             outside = [layer for layer in getattr(self, name) or () if not 0 <= layer < depth]
             if outside:
                 raise OmnisinkError(f"{name} names {outside}, but the model has layers 0 to {depth - 1}")
+        if self.profile is not None:
+            self.profile.warn(anatomy, stacklevel=4)  # Of this, the context manager's two, and the user's `with`.
 
     def _detects(self, layer: int, depth: int) -> bool:
         return layer < depth - 2 if self.detect_layers is None else layer in self.detect_layers

@@ -1,0 +1,162 @@
+"""`omnisink tune`: settings of OutRo for a model, what they are worth, and a profile that keeps them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnisink.cli import options
+from omnisink.cli.media import FramesOption
+from omnisink.cli.output import check_writable, note, stderr, text, working
+from omnisink.errors import OmnisinkError
+
+if TYPE_CHECKING:
+    from omnisink.evaluation.tune import Progress
+
+#: The split that settings are searched on, where a task has it.
+TUNE = "tune"
+_OPTUNA = "optuna"
+
+
+def tune(
+    model: options.ModelOption = "smolomni",
+    task: Annotated[
+        str, typer.Option("--task", "-t", metavar="TASK", help="A name that `omnisink tasks` lists, or a JSONL file.")
+    ] = "synthav",
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="Where the task's files are; synthav makes its own.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for records and results.")] = TUNE,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="FILE", help="Where the profile goes. [default: MODEL.json in --out]"),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Settings that each search tries.")] = 40,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Parts for testing the search, each on what it did not see; 0 tests nothing.")
+    ] = 3,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How questions are put. [default: the task's]")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the task. [default: tune, where it has that]")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Search on so many questions; all are held in memory.")] = 200,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
+    frames: FramesOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: options.DeviceOption = None,
+    dtype: options.DtypeOption = "auto",
+    attn: options.AttentionOption = None,
+    download: options.DownloadOption = False,
+    trust_remote_code: options.RemoteCodeOption = False,
+) -> None:
+    """Search OutRo's settings for a model, and test the search on questions it did not see. Goes on where stopped."""
+    optuna = _optuna()
+    first = options.make_outro(model, None)
+    with working("importing"):
+        from omnisink.evaluation.task import find_task
+        from omnisink.evaluation.tune import Tuning, tune
+        from omnisink.evaluation.tuned import make_profile, sentences, write_profile
+        from omnisink.media import Uniform
+    chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
+    found = find_task(task)
+    own = TUNE in found.splits
+    split = TUNE if split is None and own else split
+    if profile is not None:
+        check_writable(profile)
+    with working(f"reading {found.title}"):
+        instances = found.load(data, protocol, split=split, limit=limit)
+    if split != TUNE:
+        note(
+            f"these are not questions for tuning: {found.title} "
+            + ("has a split for that, tune" if own else "has no split for that")
+            + ". Results on the questions that settings were searched on are too good; leave them out"
+        )
+    loaded = options.load(
+        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
+    )
+    facts: dict[str, Any] = {
+        "model": options.describe(loaded),
+        "versions": {**options.versions(), "optuna": optuna},
+        "command": shlex.join(["omnisink", *sys.argv[1:]]),
+        "task": found.facts(protocol, split),
+    }
+    with _bar() as progress:
+        results = tune(loaded, instances, chosen, out, first=first, facts=facts, progress=progress)
+    for question, why in results["left_out"].items():
+        note(f"left out: {question}: {why}")
+    to = profile or str(Path(out) / f"{_file_name(model)}.json")
+    write_profile(to, make_profile(loaded, results, facts))
+    print(_brief(results["settings"]))
+    for sentence in sentences(results):
+        print(sentence)
+    print(to)
+
+
+def _optuna() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(_OPTUNA)
+    except PackageNotFoundError:
+        raise OmnisinkError(
+            "the search for settings needs Optuna, which is not installed. Install with: pip install 'omnisink[eval]'"
+        ) from None
+
+
+def _file_name(model: str) -> str:
+    """Name a file after a model, whether it is a name, a name on the Hub or a folder."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).resolve().name if Path(model).is_dir() else model).strip("-.")
+
+
+def _brief(settings: dict[str, Any]) -> str:
+    """Write what was searched."""
+    layers = settings["detect_layers"]
+    said = [f"gamma {settings['gamma']:g}, tau {settings['tau']:g}"] if settings["rotate"] else ["no rotation"]
+    if settings["gamma"] == 0 and not settings["relax"]:
+        return "OutRo: off"
+    if layers:
+        said.append(f"layers {layers[0]} to {layers[-1]}")
+    one = settings["relax_layers"]
+    relaxed = f"relaxation at layer {one[0]}" if one else "relaxation at the paper's layers"
+    return f"OutRo: {', '.join([*said, relaxed if settings['relax'] else 'no relaxation'])}"
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    """Show a bar with the time left; a line of text now and then where stderr is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=stderr()) as bar:
+        phases: dict[str, Any] = {}
+        said: list[Any] = [None]
+
+        def tell(what: str, done: int, total: int) -> None:
+            # Searches share a bar: they are of the same length at most.
+            phase = what if what in ("reading", "the model alone") else "searching"
+            if phase not in phases:
+                phases[phase] = bar.add_task(what, total=total)
+            bar.update(phases[phase], completed=done, total=total, description=what)
+            now = (what, done * 10 // total)
+            if not bar.console.is_terminal and now != said[0]:
+                said[0] = now
+                bar.console.print(text(f"{what}: {done} of {total}"))
+
+        yield tell

@@ -1,0 +1,209 @@
+"""Profiles: the settings that were tuned for one model, in a file, and a warning where they meet another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from omnisink.decoder.anatomy import Anatomy, read_anatomy
+from omnisink.errors import OmnisinkError
+
+FORMAT = "omnisink.profile.v1"
+#: A profile takes a few kilobytes; what is larger is another file.
+_LARGEST = 2**20
+_NEEDED = ("format", "method", "settings", "model")
+_KNOWN = (*_NEEDED, "task", "search", "gain", "versions", "created")
+#: What two models must have in common, of the text decoder's configuration.
+_SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size")
+#: Values of every parameter that the checksum of the weights is of.
+_SAMPLE = 16
+
+
+class ProfileWarning(UserWarning):
+    """A profile is used with another model than it was tuned for."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a profile says.
+
+    Attributes
+    ----------
+    path : Path
+        Where it was read from.
+    settings : mapping
+        All settings of `OutRo`, by name.
+    model : mapping
+        ``name`` and ``fingerprint`` of the model it was tuned for, and what else is known of it.
+    gain : mapping
+        What tuning was worth on questions it did not see; empty where nobody said.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    model: Mapping[str, Any]
+    gain: Mapping[str, Any]
+
+    def differences(self, model: nn.Module | Anatomy) -> list[str]:
+        """Say in what a model differs from the one that was tuned; nothing where it is the same.
+
+        What either of the two does not tell is not compared.
+
+        Parameters
+        ----------
+        model : nn.Module or Anatomy
+            The model, or what was read of it.
+
+        Returns
+        -------
+        list of str
+            As ``"hidden_size is 576, was 960"``.
+        """
+        was, now = self.model["fingerprint"], fingerprint(model)
+        told = [key for key in now if now[key] is not None and was.get(key) is not None and now[key] != was[key]]
+        shape = [f"{key} is {now[key]}, was {was[key]}" for key in told if key != "weights"]
+        return shape or ["it has other weights"] * ("weights" in told)
+
+    def warn(self, model: nn.Module | Anatomy, stacklevel: int) -> None:
+        """Give a `ProfileWarning` where the model is another."""
+        if found := self.differences(model):
+            warnings.warn(self.message(found), ProfileWarning, stacklevel=stacklevel + 1)
+
+    def message(self, differences: list[str]) -> str:
+        """Write what is wrong with using the profile."""
+        return (
+            f"{self.path} was tuned for {self.model['name']}, and this is another model: {'; '.join(differences)}. "
+            "Settings belong to a model: tune them for this one"
+        )
+
+
+def fingerprint(model: nn.Module | Anatomy) -> dict[str, Any]:
+    """Return what tells a model from others, whatever it is called and wherever it runs.
+
+    Parameters
+    ----------
+    model : nn.Module or Anatomy
+        A transformers model with one text decoder, or what was read of it.
+
+    Returns
+    -------
+    dict
+        Sizes of the text decoder, and under ``weights`` a checksum of the first values of each of its parameters in
+        bfloat16, which is the same whether a model runs in float32 or in bfloat16. It is None where parameters are of
+        other types, as in a quantised model, or not in memory.
+    """
+    anatomy = model if isinstance(model, Anatomy) else read_anatomy(getattr(model, "_orig_mod", model))
+    config = anatomy.model.config.get_text_config(decoder=True)  # type: ignore[operator, union-attr]
+    shape = {name: getattr(config, name, None) for name in _SHAPE}
+    return {**shape, "num_hidden_layers": len(anatomy.layers), "weights": _checksum(anatomy.text_model)}
+
+
+def _checksum(decoder: nn.Module) -> str | None:
+    parameters = list(decoder.parameters())
+    if any(p.is_meta or p.dtype not in (torch.float32, torch.bfloat16) for p in parameters):
+        return None
+    first = parameters[0].device  # One transfer from there, not one for each parameter.
+    sample = torch.cat([p.detach().reshape(-1)[:_SAMPLE].to(first, torch.bfloat16) for p in parameters])
+    return hashlib.sha256(sample.cpu().view(torch.int16).numpy().astype("<i2").tobytes()).hexdigest()[:16]
+
+
+def read_profile(path: str | Path) -> Profile:
+    """Read a profile.
+
+    Parameters
+    ----------
+    path : str or Path
+        What `omnisink tune` wrote.
+
+    Returns
+    -------
+    Profile
+        Its settings are of the right types; whether they are in range `OutRo` says.
+
+    Raises
+    ------
+    OmnisinkError
+        If it cannot be read, is no profile, lacks a setting or has one that is not known.
+    """
+    path = Path(path)
+    data = _json(path)
+    if data.get("format") != FORMAT:
+        raise OmnisinkError(f"{path} is no profile of omnisink: its format is {data.get('format')!r}, not {FORMAT!r}")
+    _same_keys(path, "the profile", data, _NEEDED, _KNOWN)
+    if data["method"] != "OutRo":
+        raise OmnisinkError(f"{path}: it is a profile of {data['method']!r}, but only OutRo has profiles")
+    for name in ("settings", "model", "gain"):
+        if not isinstance(data.get(name, {}), dict):
+            raise OmnisinkError(f"{path}: in the profile, {name} must be an object")
+    settings, model = data["settings"], data["model"]
+    _same_keys(path, "the profile's settings", settings, tuple(_TYPES), tuple(_TYPES))
+    for name, value in settings.items():
+        fits, what = _TYPES[name]
+        if not fits(value):
+            raise OmnisinkError(f"{path}: in the profile, {name} must be {what}, got {value!r}")
+    if not isinstance(model.get("name"), str) or not isinstance(model.get("fingerprint"), dict):
+        raise OmnisinkError(f"{path}: the profile does not say which model it is for")
+    return Profile(path, settings, model, data.get("gain", {}))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise OmnisinkError(f"the profile {path} cannot be read: {error.strerror or error}") from error
+    if len(content) > _LARGEST:
+        raise OmnisinkError(f"{path} is no profile of omnisink: it is larger than {_LARGEST} bytes")
+    try:
+        data = json.loads(content, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise OmnisinkError(f"{path} is no profile of omnisink: it is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise OmnisinkError(f"{path} is no profile of omnisink: not an object but {type(data).__name__}")
+    return data
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number in JSON")
+
+
+def _same_keys(
+    path: Path, what: str, data: Mapping[str, Any], needed: tuple[str, ...], known: tuple[str, ...]
+) -> None:
+    if missing := [key for key in needed if key not in data]:
+        raise OmnisinkError(f"{path}: {what} must not lack {', '.join(missing)}, which every profile has")
+    if unknown := [key for key in data if key not in known]:
+        raise OmnisinkError(f"{path}: {what} must not have {', '.join(unknown)}, which this version does not know")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _layers(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(_whole(layer) and layer >= 0 for layer in value))
+
+
+#: What each setting must be, and the same in words.
+_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("gamma", "tau", "min_activation", "median_ratio"), (_number, "a number")),
+    **dict.fromkeys(("rotate", "relax", "decode"), (_flag, "true or false")),
+    **dict.fromkeys(("detect_layers", "relax_layers"), (_layers, "null or a list of layers")),
+    "max_relaxed": (_whole, "a whole number"),
+}

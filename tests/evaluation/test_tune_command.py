@@ -1,0 +1,96 @@
+"""`omnisink tune` as it is typed, on a tiny model that really answers."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from omnisink import OutRo
+from omnisink.cli import options
+from omnisink.cli import tune as command
+from omnisink.errors import OmnisinkError
+from omnisink.methods.profile import read_profile
+
+app = typer.Typer()
+app.command()(command.tune)
+
+
+@pytest.fixture
+def items(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [
+        {"id": f"q{i}", "question": "x" * (i + 1), "choices": ["red", "blue"], "answer": "AB"[i % 2]} for i in range(8)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def other_weights(model):
+    made = copy.deepcopy(model)
+    made.model.norm.weight.data += 1
+    return made
+
+
+def typed(*words):
+    return CliRunner().invoke(app, [*map(str, words)], catch_exceptions=False)
+
+
+def test_it_writes_a_profile_that_its_model_takes(tiny, llama_folder, items, tmp_path, capsys):
+    words = ("--model", llama_folder, "--task", items, "--out", tmp_path / "run", "--trials", 3, "--folds", 2)
+    said = typed(*words)
+    assert said.exit_code == 0
+    lines = said.stdout.splitlines()
+    path = tmp_path / "run" / "tiny-llama.json"
+    assert lines[0].startswith("OutRo: ")
+    assert any("on questions that the search did not see" in line for line in lines)
+    assert lines[-1] == str(path)
+    assert "no split for that" in said.stderr
+    profile = read_profile(path)
+    assert profile.differences(tiny.model) == []
+    assert profile.model["name"] == "tiny-llama"
+    assert profile.gain["verdict"] in ("no evidence of a difference", "higher", "lower")
+    assert str(tmp_path) not in path.read_text()  # Nothing of this machine.
+    written = json.loads(path.read_text())
+    assert written["task"]["questions"] == 8
+    assert written["versions"]["optuna"]
+    with OutRo.from_profile(path, tiny.model)(tiny.model):
+        pass
+    method = options.make_outro("x", None, profile=str(path), tau=0.1)
+    options.check_profile(method, tiny)
+    assert capsys.readouterr().err == ""
+    options.check_profile(method, dataclasses.replace(tiny, model=other_weights(tiny.model)))
+    assert "was tuned for tiny-llama, and this is another model: it has other weights" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    with pytest.raises(OmnisinkError, match="gamma of its own"):
+        options.make_outro("x", 3.0, profile=str(path))
+    before = (tmp_path / "run" / "records.jsonl").read_bytes()
+    assert typed(*words, "--profile", tmp_path / "again.json").exit_code == 0
+    assert (tmp_path / "run" / "records.jsonl").read_bytes() == before
+    assert json.loads((tmp_path / "again.json").read_text())["settings"] == written["settings"]
+
+
+def test_a_profile_that_cannot_be_written_is_refused_before_the_work(items, tmp_path):
+    with pytest.raises(OmnisinkError, match="cannot write"):
+        typed("--task", items, "--out", tmp_path, "--profile", tmp_path / "no" / "p.json")
+
+
+def test_without_optuna_the_error_comes_before_the_work(items, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "_OPTUNA", "no-such-distribution")
+    with pytest.raises(OmnisinkError, match=r"pip install 'omnisink\[eval\]'"):
+        typed("--task", items, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("smolomni", "smolomni"), ("Qwen/Qwen2.5-Omni-7B", "Qwen-Qwen2.5-Omni-7B"), ("..", None)]
+)
+def test_a_file_is_named_after_its_model(model, name):
+    made = command._file_name(model)
+    assert made == name if name else made.strip("-.")
+    assert "/" not in made
