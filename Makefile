@@ -19,6 +19,9 @@ help: ## List the commands
 demo: $(STAMPS)/dev ## Ask a small omni model about a clip, without and with OutRo, and see its sinks
 	$(BIN)/omnisink demo
 
+eval-demo: $(STAMPS)/dev system ## Run 150 questions of SynthAV without OutRo, with it and with its halves; about ten minutes
+	$(BIN)/omnisink eval --model smolomni --task synthav --limit 150 --out runs/synthav $(ARGS)
+
 test: $(STAMPS)/dev system ## Run the tests
 	@# Tiny models run faster on one thread than on several, so the tests share the cores: WORKERS=0 runs them in turn.
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
@@ -36,6 +39,7 @@ format: $(STAMPS)/dev ## Format the code and fix what the linter can
 bench: $(STAMPS)/dev system ## Measure the cost of OutRo and of reading video; appends to benchmarks/history.csv and the docs
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.media)
+	$(if $(ARGS),,$(BIN)/python -m benchmarks.evaluation)
 
 verify: $(STAMPS)/dev ## Run every model family and rewrite the table in docs/models.md
 	$(BIN)/omnisink models --verify --write docs/models.md

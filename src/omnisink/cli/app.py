@@ -10,13 +10,17 @@ import typer
 
 from omnisink import __version__
 from omnisink.cli.ask import ask
+from omnisink.cli.compare import compare
 from omnisink.cli.demo import demo
 from omnisink.cli.doctor import doctor
+from omnisink.cli.eval import evaluate
 from omnisink.cli.find import find
 from omnisink.cli.media import gather_choices
 from omnisink.cli.models import models
 from omnisink.cli.study import study
 from omnisink.cli.synthav import synthav
+from omnisink.cli.tasks import tasks
+from omnisink.cli.tune import tune
 from omnisink.errors import OmnisinkError
 
 #: Exit status of what the user can put right: a bad option, a missing file, a model that is not there.
@@ -44,8 +48,12 @@ def _root(
         print(context.get_help())
 
 
-for verb in (demo, ask, find, study, models, synthav, doctor):
+for verb in (demo, ask, find, study):
     app.command()(verb)
+app.command("eval")(evaluate)
+for tool in (compare, tune, models, synthav, doctor):
+    app.command()(tool)
+app.add_typer(tasks)
 
 
 def main() -> None:
