@@ -1,0 +1,111 @@
+"""`omnisink eval` as it is typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from omnisink.cli.eval import evaluate
+from omnisink.errors import OmnisinkError
+from omnisink.results.records import read_records
+
+app = typer.Typer()
+app.command()(evaluate)
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Path:
+    path: Path = tmp_path_factory.mktemp("task") / "mine.jsonl"
+    rows = [
+        {"id": f"q{i}", "question": f"which of these is it {i}", "choices": ["red", "blue"], "answer": "AB"[i % 2]}
+        for i in range(6)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_one_line_asks_everything_and_compares_and_a_second_asks_nothing(llama_folder, task, tmp_path):
+    words = (
+        "--model",
+        llama_folder,
+        "--task",
+        task,
+        "--methods",
+        "baseline,outro:gamma=0.5",
+        "--out",
+        tmp_path / "run",
+    )
+    done = run(*words)
+    assert done.exit_code == 0
+    assert "evidence of a difference" in done.output or "accuracy is" in done.output
+    assert {p.name for p in (tmp_path / "run" / "comparison").iterdir()} >= {"comparison.md", "page.html"}
+    before = read_records(tmp_path / "run")
+    assert len(before) == 12
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["task"]["name"] == "mine"
+    assert manifest["model"]["class"] == "LlamaForCausalLM"
+    again = run(*words, "--no-page")
+    assert again.exit_code == 0
+    assert read_records(tmp_path / "run") == before
+
+
+def test_without_a_baseline_the_first_method_is_what_others_are_compared_with(llama_folder, task, tmp_path):
+    done = run(
+        "--model",
+        llama_folder,
+        "--task",
+        task,
+        "--methods",
+        "outro:relax,outro",
+        "--out",
+        tmp_path / "run",
+        "--limit",
+        "3",
+        "--no-page",
+    )
+    assert done.exit_code == 0
+    assert "outro:relax" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--batch-size", "0"), "--batch-size takes auto or a positive number"),
+        (("--engine", "spark"), "--engine takes local or ray"),
+        (("--score", "guess"), "scored by generate or likelihood"),
+        (("--methods", "vcd"), "there is no method"),
+        (("--task", "nothing"), "there is no task"),
+        (("--task", "avhbench"), "--data"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_error_before_a_model_is_loaded(tmp_path, words, message):
+    with pytest.raises(OmnisinkError, match=message):
+        run("--model", tmp_path / "absent", "--out", tmp_path / "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_cannot_see_stops_with_the_reason(llama_folder, clip, tmp_path):
+    rows = [
+        {"id": str(i), "question": "what", "video": "clip.mp4", "choices": ["a", "b"], "answer": "A"} for i in range(9)
+    ]
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+    (tmp_path / "seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(OmnisinkError, match=r"the first questions all fail.*takes text alone"):
+        run(
+            "--model",
+            llama_folder,
+            "--task",
+            tmp_path / "seen.jsonl",
+            "--methods",
+            "baseline",
+            "--out",
+            tmp_path / "run",
+        )
