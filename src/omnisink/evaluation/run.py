@@ -127,6 +127,7 @@ def run(
                 progress(runner.done, total, ledger.errors)
 
         tell()
+        turn = 0
         ahead = max(8, 4 * (settings.batch_size or 8))
         for window in windows(loaded, works, size=ahead, threads=settings.threads, frames=settings.frames):
             for ready in window:
@@ -136,10 +137,17 @@ def run(
                 while alike:
                     batch, alike = alike[: runner.size.size], alike[runner.size.size :]
                     begin = time.perf_counter()
-                    runner.answer(batch, list(batch[0].work.methods))
+                    runner.answer(batch, _turned(batch[0].work.methods, turn))
+                    turn += 1
                     runner.size.worked(len(batch), time.perf_counter() - begin)
                     tell()
             tell()
+
+
+def _turned(methods: Sequence[tuple[str, int]], turn: int) -> list[tuple[str, int]]:
+    """Let another method begin with every batch: the first finds memory and caches as the batch before left them."""
+    first = turn % len(methods)
+    return [*methods[first:], *methods[:first]]
 
 
 @dataclass

@@ -32,8 +32,8 @@ _COLUMNS = (
 )
 #: Measure: title of its axis, format of its numbers, and what they are multiplied by.
 PANELS = {
-    "loss": ("Loss change (nats)", "~g", 1),
-    "accuracy": ("Accuracy change (percentage points)", "~g", 100),
+    "loss": ("Loss change (nats)", "~r", 1),
+    "accuracy": ("Accuracy change (percentage points)", "~r", 100),
 }
 
 
