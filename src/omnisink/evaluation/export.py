@@ -1,0 +1,261 @@
+"""A run as files that other tools read: lmms-eval's samples, and a dataset of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omnisink.errors import OmnisinkError
+from omnisink.evaluation.instance import Instance
+from omnisink.evaluation.metrics import measure
+from omnisink.evaluation.parts import read_parts
+from omnisink.results.disk import told, write_whole
+from omnisink.results.records import MANIFEST, read_manifest
+
+Record = Mapping[str, Any]
+#: Columns of the dataset and their types in Arrow. A field of a record that is not here is not exported.
+_COLUMNS = {
+    "id": "string",
+    "cluster": "string",
+    "attempt": "int64",
+    "prompt_sha256": "string",
+    "prompt_tokens": "int64",
+    "video_tokens": "int64",
+    "image_tokens": "int64",
+    "audio_tokens": "int64",
+    "frames": "int64",
+    "audio_seconds": "float64",
+    "new_tokens": "int64",
+    "sinks": "int64",
+    "text": "string",
+    "parsed": "string",
+    "gold": "string",
+    "right": "float64",
+    "loss": "float64",
+    "margin": "float64",
+    "error": "string",
+    "seconds": "float64",
+    "batch": "int64",
+    "memory_mb": "float64",
+}
+
+
+def export_lmms(run: str | Path, out: str | Path, instances: Sequence[Instance] | None = None) -> list[Path]:
+    """Write a run as lmms-eval 0.7.3 writes its samples, one folder a method.
+
+    Parameters
+    ----------
+    run : str or Path
+        Folder of a run.
+    out : str or Path
+        Where ``<method>/<date>_samples_<task>.jsonl`` and ``<method>/<date>_results.json`` are written.
+    instances : sequence of Instance, optional
+        The task's questions. With them `doc_id` is a question's place in the annotations, as in lmms-eval, and `input`
+        its text; without them questions are numbered in the order of their ids, and `input` is empty.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    OmnisinkError
+        If the folder holds no run or nothing was answered, an id is not among the instances, or a file cannot be
+        written.
+
+    Notes
+    -----
+    As in lmms-eval, `resps` is left out where it is what `filtered_resps` is, which is always so here. A question that
+    ended in an error has no sample: the format has no word for it, and an empty answer would count as wrong.
+    """
+    manifest, methods = _read(run)
+    ids = [i.id for i in instances] if instances is not None else sorted({i for m in methods.values() for i in m})
+    places = {name: place for place, name in enumerate(ids)}
+    texts = {i.id: i.text for i in instances or ()}
+    task, date = str(manifest["task"]["name"]), _date(manifest)
+    stem = re.sub(r"\W", "_", Path(task).stem)
+    written = []
+    for folder, (method, records) in zip(_slugs(methods), methods.items(), strict=True):
+        if unknown := next((name for name in records if name not in places), None):
+            raise OmnisinkError(f"{run} has an answer to {unknown}, which is none of the task's questions")
+        answered = [record for record in records.values() if record["error"] is None]
+        samples = [
+            _sample(stem, places[r["id"]], texts.get(r["id"], ""), r)
+            for r in sorted(answered, key=lambda r: places[r["id"]])
+        ]
+        target = Path(out) / folder
+        written.append(_write(target / f"{date}_samples_{stem}.jsonl", "".join(_line(s) for s in samples)))
+        results = _results(manifest, method, stem, list(records.values()))
+        written.append(_write(target / f"{date}_results.json", json.dumps(results, indent=4, ensure_ascii=False)))
+    return written
+
+
+def export_parquet(run: str | Path, out: str | Path) -> list[Path]:
+    """Write a run as a dataset of the Hugging Face Hub: a card, and one Parquet file a method.
+
+    Parameters
+    ----------
+    run : str or Path
+        Folder of a run.
+    out : str or Path
+        Where ``README.md``, ``manifest.json`` and ``data/<method>-00000-of-00001.parquet`` are written. ``datasets``
+        reads it as it lies, with a method as the name of the configuration; so does the Hub once it is uploaded.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    OmnisinkError
+        If the folder holds no run, pyarrow is not installed, or a file cannot be written.
+    """
+    try:
+        import pyarrow as pa  # type: ignore[import-untyped]
+        import pyarrow.parquet as parquet  # type: ignore[import-untyped]
+    except ImportError:
+        raise OmnisinkError("writing Parquet needs pyarrow: pip install 'omnisink[eval]'") from None
+    manifest, methods = _read(run)
+    kinds = sorted({kind for records in methods.values() for r in records.values() for kind in r["groups"]})
+    types = {name: pa.type_for_alias(alias) for name, alias in _COLUMNS.items()}
+    schema = pa.schema({**types, **{f"group_{kind}": pa.list_(pa.string()) for kind in kinds}})
+    slugs, written = _slugs(methods), []
+    for slug, records in zip(slugs, methods.values(), strict=True):
+        rows = [_row(records[name], kinds) for name in sorted(records)]
+        buffer = io.BytesIO()
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+        written.append(_write(Path(out) / "data" / f"{slug}-00000-of-00001.parquet", buffer.getvalue()))
+    written.append(_write(Path(out) / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"))
+    written.append(_write(Path(out) / "README.md", _card(manifest, methods, slugs)))
+    return written
+
+
+def _read(run: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Record]]]:
+    """Return the manifest, and the last attempt at every question by method and id."""
+    manifest = read_manifest(run)
+    if not isinstance(manifest.get("task"), dict) or "name" not in manifest["task"]:
+        raise OmnisinkError(f"{run} is no run of omnisink eval, or its manifest does not name the task")
+    methods: dict[str, dict[str, Record]] = {name: {} for name in manifest.get("methods") or {}}
+    for record in sorted(read_parts(run), key=lambda r: int(r["attempt"])):
+        methods.setdefault(record["method"], {})[record["id"]] = record
+    methods = {name: records for name, records in methods.items() if records}
+    if not methods:
+        raise OmnisinkError(f"{run}: nothing has been answered yet")
+    return manifest, methods
+
+
+def _slugs(methods: Iterable[str]) -> list[str]:
+    """Return the methods as names of files and configurations."""
+    slugs = [re.sub(r"[^\w.-]+", "_", name) for name in methods]
+    if len(set(slugs)) < len(slugs):
+        raise OmnisinkError(f"two methods have the same name as a file: {', '.join(methods)}")
+    return slugs
+
+
+def _date(manifest: Mapping[str, Any]) -> str:
+    """Return when the run was started, as lmms-eval writes it."""
+    try:
+        return datetime.fromisoformat(str(manifest["started"])).strftime("%Y%m%d_%H%M%S")
+    except (KeyError, ValueError):
+        raise OmnisinkError("the manifest does not say when the run was started") from None
+
+
+def _sample(task: str, place: int, text: str, record: Record) -> dict[str, Any]:
+    said = record["text"] if record["text"] is not None else record["parsed"]
+    score = {"pred": record["parsed"], "answer": record["gold"]}
+    if record["right"] is not None:
+        score = {"score": float(record["right"]), "cluster": record["cluster"], **score}
+    return {
+        "doc_id": place,
+        "target": str(record["gold"]),
+        "filtered_resps": "" if said is None else said,
+        "token_counts": [{"input_tokens": record.get("prompt_tokens"), "output_tokens": record.get("new_tokens")}],
+        "doc_hash": record.get("prompt_sha256"),
+        f"{task}_score": score,
+        "unparsed": float(record["parsed"] is None),
+        "id": record["id"],
+        "groups": record["groups"],
+        "loss": record["loss"],
+        "margin": record["margin"],
+        "input": text,
+    }
+
+
+def _results(manifest: Mapping[str, Any], method: str, task: str, records: Sequence[Record]) -> dict[str, Any]:
+    """Return what lmms-eval has beside the samples, as far as a run of ours knows it."""
+    facts = manifest["task"]
+    scores = measure(records, facts.get("metric") or "accuracy", (), facts.get("mean_over") or "")
+    model = manifest.get("model") or {}
+    unparsed = scores.unparsed / scores.questions if scores.questions else None
+    shown = {f"{task}_score,none": scores.value, "unparsed,none": unparsed, "errors,none": scores.errors}
+    return {
+        "results": {task: {"alias": task, **shown}},
+        "n-samples": {task: {"original": facts.get("questions"), "effective": scores.questions}},
+        "config": {"model": "omnisink", "model_args": f"pretrained={model.get('name')},method={method}"},
+        "model_name": model.get("name"),
+        "date": _date(manifest),
+        "omnisink": manifest,
+    }
+
+
+def _row(record: Record, kinds: Sequence[str]) -> dict[str, Any]:
+    found = {name: record.get(name) for name in _COLUMNS}
+    if found["right"] is not None:
+        found["right"] = float(found["right"])
+    groups = {f"group_{kind}": list(record["groups"].get(kind, ())) for kind in kinds}
+    return {**found, **groups}
+
+
+def _card(manifest: Mapping[str, Any], methods: Mapping[str, Mapping[str, Record]], slugs: Sequence[str]) -> str:
+    import yaml  # type: ignore[import-untyped]
+
+    task, model = manifest["task"], (manifest.get("model") or {}).get("name") or "a model"
+    title = f"{task.get('title') or task['name']}, answered by {model}"
+    files = [{"split": "test", "path": f"data/{slug}-00000-of-00001.parquet"} for slug in slugs]
+    configs: list[dict[str, Any]] = [{"config_name": s, "data_files": [f]} for s, f in zip(slugs, files, strict=True)]
+    configs[0]["default"] = True
+    header = {"pretty_name": title, "tags": ["omnisink", "attention-sink"], "configs": configs}
+    lines = [
+        "---",
+        yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {title}",
+        "",
+        f"Split {task.get('split')}, protocol {task.get('protocol')}, scored by {manifest.get('score')}. One row is "
+        "one question under one method; each method is a configuration. Made with omnisink; `manifest.json` says what "
+        "was run. Questions and media are not part of it, and the benchmark's own licence holds for them.",
+        "",
+        "| method | configuration | settings | answered | errors | score |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for slug, (name, records) in zip(slugs, methods.items(), strict=True):
+        scores = measure(records.values(), task.get("metric") or "accuracy", (), task.get("mean_over") or "")
+        score = "" if scores.value is None else f"{100 * scores.value:.2f} %"
+        settings = json.dumps((manifest.get("methods") or {}).get(name))
+        lines.append(f"| {name} | {slug} | `{settings}` | {scores.questions} | {scores.errors} | {score} |")
+    lines += [
+        "",
+        "`right` is from 0 to 1. Where `error` is not null the question could not be asked: it is no wrong answer.",
+        "`loss` and `margin` are in nats, of the right answer's first token; null where that is not one token.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _line(sample: Mapping[str, Any]) -> str:
+    return json.dumps(sample, ensure_ascii=False) + "\n"
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    with told(path.parent, "made"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content if isinstance(content, bytes) else content.encode())
+    return path

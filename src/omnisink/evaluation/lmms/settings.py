@@ -1,0 +1,131 @@
+"""What lmms-eval says of the model and of each task's generation, checked and put in our terms."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from omnisink.errors import OmnisinkError
+from omnisink.evaluation.methods import parse_methods
+from omnisink.methods.base import Method
+from omnisink.methods.outro import OutRo
+from omnisink.models import embedded, smolomni
+
+#: Longest answer where a task says nothing.
+MAX_NEW_TOKENS = 1024
+_LENGTH = ("max_new_tokens", "max_gen_toks")
+#: Only with sampling do these mean anything, and transformers warns of them without it.
+_SAMPLING = ("temperature", "top_p", "top_k")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How one request is generated.
+
+    Attributes
+    ----------
+    max_new_tokens : int
+        Longest answer.
+    options : tuple of (str, object)
+        Further options of `generate`.
+    until : tuple of str
+        The answer ends before the first of these.
+    """
+
+    max_new_tokens: int
+    options: tuple[tuple[str, Any], ...] = ()
+    until: tuple[str, ...] = ()
+
+    def cut(self, text: str) -> str:
+        """Return an answer up to where it is to end."""
+        ends = [at for stop in self.until if (at := text.find(stop)) >= 0]
+        return text[: min(ends)].strip() if ends else text
+
+
+def read_generation(given: Mapping[str, Any]) -> Generation:
+    """Read a task's ``generation_kwargs``.
+
+    Parameters
+    ----------
+    given : mapping
+        ``max_new_tokens``, ``until``, and options of `generate`. A temperature of 0 is greedy. What `generate` does
+        not know, as ``image_aspect_ratio``, is left out, and a warning names it.
+
+    Returns
+    -------
+    Generation
+        The same in our terms.
+
+    Raises
+    ------
+    OmnisinkError
+        If the length is no positive number, or more than one answer is asked for.
+    """
+    rest = dict(given)
+    lengths = [rest.pop(name, None) for name in _LENGTH]
+    length = next((n for n in lengths if n is not None), MAX_NEW_TOKENS)
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise OmnisinkError(f"max_new_tokens must be a positive number, got {length!r}")
+    until = rest.pop("until", None) or ()
+    until = (until,) if isinstance(until, str) else tuple(until)
+    if (rest.pop("num_return_sequences", None) or 1) > 1:
+        raise OmnisinkError("one answer is given to a question; num_return_sequences must be 1")
+    options = {name: value for name, value in rest.items() if value is not None and _known(name)}
+    # As lmms-eval's own models do: a temperature alone turns sampling on.
+    sampled = bool(options.pop("do_sample", (rest.get("temperature") or 0) > 0)) and rest.get("temperature") != 0
+    if sampled:
+        options["do_sample"] = True
+    else:
+        options = {name: value for name, value in options.items() if name not in _SAMPLING}
+    return Generation(length, tuple(sorted(options.items())), tuple(stop for stop in until if stop))
+
+
+@lru_cache
+def _known(name: str) -> bool:
+    """Whether `generate` takes an option; what it does not take is told once."""
+    from transformers import GenerationConfig
+
+    known = hasattr(GenerationConfig(), name)
+    if not known:
+        logging.getLogger(__name__).warning("omnisink: generate() has no option %r; it is left out", name)
+    return known
+
+
+def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -> Method | None:
+    """Return the one method that ``model_args`` name.
+
+    Parameters
+    ----------
+    method : str
+        As for `omnisink.evaluation.methods.parse_methods`: ``"baseline"``, ``"outro"``, ``"outro:rotate"``.
+    pretrained : str
+        Name of the model; the embedded ones have strengths of their own.
+    gamma : float, optional
+        Strength of the rotation; None is the model's default.
+    tau : float
+        Temperature of the gate.
+
+    Returns
+    -------
+    Method or None
+        None is the untouched model.
+
+    Raises
+    ------
+    OmnisinkError
+        If there is no such method, a setting is out of range, or more than one method is named.
+    """
+    own = {embedded.NAME: embedded.GAMMA, smolomni.NAME: smolomni.GAMMA}
+    if gamma is None:
+        gamma = own.get(pretrained.lower())
+    try:
+        outro = OutRo(tau=tau) if gamma is None else OutRo(gamma=gamma, tau=tau)
+    except (TypeError, ValueError) as error:
+        raise OmnisinkError(str(error)) from None
+    found = list(parse_methods(str(method), outro).values())
+    if len(found) > 1:
+        raise OmnisinkError(f"lmms-eval runs one method at a time, got method={method}: run it once for each")
+    return found[0]
