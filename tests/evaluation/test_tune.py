@@ -231,16 +231,16 @@ def test_margins_of_a_batch_are_those_of_its_questions_alone(tiny, asked, tmp_pa
         assert scorer.asked == asked_before
 
 
-def test_a_file_that_cannot_be_read_leaves_its_question_out(tiny, questions, tmp_path):
+def test_a_file_that_cannot_be_read_leaves_its_question_out(smolomni, questions, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     instances = [questions[0], dataclasses.replace(questions[1], video=broken)]
-    batches, left = prepare(tiny, instances, {"clip-0": 0}, size=2, frames=Uniform(2))
+    batches, left = prepare(smolomni, instances, {"clip-0": 0}, size=2, frames=Uniform(2))
     assert [i.id for b in batches for i in b.instances] == ["q0"]
     assert left.keys() == {"q1"}
     assert "broken.mp4" in left["q1"]
     with pytest.raises(OmnisinkError, match="no question could be read"):
-        prepare(tiny, instances[1:], {"clip-0": 0}, size=2, frames=Uniform(2))
+        prepare(smolomni, instances[1:], {"clip-0": 0}, size=2, frames=Uniform(2))
 
 
 def test_a_batch_that_does_not_fit_says_what_to_do(tiny, questions, tmp_path, monkeypatch):
