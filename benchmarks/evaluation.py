@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.history import append, write_evaluation_table
-from benchmarks.pairs import compare, seconds
+from benchmarks.pairs import compare, rounded, seconds
 from omnisink import OutRo, load_model
 from omnisink.evaluation.instance import Instance
 from omnisink.evaluation.methods import parse_methods
@@ -59,9 +59,7 @@ def main() -> None:
             case = f"{len(instances)} questions, {len(METHODS)} methods, {score}"
             spread = f"{ratio.p20:.3f} to {ratio.p80:.3f}"
             print(f"{case}: {ratio.p50:.3f} of the loop's time ({spread}), {each:.0f} ms a question there")
-            numbers = {"p20": ratio.p20, "p50": ratio.p50, "p80": ratio.p80, "plain_ms": ratio.plain_ms}
-            rounded = {key: round(value, 4) for key, value in numbers.items()}
-            rows.append({"model": "evaluation", "dtype": "float32", "case": case, **rounded, "pairs": ratio.pairs})
+            rows.append({"model": "evaluation", "dtype": "float32", "case": case, **rounded(ratio)})
     append(rows)
     write_evaluation_table()
 

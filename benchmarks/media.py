@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from benchmarks.history import append, write_media_table
-from benchmarks.pairs import Ratio, compare
+from benchmarks.pairs import Ratio, compare, rounded
 from omnisink.media import Uniform, read_clip
 from omnisink.models.adapters.qwen_frames import QwenFrames
 
@@ -132,9 +132,7 @@ def main() -> None:
         rows = []
         for name, ratio in cases(Path(folder), given.pairs).items():
             print(f"{name}: {ratio.p50:.3f} ({ratio.p20:.3f} to {ratio.p80:.3f}), theirs {ratio.plain_ms:.0f} ms")
-            numbers = {"p20": ratio.p20, "p50": ratio.p50, "p80": ratio.p80, "plain_ms": ratio.plain_ms}
-            rounded = {key: round(value, 4) for key, value in numbers.items()}
-            rows.append({"model": "media", "dtype": "uint8", "case": name, **rounded, "pairs": ratio.pairs})
+            rows.append({"model": "media", "dtype": "uint8", "case": name, **rounded(ratio)})
     append(rows)
     write_media_table()
 

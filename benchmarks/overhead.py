@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict
 
 import torch
 from rich.console import Console
@@ -17,7 +16,7 @@ from transformers import DynamicCache, PreTrainedModel, Qwen2Config, Qwen2ForCau
 
 from benchmarks.history import HISTORY, PAGE, append, write_table
 from benchmarks.naive import NaiveOutRo
-from benchmarks.pairs import Ratio, Timed, compare, seconds
+from benchmarks.pairs import Ratio, Timed, compare, rounded, seconds
 from omnisink import OutRo, load_model
 from omnisink.methods.base import Method
 from omnisink.methods.recorder import Recorder
@@ -167,11 +166,6 @@ def main() -> None:
             )
     write_table()
     console.print(f"appended to {HISTORY.name}; the newest of every case are in {PAGE.name}")
-
-
-def rounded(ratio: Ratio) -> dict[str, object]:
-    """Round for the history: more digits than the spread allows would say nothing."""
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(ratio).items()}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -23,6 +23,11 @@ class Ratio:
     p80: float
     plain_ms: float
     pairs: int
+
+
+def rounded(ratio: Ratio) -> dict[str, object]:
+    """Round for the history: more digits than the spread allows would say nothing."""
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(ratio).items()}
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

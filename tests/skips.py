@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,9 @@ NEEDS: dict[str, str] = {
     "chromium": "it opens the page of a report, as a reader does",
     "espeak-ng": "it speaks the words of SynthAV's clips",
     "ffmpeg": "qwen-omni-utils reads sound through it",
+    "/proc": "the processes of a run are looked for there",
     "lmms-eval": "omnisink is run inside it; `make test-lmms` has an environment for that",
+    "ray": "a run is spread over its actors; it comes with the extra omnisink[ray]",
     "torchcodec": "it is the other decoder; its libraries come with ffmpeg",
 }
 
@@ -38,8 +41,10 @@ def needs(name: str) -> pytest.MarkDecorator:
             there = True
         except (ImportError, OSError, RuntimeError):
             there = False
-    elif name == "lmms-eval":
-        there = importlib.util.find_spec("lmms_eval") is not None
+    elif name in ("lmms-eval", "ray"):
+        there = importlib.util.find_spec(name.replace("-", "_")) is not None
+    elif name == "/proc":
+        there = Path(name).is_dir()
     else:
         there = shutil.which(name) is not None
     return pytest.mark.skipif(not there, reason=f"{name} is not installed: {NEEDS[name]}")

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from omnisink.evaluation.parts import read_parts, whole
+from tests.skips import needs
 
-pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked for in /proc")
+pytestmark = needs("/proc")
 
 QUESTIONS, METHODS = 100, "baseline,outro:gamma=0.5"
 ANSWERS = 2 * QUESTIONS
@@ -73,15 +74,13 @@ def lines(folder: Path) -> int:
     [
         ((), (), None, ranks),
         (TORCHRUN, (), ranks, ranks),
-        ((), ("--engine", "ray", "--workers", "2"), actors, actors),
+        pytest.param((), ("--engine", "ray", "--workers", "2"), actors, actors, marks=needs("ray")),
     ],
     ids=["alone", "torchrun", "ray"],
 )
 def test_a_kill_loses_little_repeats_nothing_and_leaves_no_orphan(
     llama_folder, long_task, tmp_path, prefix, options, workers, everything
 ):
-    if "ray" in options:
-        pytest.importorskip("ray", reason="the extra omnisink[ray] is not installed")
     folder = tmp_path / "run"
     words = [
         "eval",

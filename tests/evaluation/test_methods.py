@@ -56,6 +56,15 @@ def test_what_stands_for_nothing_is_one_clear_error(names, message):
         parse_methods(names)
 
 
+def test_the_seed_of_a_run_is_that_of_what_has_none_of_its_own():
+    found = parse_methods("outro,outro:random,outro:random:seed=3", seed=7)
+    assert found == {
+        "outro": OutRo(),
+        "outro:random": AimedOutRo(aim="random", seed=7),
+        "outro:random:seed=3": AimedOutRo(aim="random", seed=3),
+    }
+
+
 def test_settings_are_plain_data():
     assert settings_of(None) is None
     said = settings_of(parse_methods("outro:random")["outro:random"])

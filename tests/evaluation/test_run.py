@@ -12,9 +12,10 @@ from omnisink import OutRo
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.evaluation import run as running
 from omnisink.evaluation.asking import ask
+from omnisink.evaluation.batchsize import BatchSize
 from omnisink.evaluation.methods import parse_methods
 from omnisink.evaluation.run import Settings, checksum, run
-from omnisink.results.records import read_records
+from omnisink.results.records import Records, read_records
 
 METHODS = parse_methods("baseline,outro:gamma=0.5,outro:relax")
 
@@ -128,7 +129,38 @@ def test_other_settings_are_refused(tiny, asked, tmp_path, change):
 
 def test_another_batch_size_is_no_other_run(tiny, asked, tmp_path):
     run(tiny, asked[:2], Settings(METHODS, batch_size=2), tmp_path)
+    before = read_records(tmp_path)
     run(tiny, asked[:2], Settings(METHODS, batch_size=1), tmp_path)
+    assert read_records(tmp_path) == before
+    assert len(before) == 2 * len(METHODS)
+
+
+def test_what_the_disk_does_not_take_is_no_error_of_a_question(tiny, asked, tmp_path, monkeypatch):
+    """It ends the run, with its own message, and the same line goes on from there."""
+    append, written = Records.append, []
+
+    def full(self, record):
+        if len(written) == 5:
+            raise OmnisinkError("no space left on device")
+        written.append(record)
+        append(self, record)
+
+    monkeypatch.setattr(Records, "append", full)
+    with pytest.raises(OmnisinkError, match="no space left"):
+        run(tiny, asked, Settings(METHODS, batch_size=4), tmp_path)
+    monkeypatch.undo()
+    assert all(r["error"] is None for r in read_records(tmp_path))
+    assert len(read_records(tmp_path)) == 5
+    run(tiny, asked, Settings(METHODS, batch_size=4), tmp_path)
+    assert len(by_key(tmp_path)) == len(asked) * len(METHODS)
+
+
+def test_what_was_learned_of_sizes_serves_the_next_call(tiny, asked, tmp_path):
+    size = BatchSize()
+    size.size = 6
+    run(tiny, asked, Settings({"baseline": None}), tmp_path, size=size)
+    assert max(r["batch"] for r in read_records(tmp_path)) >= 6 or size.size < 6
+    assert read_records(tmp_path)[0]["batch"] > 1
 
 
 def test_an_error_is_a_record_of_one_question_and_can_be_tried_again(tiny, asked, tmp_path, whole, monkeypatch):

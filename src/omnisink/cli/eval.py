@@ -85,7 +85,7 @@ def evaluate(
         from omnisink.media import Uniform
 
     chosen = Settings(
-        parse_methods(methods, outro),
+        parse_methods(methods, outro, seed),
         score=score,
         batch_size=size,
         threads=threads,
@@ -129,17 +129,13 @@ def evaluate(
 
 
 def _place(device: str | None) -> tuple[Rank, str | None]:
-    """Return this process's rank, and its device: under torchrun every rank has an accelerator of its own."""
+    """Return this process's rank, which ends with its launcher, and its device."""
     from omnisink.evaluation.parts import Rank, end_with_launcher
 
     rank = Rank.of_environment()
     if rank.world > 1:
         end_with_launcher()
-        if device is None:
-            import torch
-
-            device = f"cuda:{rank.local}" if torch.cuda.is_available() else None
-    return rank, device
+    return rank, rank.device(device)
 
 
 def _questions(task: Task, data: str | None, protocol: str | None, **options: Any) -> list[Instance]:

@@ -82,18 +82,17 @@ def make_outro(model: str, gamma: float | None, *, profile: str | None = None, *
     """
     with working("importing"):
         from omnisink.methods.outro import OutRo
-        from omnisink.models import embedded, smolomni
+        from omnisink.models.smolomni import own_gamma
 
     if profile is not None:
         if gamma is not None:
             raise OmnisinkError("a profile has a gamma of its own: give --profile or --gamma")
         return OutRo.from_profile(profile)
 
-    own = {embedded.NAME: embedded.GAMMA, smolomni.NAME: smolomni.GAMMA}
+    if gamma is None:
+        gamma = own_gamma(model)
     if gamma is not None:
         settings["gamma"] = gamma
-    elif model.lower() in own:
-        settings["gamma"] = own[model.lower()]
     with settings_checked():
         return OutRo(**settings)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-#: Where the search for a size ends.
-LARGEST = 64
+#: Where the search for a size ends, and how many questions are then held ready for it.
+LARGEST = 32
 #: A larger batch has to be so much faster for each question, or it is not worth its memory.
 _GAIN = 1.05
 

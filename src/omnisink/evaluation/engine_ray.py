@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.batchsize import BatchSize
 from omnisink.evaluation.instance import Instance
 from omnisink.evaluation.parts import Picked, read_parts
 from omnisink.evaluation.run import Progress, Settings, begin_run, run
@@ -104,6 +105,7 @@ class _Actor:
 
         self._loaded = load_model(load.pop("name"), **load)
         self._chunks, self._settings, self._folder, self._facts = chunks, settings, folder, facts
+        self._size = BatchSize(settings.batch_size)
         # Ray starts an actor that died under the same name, and the lock of its folder has gone with its process.
         self._name = _ray().get_runtime_context().get_actor_id()[:16]
 
@@ -111,7 +113,15 @@ class _Actor:
         everyone = [instance for chunk in self._chunks for instance in chunk]
         for number in batch["chunk"].tolist():
             picked = Picked(self._name, frozenset(instance.id for instance in self._chunks[number]))
-            run(self._loaded, everyone, self._settings, self._folder, facts=self._facts, rank=picked)
+            run(
+                self._loaded,
+                everyone,
+                self._settings,
+                self._folder,
+                facts=self._facts,
+                rank=picked,
+                size=self._size,
+            )
         return {"chunk": batch["chunk"]}
 
 

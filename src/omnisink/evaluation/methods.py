@@ -24,7 +24,7 @@ _ALONE: Mapping[str, Callable[[OutRo], OutRo]] = {
 _NUMBERS = {"gamma": float, "tau": float, "seed": int}
 
 
-def parse_methods(names: str, outro: OutRo | None = None) -> dict[str, Method | None]:
+def parse_methods(names: str, outro: OutRo | None = None, seed: int = 0) -> dict[str, Method | None]:
     """Read a list of methods.
 
     ``baseline`` is the untouched model. ``outro`` is OutRo with the settings given here; after colons it may have
@@ -37,6 +37,8 @@ def parse_methods(names: str, outro: OutRo | None = None) -> dict[str, Method | 
         Names, separated by commas.
     outro : OutRo, optional
         The settings that the names start from; None is the defaults.
+    seed : int
+        Of what is random and has no seed of its own.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def parse_methods(names: str, outro: OutRo | None = None) -> dict[str, Method | 
     for name in (part.strip() for part in names.split(",") if part.strip()):
         if name in found:
             raise OmnisinkError(f"the method {name} is named twice")
-        found[name] = None if name == BASELINE else _outro(name, outro or OutRo())
+        found[name] = None if name == BASELINE else _outro(name, outro or OutRo(), seed)
     if not found:
         raise OmnisinkError(f"name at least one method, as in: {BASELINE},outro")
     return found
@@ -63,7 +65,7 @@ def settings_of(method: Method | None) -> dict[str, Any] | None:
     return None if method is None else {"name": type(method).__name__, **asdict(method)}
 
 
-def _outro(name: str, settings: OutRo) -> OutRo:
+def _outro(name: str, settings: OutRo, seed: int) -> OutRo:
     kind, *parts = name.split(":")
     if kind != "outro":
         raise OmnisinkError(f"there is no method {name!r}: use {BASELINE}, or outro, as in outro:rotate")
@@ -77,14 +79,14 @@ def _outro(name: str, settings: OutRo) -> OutRo:
             elif part not in _ALONE:
                 known = ", ".join([*_ALONE, *(f"{setting}=" for setting in _NUMBERS)])
                 raise OmnisinkError(f"{name}: {part!r} is none of {known}")
-        seed = changes.pop("seed", None)
+        own_seed = changes.pop("seed", None)
         made = replace(settings, **changes)
         for part in parts:
             made = _ALONE[part](made) if part in _ALONE else made
-        if seed is None:
-            return made
-        if not isinstance(made, AimedOutRo):
+        if isinstance(made, AimedOutRo):
+            return replace(made, seed=seed if own_seed is None else own_seed)
+        if own_seed is not None:
             raise OmnisinkError(f"{name}: only outro:random has a seed")
-        return replace(made, seed=seed)
+        return made
     except (TypeError, ValueError) as error:
         raise OmnisinkError(f"{name}: {error}") from None

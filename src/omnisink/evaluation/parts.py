@@ -62,6 +62,14 @@ class Rank:
         """Whether this one begins the run for all."""
         return self.rank == 0
 
+    def device(self, given: str | None = None) -> str | None:
+        """Return where its model is to be: where it is told, else on an accelerator of its own among several ranks."""
+        if given is not None or self.world == 1:
+            return given
+        import torch
+
+        return f"cuda:{self.local}" if torch.cuda.is_available() else None
+
     def folder(self, run: str | Path) -> Path:
         """Return where this rank's records are: in the run's own folder where it is alone."""
         return Path(run) if self.world == 1 else Path(run) / f"part-{self.rank}-of-{self.world}"

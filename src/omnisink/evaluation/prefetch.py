@@ -57,9 +57,7 @@ class Ready:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What the questions of a batch have in common."""
-        asked, prompt = self.work.instance, self.prompt
-        seen = (prompt.video is not None, prompt.image is not None, prompt.sound is not None, prompt.sound_of_video)
-        return (*seen, asked.max_new_tokens, self.work.methods)
+        return (*self.prompt.media, self.work.instance.max_new_tokens, self.work.methods)
 
     @property
     def size(self) -> tuple[int, int, int]:

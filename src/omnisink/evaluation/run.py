@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.evaluation.asking import SCORES, ask
-from omnisink.evaluation.batchsize import BatchSize, out_of_memory
+from omnisink.evaluation.batchsize import LARGEST, BatchSize, out_of_memory
 from omnisink.evaluation.instance import Instance
 from omnisink.evaluation.ledger import Ledger
 from omnisink.evaluation.methods import settings_of
@@ -29,6 +30,8 @@ FORMAT = "omnisink.eval.v1"
 _HOPELESS = 8
 #: What may differ when a run is taken up: neither the answers nor their scores depend on it.
 _MAY_DIFFER = ("started", "command", "model.device")
+
+Result = TypeVar("Result")
 
 #: Told after every batch: questions times methods done, of how many, and errors among them.
 Progress = Callable[[int, int, int], None]
@@ -77,6 +80,7 @@ def run(
     *,
     facts: Mapping[str, Any] | None = None,
     rank: Rank | Picked | None = None,
+    size: BatchSize | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Answer every question under every method; a run that was stopped goes on where it was.
@@ -98,6 +102,8 @@ def run(
         What else the manifest says: ``model``, ``versions``, ``command``, ``task``.
     rank : Rank, optional
         Which of several processes this is; it answers its share of the questions. None is the only one.
+    size : BatchSize, optional
+        What an earlier call has learned of how many questions fit; None learns anew.
     progress : callable, optional
         Told after every batch.
 
@@ -118,7 +124,7 @@ def run(
         mine = rank.share(instances)
         works = ledger.pending(mine, list(settings.methods), retry=settings.retry_errors)
         total = len(mine) * len(settings.methods)
-        runner = _Runner(loaded, settings, ledger, BatchSize(settings.batch_size))
+        runner = _Runner(loaded, settings, ledger, size or BatchSize(settings.batch_size))
         left = sum(len(work.methods) for work in works)
         runner.done = total - left
 
@@ -128,7 +134,7 @@ def run(
 
         tell()
         turn = 0
-        ahead = max(8, 4 * (settings.batch_size or 8))
+        ahead = max(8, 4 * (settings.batch_size or LARGEST // 4))
         for window in windows(loaded, works, size=ahead, threads=settings.threads, frames=settings.frames):
             for ready in window:
                 if ready.error is not None:
@@ -150,6 +156,27 @@ def _turned(methods: Sequence[tuple[str, int]], turn: int) -> list[tuple[str, in
     return [*methods[first:], *methods[:first]]
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """Why a batch could not be answered."""
+
+    message: str
+    no_memory: bool
+
+
+def _tried(work: Callable[[], Result]) -> Result | _Problem:
+    """Do something with a batch; what goes wrong is returned, so that nothing holds on to the batch's tensors.
+
+    What the disk refuses to take is no fault of a question: records are written elsewhere.
+    """
+    try:
+        return work()
+    except UnsupportedModelError:
+        raise  # It says of every question what it says of this one.
+    except Exception as error:  # Whatever it is, it becomes a record.
+        return _Problem(told(error), out_of_memory(error))
+
+
 @dataclass
 class _Runner:
     """What one process does with its batches."""
@@ -164,42 +191,39 @@ class _Runner:
 
     def answer(self, batch: list[Ready], methods: list[tuple[str, int]]) -> None:
         """Answer a batch under every method; where something fails, in smaller parts, down to the one at fault."""
-        left, encoded = list(methods), False
-        problem: tuple[str, bool] | None = None
-        try:
-            inputs = self.loaded.adapter.encode(
-                self.loaded, [ready.prompt for ready in batch], [ready.media for ready in batch if ready.media]
-            )
-            encoded = True
-            while left:
-                begin = time.perf_counter()
-                name, attempt = left[0]
-                asked = [ready.work.instance for ready in batch]
-                replies = ask(self.loaded, inputs, asked, self.settings.methods[name], self.settings.score)
-                each = (time.perf_counter() - begin) / len(batch)
-                for instance, reply, known in zip(asked, replies, inputs.facts, strict=True):
-                    self.ledger.answered(instance, name, attempt, reply, known, seconds=each, batch=len(batch))
-                self.answered += len(batch)
-                self.done += len(batch)
-                left.pop(0)
+        media = [ready.media for ready in batch if ready.media]
+        prompts = [ready.prompt for ready in batch]
+        inputs = _tried(partial(self.loaded.adapter.encode, self.loaded, prompts, media))
+        if isinstance(inputs, _Problem):
+            self._divide(batch, methods, len(methods), inputs)
             return
-        except UnsupportedModelError:
-            raise  # It says of every question what it says of this one.
-        except Exception as error:
-            # Whatever it is, it becomes a record. It is dealt with below, where nothing holds on to its tensors.
-            problem = told(error), out_of_memory(error)
-        message, no_memory = problem
-        smaller = self.size.too_large(len(batch)) if no_memory else len(batch) > 1
+        asked = [ready.work.instance for ready in batch]
+        for number, (name, attempt) in enumerate(methods):
+            begin = time.perf_counter()
+            method = self.settings.methods[name]
+            replies = _tried(partial(ask, self.loaded, inputs, asked, method, self.settings.score))
+            each = (time.perf_counter() - begin) / len(batch)
+            if isinstance(replies, _Problem):
+                del inputs  # What is asked next needs the memory.
+                self._divide(batch, methods[number:], 1, replies)
+                return
+            for instance, reply, known in zip(asked, replies, inputs.facts, strict=True):
+                self.ledger.answered(instance, name, attempt, reply, known, seconds=each, batch=len(batch))
+            self.answered += len(batch)
+            self.done += len(batch)
+
+    def _divide(self, batch: list[Ready], methods: list[tuple[str, int]], failed: int, problem: _Problem) -> None:
+        """Go on with the parts of a batch; the first `failed` methods of one question are errors, the others go on."""
+        smaller = self.size.too_large(len(batch)) if problem.no_memory else len(batch) > 1
         if smaller:
             while batch:
-                step = self.size.size if no_memory else 1  # The first part may have shown that it is too large still.
+                step = self.size.size if problem.no_memory else 1  # The first part may have been too large still.
                 part, batch = batch[:step], batch[step:]
-                self.answer(part, left)
+                self.answer(part, methods)
             return
-        failed = left[:1] if encoded else left
-        self.fail(batch[0], failed, message)
-        if rest := left[len(failed) :]:
-            self.answer(batch, rest)
+        self.fail(batch[0], methods[:failed], problem.message)
+        if methods[failed:]:
+            self.answer(batch, methods[failed:])
 
     def fail(self, ready: Ready, methods: Sequence[tuple[str, int]], message: str) -> None:
         """Record an error under methods."""

@@ -141,11 +141,6 @@ def _moved(inputs: Encoded, device: Any) -> Encoded:
     return Encoded(data, inputs.prompts, inputs.facts)
 
 
-def held_bytes(batches: Sequence[Batch]) -> int:
-    """Return how much memory the inputs of batches take."""
-    return sum(v.nbytes for batch in batches for v in batch.inputs.values() if isinstance(v, torch.Tensor))
-
-
 def name_of(method: OutRo | None) -> str:
     """Name settings; all that leave the model as it is have one name."""
     if method is None or not ((method.rotate and method.gamma != 0) or method.relax):

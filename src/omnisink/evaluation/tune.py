@@ -26,7 +26,6 @@ from omnisink.results.records import start
 
 FORMAT = "omnisink.tune.v1"
 RESULTS = "results.json"
-NOT_TESTED = "not tested"
 #: What may differ when a run is taken up: the answers that are kept depend on none of it.
 _MAY_DIFFER = ("started", "command", "model.device", "search")
 

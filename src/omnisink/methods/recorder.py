@@ -158,19 +158,20 @@ class Recorder(SinkMethod):
     ) -> Tensor:
         """Read the rest out by itself for some rows; return how far the parts' sum is from the output, (B,)."""
         length = query.shape[2]
-        rows = torch.arange(0, length, max(1, -(-length // _CHECKED)), device=query.device)
+        every = slice(0, length, max(1, -(-length // _CHECKED)))
+        rows = range(length)[every]
         rest = split_columns(value, sinks)[..., value.shape[-1] :]
 
         def mask_of_rows(chosen: slice) -> Tensor:
-            parts = [mask(slice(int(r), int(r) + 1)) for r in rows[chosen].tolist()]
+            parts = [mask(slice(r, r + 1)) for r in rows[chosen]]
             filler = False if parts[0].dtype == torch.bool else float("-inf")
             wide = [nn.functional.pad(p, (0, length - p.shape[-1]), value=filler) for p in parts]
             return torch.cat(wide, dim=2)
 
-        again = read_out(query[:, :, rows], key, rest, mask_of_rows, **options)
-        gap = (from_sinks[:, :, rows] + again - whole[:, :, rows]).abs().amax(dim=(1, 3))
+        again = read_out(query[:, :, every], key, rest, mask_of_rows, **options)
+        gap = (from_sinks[:, :, every] + again - whole[:, :, every]).abs().amax(dim=(1, 3))
         size = whole.abs().masked_fill(~real[:, None, :, None], 0.0).amax(dim=(1, 2, 3))
-        worst = gap.masked_fill(~real[:, rows], 0.0).amax(dim=1)
+        worst = gap.masked_fill(~real[:, every], 0.0).amax(dim=1)
         return worst / size.clamp(min=torch.finfo(torch.float32).tiny)
 
 

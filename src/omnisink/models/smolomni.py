@@ -72,6 +72,11 @@ CHAT_TEMPLATE = """{%- for message in messages -%}
 {% endif %}"""
 
 
+def own_gamma(name: str) -> float | None:
+    """Return the strength that was chosen for an embedded model, by its name; None for all others."""
+    return {embedded.NAME: embedded.GAMMA, NAME: GAMMA}.get(name.lower())
+
+
 def make_config(text: Any, ids: dict[str, int]) -> Any:
     """Make the configuration.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
-from omnisink.report.write import check_libraries
+from omnisink.report.write import check_libraries, put
 
 if TYPE_CHECKING:
     from omnisink.report.sections import Section
@@ -40,18 +40,11 @@ def write_comparison(results: Mapping[str, Any], out: str | Path) -> Path:
         raise OmnisinkError('these are not the results of a comparison: they have no "tasks" or no "baseline"')
     # Imported here, because these modules need the libraries that were just looked for.
     from omnisink.report.cleaning import clean
-    from omnisink.report.export import write_charts
     from omnisink.report.page import fill
 
     results = clean(results)
     sections = _sections(results)
-    folder = Path(out)
-    charts = folder / "charts"
-    charts.mkdir(parents=True, exist_ok=True)
-    write_charts([figure for section in sections for figure in section.figures], charts)
-    page = folder / "page.html"
-    page.write_text(fill("comparison.html.jinja", sections, **_words(results)), encoding="utf-8", newline="\n")
-    return page
+    return put(Path(out), sections, fill("comparison.html.jinja", sections, **_words(results)))
 
 
 def _sections(results: Mapping[str, Any]) -> list[Section]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
+
+if TYPE_CHECKING:
+    from omnisink.report.sections import Section
 
 #: What drawing needs beyond omnisink's own dependencies, by the name that Python imports.
 _LIBRARIES = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "jinja2", "PIL": "pillow"}
@@ -58,16 +61,36 @@ def write_report(results: Mapping[str, Any], out: str | Path) -> Path:
         raise OmnisinkError('these are not the results of a study: they have no "run", which says what was measured')
     # Imported here, because these modules need the libraries that were just looked for.
     from omnisink.report.cleaning import clean
-    from omnisink.report.export import write_charts
     from omnisink.report.page import render
     from omnisink.report.sections import sections_of
 
     results = clean(results)
     sections = sections_of(results)
-    folder = Path(out)
+    return put(Path(out), sections, render(results, sections))
+
+
+def put(folder: Path, sections: Sequence[Section], html: str) -> Path:
+    """Write a page and its charts.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it does not exist.
+    sections : sequence of Section
+        What the page shows, whose charts are written as pictures and tables too.
+    html : str
+        The page.
+
+    Returns
+    -------
+    Path
+        Of the page.
+    """
+    from omnisink.report.export import write_charts
+
     charts = folder / "charts"
     charts.mkdir(parents=True, exist_ok=True)
     write_charts([figure for section in sections for figure in section.figures], charts)
     page = folder / "page.html"
-    page.write_text(render(results, sections), encoding="utf-8", newline="\n")
+    page.write_text(html, encoding="utf-8", newline="\n")
     return page

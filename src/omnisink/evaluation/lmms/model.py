@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.batchsize import BatchSize, out_of_memory
 from omnisink.evaluation.lmms.messages import AUDIO, Messages, prompt_of, visual_message
 from omnisink.evaluation.lmms.settings import Generation, read_generation, read_method
+from omnisink.evaluation.parts import Rank
 from omnisink.evaluation.prefetch import told
 from omnisink.media import Uniform
 from omnisink.models.adapters.asking import answer
@@ -41,9 +41,7 @@ class _Asked:
     @property
     def kind(self) -> tuple[Any, ...]:
         """What the questions of a batch have in common."""
-        p = self.prompt
-        seen = (p.video is not None, p.image is not None, p.sound is not None, p.sound_of_video)
-        return (*seen, repr(self.generation))  # An option may be a list.
+        return (*self.prompt.media, repr(self.generation))  # An option may be a list.
 
 
 class OmnisinkChat(lmms):  # type: ignore[misc]
@@ -113,12 +111,11 @@ class OmnisinkChat(lmms):  # type: ignore[misc]
         self.frames = None if frames is None else Uniform(int(frames))
         self.audio = audio
         self._size = BatchSize(int(batch_size))
-        self._rank, self._world_size = (int(os.environ.get(name, n)) for name, n in (("RANK", 0), ("WORLD_SIZE", 1)))
-        if device is None and self._world_size > 1 and torch.cuda.is_available():
-            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        place = Rank.of_environment()
+        self._rank, self._world_size = place.rank, place.world
         self.loaded = load_model(
             str(pretrained),
-            device=device,
+            device=place.device(device),
             dtype=dtype,
             attn_implementation=attn_implementation,
             trust_remote_code=trust_remote_code,

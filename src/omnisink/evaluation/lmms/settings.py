@@ -12,7 +12,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.methods import parse_methods
 from omnisink.methods.base import Method
 from omnisink.methods.outro import OutRo
-from omnisink.models import embedded, smolomni
+from omnisink.models.smolomni import own_gamma
 
 #: Longest answer where a task says nothing.
 MAX_NEW_TOKENS = 1024
@@ -118,9 +118,8 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
     OmnisinkError
         If there is no such method, a setting is out of range, or more than one method is named.
     """
-    own = {embedded.NAME: embedded.GAMMA, smolomni.NAME: smolomni.GAMMA}
     if gamma is None:
-        gamma = own.get(pretrained.lower())
+        gamma = own_gamma(pretrained)
     try:
         outro = OutRo(tau=tau) if gamma is None else OutRo(gamma=gamma, tau=tau)
     except (TypeError, ValueError) as error:

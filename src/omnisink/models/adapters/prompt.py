@@ -59,6 +59,11 @@ class Prompt:
         return with_choices(self.question, self.choices)
 
     @property
+    def media(self) -> tuple[bool, bool, bool, bool]:
+        """Whether there is a video, an image, sound, and sound that is the video's: the same for all of a batch."""
+        return self.video is not None, self.image is not None, self.sound is not None, self.sound_of_video
+
+    @property
     def sound_of_video(self) -> bool:
         """Whether the sound is the video's own."""
         return self.sound is not None and self.sound == self.video
