@@ -98,14 +98,18 @@ def test_other_images_are_refused(start):
             run(model, inputs)
 
 
-def test_a_cache_is_refused():
+def test_a_cache_is_filled_only_if_it_was_in_the_recorded_run():
     model, inputs = tiny_llama(), {"input_ids": prompt(9)}
-    with replay(read_anatomy(model)) as tape:
-        with pytest.raises(OmnisinkError, match="use_cache=False"):
-            run(model, inputs, use_cache=True)
-        run(model, inputs)
-        with tape.from_layer(2), pytest.raises(OmnisinkError, match="use_cache=False"):
-            run(model, inputs, use_cache=True)
+    for recorded in (True, False):
+        with replay(read_anatomy(model)) as tape:
+            plain = run(model, inputs, use_cache=recorded)
+            with tape.from_layer(2):
+                assert torch.equal(run(model, inputs), plain)
+                if recorded:
+                    assert torch.equal(run(model, inputs, use_cache=True), plain)
+                else:
+                    with pytest.raises(OmnisinkError, match="use_cache=False"):
+                        run(model, inputs, use_cache=True)
 
 
 def test_attention_weights_are_refused_and_hidden_states_are_right():

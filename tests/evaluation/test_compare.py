@@ -182,6 +182,7 @@ def test_cost_is_that_of_the_same_questions(tmp_path: Path) -> None:
     spent = row(results)["cost"]
     assert (spent["seconds"], spent["slower"], spent["memory_mb"], spent["new_tokens"]) == (1.0, 2.0, 900.0, 5.0)
     assert spent["video_tokens"] is None
+    assert spent["timed"] == 3
     assert row(results, "baseline")["cost"]["slower"] is None
 
 

@@ -15,6 +15,7 @@ from omnisink.evaluation.asking import ask
 from omnisink.evaluation.batchsize import BatchSize
 from omnisink.evaluation.methods import parse_methods
 from omnisink.evaluation.run import Settings, checksum, run
+from omnisink.evaluation.task import find_task
 from omnisink.results.records import Records, read_records
 
 METHODS = parse_methods("baseline,outro:gamma=0.5,outro:relax")
@@ -26,9 +27,9 @@ def by_key(folder):
 
 @pytest.fixture(scope="module")
 def whole(tiny, asked, tmp_path_factory):
-    """Run everything once, one question at a time."""
+    """Run everything once, one question at a time, nothing shared."""
     folder = tmp_path_factory.mktemp("whole")
-    run(tiny, asked, Settings(METHODS, batch_size=1), folder)
+    run(tiny, asked, Settings(METHODS, batch_size=1, share=False), folder)
     return by_key(folder)
 
 
@@ -42,6 +43,32 @@ def test_every_question_is_answered_under_every_method(whole, asked):
         assert 1 <= record["new_tokens"] <= 4
         assert (record["sinks"] is None) == (record["method"] == "baseline")
     assert any(record["sinks"] for record in whole.values())
+
+
+@pytest.mark.parametrize("score", ["generate", "likelihood"])
+@pytest.mark.parametrize("model", ["tiny", pytest.param("smolomni", marks=pytest.mark.real)])
+def test_methods_that_share_layers_answer_as_they_do_alone_to_the_bit(request, model, score, asked, tmp_path):
+    """Times are taken of the batches alone in which nothing is shared: the third, then every tenth."""
+    loaded = request.getfixturevalue(model)
+    if model == "smolomni":
+        asked = find_task("synthav").load(limit=4)
+    elif score == "likelihood":
+        asked = [a for a in asked if a.parser == "letter"]  # Of its tokenizer, "yes" is three tokens.
+    found = {}
+    for share in (True, False):
+        run(loaded, asked, Settings(METHODS, score, batch_size=1, share=share), tmp_path / str(share))
+        found[share] = by_key(tmp_path / str(share))
+    for key, record in found[True].items():
+        measured = {name: record[name] for name in ("seconds", "memory_mb")}
+        assert record == found[False][key] | measured
+    timed = {key[0] for key, record in found[True].items() if record["seconds"] is not None}
+    assert len(timed) == -(-(len(asked) - 2) // 10)
+    assert all(record["seconds"] > 0 for record in found[False].values())
+
+
+def test_a_method_alone_has_nothing_to_share_and_is_timed(tiny, asked, tmp_path):
+    run(tiny, asked[:2], Settings({"baseline": None}, batch_size=1), tmp_path)
+    assert all(record["seconds"] > 0 for record in by_key(tmp_path).values())
 
 
 @pytest.mark.parametrize("size", [3, 12, None])

@@ -60,6 +60,13 @@ def evaluate(
     ] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Models at once, with --engine ray.")] = None,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask again what ended in an error.")] = False,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share/--no-share",
+            help="Share towers and first layers among the methods: same answers, sooner; few batches are timed.",
+        ),
+    ] = True,
     compared: Annotated[
         bool, typer.Option("--compare/--no-compare", help="Print and write the comparison at the end.")
     ] = True,
@@ -91,6 +98,7 @@ def evaluate(
         threads=threads,
         retry_errors=retry_errors,
         frames=None if frames is None else Uniform(frames),
+        share=share,
     )
     found = find_task(task)
     instances = _questions(found, data, protocol, split=split, limit=limit)

@@ -33,6 +33,9 @@ class Handler(Protocol):
     def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
         """Receive the residual stream entering a layer, (B, S, d)."""
 
+    def idle(self, layer: int, now: Pass) -> bool:
+        """Say whether a layer, whose residual stream has been received, need not run for the handler's sake."""
+
     def attention_input(self, call: AttentionCall, now: Pass) -> AttentionCall:
         """Receive a layer's queries, keys and values, and return those to attend with."""
 
@@ -160,7 +163,11 @@ class Attachment:
         self._handler.begin(now)
         self._now = now
 
-    # The two below are what the attention interface asks; a layer run by itself, outside the decoder, has no pass.
+    # What the attention interface asks; a layer run by itself, outside the decoder, has no pass.
+
+    def idle(self, layer: int) -> bool:
+        """Ask the handler whether a layer need not run for its sake."""
+        return self._now is None or self._handler.idle(layer, self._now)
 
     def attention_input(self, call: AttentionCall) -> AttentionCall:
         """Hand a layer's queries, keys and values to the handler."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -45,9 +46,14 @@ class Call:
         return hidden if isinstance(hidden, Tensor) and hidden.dim() == 3 else None
 
     @property
-    def has_cache(self) -> bool:
-        """Whether it was given a key/value cache."""
-        return any(isinstance(value, BASE_CACHE) for value in (*self.args, *self.kwargs.values()))
+    def cache(self) -> Any:
+        """The key/value cache it was given, or None."""
+        return next((value for value in (*self.args, *self.kwargs.values()) if isinstance(value, BASE_CACHE)), None)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the cache it was given holds tokens already, so that it goes on with a sequence."""
+        return self.cache is not None and bool(self.cache.get_seq_length() > 0)
 
     @property
     def mappings(self) -> list[MutableMapping[Any, Any]]:
@@ -68,31 +74,41 @@ class Call:
             The record, which shares nothing with the output but `inputs`, and the output.
         """
         held = [dict(mapping) for mapping in self.mappings]
-        output = self.run()
+        with _listening(self.cache) as updates:
+            output = self.run()
         written = [
             {key: value for key, value in mapping.items() if old.get(key) is not value}
             for mapping, old in zip(self.mappings, held, strict=True)
         ]
-        return Record(inputs, copied(output), copied(written)), output
+        return Record(inputs, copied(output), copied(written), updates), output
 
 
 @dataclass(frozen=True)
 class Record:
-    """A call that ran: what it was given, what it returned, and what it wrote into mappings it was given."""
+    """A call that ran: what it was given and returned, and what it wrote into mappings and a cache it was given."""
 
     inputs: list[Any]
     output: Any
     written: list[dict[Any, Any]]
+    #: Method, arguments and keywords of every update of the cache; None where no cache was given.
+    updates: list[tuple[str, Any, Any]] | None = None
 
     @property
     def hidden(self) -> Any:
         """Residual stream that a decoder layer returned: its output, or the first of several."""
         return self.output[0] if isinstance(self.output, tuple) else self.output
 
+    def serves(self, cache: Any) -> bool:
+        """Whether a cache would be filled as the layer fills it."""
+        return cache is None or self.updates is not None
+
     def answer(self, call: Call) -> Any:
         """Write for `call` what was written, and return a copy of what was returned."""
         for mapping, entries in zip(call.mappings, self.written, strict=True):
             mapping.update(copied(entries))
+        if call.cache is not None:
+            for name, args, kwargs in self.updates or ():
+                getattr(call.cache, name)(*copied(args), **copied(kwargs))
         return copied(self.output)
 
 
@@ -111,6 +127,24 @@ def stand_in_front(module: nn.Module, answer: Callable[[Call], Any]) -> Callable
         return answer(Call(forward, args, kwargs))
 
     return replace_attribute(module, "forward", front)
+
+
+@contextmanager
+def _listening(cache: Any) -> Iterator[list[tuple[str, Any, Any]] | None]:
+    """Note with what a cache is updated meanwhile: its keys and values, or the states of layers of another kind."""
+    if cache is None:
+        yield None
+        return
+    heard: list[tuple[str, Any, Any]] = []
+
+    def hear(name: str, update: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        heard.append((name, copied(args), copied(kwargs)))
+        return update(*args, **kwargs)
+
+    with ExitStack() as stack:
+        for name in (name for name in dir(type(cache)) if name.startswith("update")):
+            stack.callback(replace_attribute(cache, name, partial(hear, name, getattr(cache, name))))
+        yield heard
 
 
 def copied(value: Any) -> Any:

@@ -65,6 +65,9 @@ class AttentionCall:
 class Listener(Protocol):
     """Stands before and behind the attention function of one module."""
 
+    def idle(self, layer: int) -> bool:
+        """Whether a layer whose residual stream it has seen may be left out: it neither changes nor looks at more."""
+
     def attention_input(self, call: AttentionCall) -> AttentionCall:
         """Return the call to make: the one given, or one with other queries, keys or values of the same shapes."""
 
@@ -105,6 +108,11 @@ def listen(site: AttentionSite, layer: int, listener: Listener) -> Callable[[], 
         release()
 
     return stop
+
+
+def needed(site: AttentionSite, layer: int) -> bool:
+    """Whether any listener to an attention module wants the layer to run, now that its residual stream is known."""
+    return not all(listener.idle(layer) for _, _, listener in vars(site.module).get(LISTENERS, ()))
 
 
 def _stand_in_front(interface: Any, backend: str) -> Callable[[], None]:

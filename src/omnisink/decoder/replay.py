@@ -35,14 +35,43 @@ def replay(anatomy: Anatomy) -> Iterator[Tape]:
     Parameters
     ----------
     anatomy : Anatomy
-        The model's decoder. The model is run eagerly and without a key/value cache.
+        The model's decoder. The model is run eagerly; passes that go on with a filled cache are neither recorded nor
+        replayed.
 
     Yields
     ------
     Tape
         Empty until the model has run once. When the block ends, however it ends, the model is as it was.
     """
-    tape = Tape(anatomy)
+    with _in_front(anatomy, Tape(anatomy)) as tape:
+        yield tape
+
+
+@contextmanager
+def share(anatomy: Anatomy) -> Iterator[None]:
+    """Let the runs of a block on one prompt share what comes before the first change in them.
+
+    >>> with share(read_anatomy(model)):
+    ...     plain = model.generate(**inputs)
+    ...     with OutRo(gamma=0.3)(model):
+    ...         turned = model.generate(**inputs)     # begins at the first layer with a sink
+
+    The first run is recorded, up to the layer where a method does something (`Method.idle`). In later ones towers and
+    layers are answered as long as they are given, to the bit, what they were given then, and no method has anything to
+    do there; from then on everything is run. So each gives what it would give alone, to the bit. One more prompt is
+    simply run.
+
+    Parameters
+    ----------
+    anatomy : Anatomy
+        The model's decoder. The model is run eagerly.
+    """
+    with _in_front(anatomy, Tape(anatomy, shares=True)):
+        yield
+
+
+@contextmanager
+def _in_front(anatomy: Anatomy, tape: Tape) -> Iterator[Tape]:
     with ExitStack() as stack:
         stack.callback(tape.end)
         for module, answer in _answers(anatomy, tape):

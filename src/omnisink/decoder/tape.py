@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.calls import Call, Record, copied, same
+from omnisink.decoder.interface import needed
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 
 #: What the text model collects from inside its layers; a layer that is not run has nothing to give.
@@ -29,13 +30,18 @@ class _Run:
 
 @dataclass
 class _Pass:
-    """A pass that fills `run` (no `start`), or takes from it all that comes before layer `start`."""
+    """A pass that fills `run`, or takes from it what comes before the first layer that has to run.
+
+    Where that layer is not named by `start`, it is found on the way, and `changed` from there on.
+    """
 
     run: _Run
+    fills: bool
     start: int | None
     calls: Counter[nn.Module] = field(default_factory=Counter)
     in_tower: bool = False
     in_layers: bool = False
+    changed: bool = False
 
 
 class Tape:
@@ -45,10 +51,13 @@ class Tape:
     ----------
     anatomy : Anatomy
         The model's decoder.
+    shares : bool
+        Answer every later run, also outside `from_layer`, as far as nothing has changed.
     """
 
-    def __init__(self, anatomy: Anatomy) -> None:
+    def __init__(self, anatomy: Anatomy, *, shares: bool = False) -> None:
         self._anatomy = anatomy
+        self._shares = shares
         self._depth = len(anatomy.layers)
         self._run: _Run | None = None
         self._start: int | None = None
@@ -70,8 +79,8 @@ class Tape:
         Raises
         ------
         OmnisinkError
-            If nothing is recorded yet or there is no such layer; in the block, if the model is given another prompt or
-            a key/value cache, or is asked for attention weights or router logits.
+            If nothing is recorded yet or there is no such layer; in the block, if the model is given another prompt, a
+            key/value cache where it was recorded without, or is asked for attention weights or router logits.
         """
         if self._ended:
             raise OmnisinkError("the replay() block of this tape has ended; call from_layer() inside it")
@@ -119,28 +128,36 @@ class Tape:
         return self._run
 
     def run_pass(self, call: Call) -> Any:
-        """Answer a module around the layers: the outermost one that is called makes one pass."""
-        if self._now is not None or (self._run is not None and self._start is None):
+        """Answer a module around the layers: the outermost one that is called makes one pass.
+
+        A pass that goes on with the sequences of a cache runs as it is: it has other tokens each time.
+        """
+        idle = self._run is not None and self._start is None and not self._shares
+        if self._now is not None or idle or call.continues:
             return call.run()
-        self._now = now = _Pass(self._run or _Run(), self._start)
+        self._now = now = _Pass(self._run or _Run(), self._run is None, self._start)
         try:
             output = call.run()
         finally:
             self._now = None
-        if now.start is None and now.run.layers:
+        if now.fills and now.in_layers:
             self._run = now.run
         return output
 
     def run_text_model(self, call: Call) -> Any:
         """Answer the text model, from whose arguments every layer gets its mask and positions."""
-        if self._now is not None and self._now.start is None:
-            self._now.run.prompt = copied(call.tensors)
-        elif self._now is not None and self._now.start:
+        now = self._now
+        if now is not None and now.fills:
+            now.run.prompt = copied(call.tensors)
+        elif now is not None and now.start != 0:
             config = getattr(self._anatomy.text_model, "config", None)
-            for name in _COLLECTED:
-                if call.kwargs.get(name, getattr(config, name, False)):
-                    raise OmnisinkError(f"{name} cannot be answered from a tape: the layers on it are not run")
-            if not same(call.tensors, self._now.run.prompt):
+            asked = [name for name in _COLLECTED if call.kwargs.get(name, getattr(config, name, False))]
+            other = not same(call.tensors, now.run.prompt)
+            if now.start is None:
+                now.changed = bool(asked) or other
+            elif asked:
+                raise OmnisinkError(f"{asked[0]} cannot be answered from a tape: the layers on it are not run")
+            elif other:
                 raise OmnisinkError(
                     "this is another prompt than the recorded one: its tokens, mask or positions differ. "
                     "Record each prompt on a tape of its own"
@@ -157,20 +174,22 @@ class Tape:
             return call.run()
         records, number = now.run.towers[tower], now.calls[tower]
         now.calls[tower] += 1
-        if now.start is None:
+        if now.fills:
             now.in_tower = True
             record, output = call.record(copied(call.values))
             now.in_tower = False
             records.append(record)
             return output
+        if number < len(records) and same(call.values, records[number].inputs):
+            return records[number].answer(call)
+        if now.start is None:
+            return call.run()
         if number == len(records):
             raise OmnisinkError(f"{type(tower).__name__} is called more often than in the recorded run ({number})")
-        if not same(call.values, records[number].inputs):
-            raise OmnisinkError(
-                f"{type(tower).__name__} is given something else than in the recorded run. "
-                "Record each image, video and sound on a tape of its own"
-            )
-        return records[number].answer(call)
+        raise OmnisinkError(
+            f"{type(tower).__name__} is given something else than in the recorded run. "
+            "Record each image, video and sound on a tape of its own"
+        )
 
     def run_layer(self, index: int, call: Call) -> Any:
         """Answer a decoder layer."""
@@ -178,26 +197,48 @@ class Tape:
         if now is None:
             return call.run()
         now.in_layers = True
-        if now.start is not None and index >= now.start:
+        if now.start is None and self._shares:
+            now.changed = now.changed or self._changes(index, call, now)
+        else:
+            now.changed = now.start is not None and index >= now.start
+        if now.changed:
             return call.run()
-        what = f"layer {index} ({type(self._anatomy.layers[index]).__name__})"
-        if call.hidden is None:
-            raise UnsupportedModelError(f"{what} does not receive one residual stream (B, S, d)")
-        if call.has_cache:
-            raise OmnisinkError(
-                "a layer that is not run fills no key/value cache: call the model with use_cache=False"
-            )
+        self._check(index, call, now)
         records = now.run.layers
-        if now.start is not None:
-            if index not in records or not same([call.hidden], records[index].inputs):
-                raise OmnisinkError(
-                    f"another residual stream enters {what} than in the recorded run: the prompt is another, or "
-                    f"something before layer {now.start} was changed. Start at the first layer that changes"
-                )
+        if not now.fills:
             return records[index].answer(call)
-        if index in records:
-            raise UnsupportedModelError(f"{what} runs twice in one pass: there is no one input to compare with")
         # Mostly what left the layer before, so that one copy serves both; some decoders add to it in between.
         left = [records[index - 1].hidden] if index - 1 in records else []
         records[index], output = call.record(left if same([call.hidden], left) else copied([call.hidden]))
         return output
+
+    def _changes(self, index: int, call: Call, now: _Pass) -> bool:
+        """Whether runs that share layers part at this one: something wants it to run, or it is not the same call."""
+        site = self._anatomy.attention.get(index)
+        if site is not None and needed(site, index):
+            return True
+        record = now.run.layers.get(index)
+        if now.fills:
+            return call.hidden is None or record is not None
+        return record is None or not same([call.hidden], record.inputs) or not record.serves(call.cache)
+
+    def _check(self, index: int, call: Call, now: _Pass) -> None:
+        """Refuse a layer that cannot be recorded, or not be answered."""
+        what = f"layer {index} ({type(self._anatomy.layers[index]).__name__})"
+        record = now.run.layers.get(index)
+        if call.hidden is None:
+            raise UnsupportedModelError(f"{what} does not receive one residual stream (B, S, d)")
+        if now.fills and record is not None:
+            raise UnsupportedModelError(f"{what} runs twice in one pass: there is no one input to compare with")
+        if now.fills:
+            return
+        if record is None or not same([call.hidden], record.inputs):
+            raise OmnisinkError(
+                f"another residual stream enters {what} than in the recorded run: the prompt is another, or "
+                f"something before layer {now.start} was changed. Start at the first layer that changes"
+            )
+        if not record.serves(call.cache):
+            raise OmnisinkError(
+                "the recorded run had no key/value cache, so a layer that is not run cannot fill one: call the model "
+                "with use_cache=False, or record with a cache"
+            )

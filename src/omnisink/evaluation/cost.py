@@ -28,7 +28,8 @@ def cost(task: Task, method: str, baseline: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        Means of `MEANS` (seconds are a question's share of its batch), `memory_mb` (the most that was seen), `batch`
+        Means of `MEANS` (seconds are a question's share of its batch, over the `timed` questions that have any),
+        `memory_mb` (the most that was seen), `batch`
         (sizes of batches), and `slower`: median, 5th and 95th percentile of the ratio of the times of each question to
         those of the baseline. None where nothing was recorded.
     """
@@ -39,6 +40,7 @@ def cost(task: Task, method: str, baseline: str) -> dict[str, Any]:
     memory = [r["memory_mb"] for r in own.values() if r.get("memory_mb") is not None]
     return {
         **{field: _mean(list(own.values()), field) for field in MEANS},
+        "timed": sum(record.get("seconds") is not None for record in own.values()),
         "memory_mb": max(memory) if memory else None,
         "batch": sorted({r["batch"] for r in own.values() if r.get("batch") is not None}),
         "slower": None if method == baseline else middle,

@@ -77,7 +77,7 @@ class Ledger:
         reply: Reply,
         facts: Facts,
         *,
-        seconds: float,
+        seconds: float | None,
         batch: int,
     ) -> None:
         """Write an answer down."""
@@ -102,7 +102,7 @@ class Ledger:
                 "loss": _rounded(reply.loss(instance.gold)),
                 "margin": _rounded(reply.margin(instance.gold)),
                 "error": None,
-                "seconds": round(seconds, 4),
+                "seconds": None if seconds is None else round(seconds, 4),
                 "batch": batch,
                 "memory_mb": round(peak_memory(), 1),
             },

@@ -6,12 +6,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from omnisink.decoder.anatomy import Anatomy, read_anatomy
+from omnisink.decoder.replay import share
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.evaluation.asking import SCORES, ask
 from omnisink.evaluation.batchsize import LARGEST, BatchSize, out_of_memory
@@ -22,12 +25,16 @@ from omnisink.evaluation.parts import Picked, Rank
 from omnisink.evaluation.prefetch import Ready, batches, told, windows
 from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
+from omnisink.models.adapters.prompt import Encoded
 from omnisink.models.loaded import Loaded
 from omnisink.results.records import start
 
 FORMAT = "omnisink.eval.v1"
 #: So many questions that all fail, and no answer yet, is a fault of the run and not of the questions.
 _HOPELESS = 8
+#: One batch of so many is run without sharing, so that the methods' times can be told; the first is warm by then.
+TIMED = 10
+_FIRST_TIMED = 2
 #: What may differ when a run is taken up: neither the answers nor their scores depend on it.
 _MAY_DIFFER = ("started", "command", "model.device")
 
@@ -55,6 +62,9 @@ class Settings:
         Ask again what ended in an error before.
     frames : FrameChoice or None
         Which frames; None is the model family's own rule.
+    share : bool
+        Let the methods share what comes before the first layer at which one of them does something. Answers are the
+        same to the bit; times are then taken of one batch in `TIMED` alone, in which nothing is shared.
     """
 
     methods: Mapping[str, Method | None]
@@ -63,6 +73,7 @@ class Settings:
     threads: int = 2
     retry_errors: bool = False
     frames: FrameChoice | None = None
+    share: bool = True
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
@@ -143,9 +154,11 @@ def run(
                 while alike:
                     batch, alike = alike[: runner.size.size], alike[runner.size.size :]
                     begin = time.perf_counter()
-                    runner.answer(batch, _turned(batch[0].work.methods, turn))
+                    timed = not settings.share or turn % TIMED == _FIRST_TIMED
+                    runner.answer(batch, _turned(batch[0].work.methods, turn), timed=timed)
                     turn += 1
-                    runner.size.worked(len(batch), time.perf_counter() - begin)
+                    if timed != settings.share:  # The two kinds of batches cannot be compared with each other.
+                        runner.size.worked(len(batch), time.perf_counter() - begin)
                     tell()
             tell()
 
@@ -189,7 +202,12 @@ class _Runner:
     answered: int = 0
     failed: int = 0
 
-    def answer(self, batch: list[Ready], methods: list[tuple[str, int]]) -> None:
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The model's decoder."""
+        return read_anatomy(self.loaded.model)
+
+    def answer(self, batch: list[Ready], methods: list[tuple[str, int]], *, timed: bool = False) -> None:
         """Answer a batch under every method; where something fails, in smaller parts, down to the one at fault."""
         media = [ready.media for ready in batch if ready.media]
         prompts = [ready.prompt for ready in batch]
@@ -197,20 +215,35 @@ class _Runner:
         if isinstance(inputs, _Problem):
             self._divide(batch, methods, len(methods), inputs)
             return
+        shares = not timed and len(methods) > 1
+        left = list(methods)
+        problem = None
+        with share(self.anatomy) if shares else nullcontext():
+            while left and problem is None:
+                problem = self._ask(batch, inputs, *left[0], timed=not shares)
+                left = left if problem else left[1:]
+        if problem is None:
+            return
+        del inputs  # What is asked next needs the memory.
+        if problem.no_memory and shares and len(batch) == 1:
+            self.answer(batch, left, timed=True)  # What is kept to be shared takes memory too.
+        else:
+            self._divide(batch, left, 1, problem)
+
+    def _ask(self, batch: list[Ready], inputs: Encoded, name: str, attempt: int, *, timed: bool) -> _Problem | None:
+        """Answer a batch under one method and write it down."""
         asked = [ready.work.instance for ready in batch]
-        for number, (name, attempt) in enumerate(methods):
-            begin = time.perf_counter()
-            method = self.settings.methods[name]
-            replies = _tried(partial(ask, self.loaded, inputs, asked, method, self.settings.score))
-            each = (time.perf_counter() - begin) / len(batch)
-            if isinstance(replies, _Problem):
-                del inputs  # What is asked next needs the memory.
-                self._divide(batch, methods[number:], 1, replies)
-                return
-            for instance, reply, known in zip(asked, replies, inputs.facts, strict=True):
-                self.ledger.answered(instance, name, attempt, reply, known, seconds=each, batch=len(batch))
-            self.answered += len(batch)
-            self.done += len(batch)
+        begin = time.perf_counter()
+        method = self.settings.methods[name]
+        replies = _tried(partial(ask, self.loaded, inputs, asked, method, self.settings.score))
+        each = (time.perf_counter() - begin) / len(batch) if timed else None
+        if isinstance(replies, _Problem):
+            return replies
+        for instance, reply, known in zip(asked, replies, inputs.facts, strict=True):
+            self.ledger.answered(instance, name, attempt, reply, known, seconds=each, batch=len(batch))
+        self.answered += len(batch)
+        self.done += len(batch)
+        return None
 
     def _divide(self, batch: list[Ready], methods: list[tuple[str, int]], failed: int, problem: _Problem) -> None:
         """Go on with the parts of a batch; the first `failed` methods of one question are errors, the others go on."""

@@ -115,7 +115,15 @@ _MAIN = (
     "unparsed",
     "verdict",
 )
-_COST = ("difference (points)", "s / question", "times slower", "peak memory (MB)", "prompt tokens", "new tokens")
+_COST = (
+    "difference (points)",
+    "s / question",
+    "timed",
+    "times slower",
+    "peak memory (MB)",
+    "prompt tokens",
+    "new tokens",
+)
 _SEEDS = ("seeds", "accuracy, mean ± deviation", "difference, mean ± deviation (points)")
 
 
@@ -145,6 +153,7 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         MISSING if row["paired"] is None else _difference(row["paired"]),
         plain(spent["seconds"], 3),
+        f"{spent['timed']:,d}",
         slower,
         plain(spent["memory_mb"], 0),
         plain(spent["prompt_tokens"]),

@@ -51,6 +51,10 @@ class AimedOutRo(OutRo):
                 f"gamma must not be negative with aim={self.aim!r}: an angle has no other side to turn to"
             )
 
+    def idle(self, layer: int, run: Run) -> bool:
+        """Leave out the layers without a sink, unless the values of every layer have to be remembered."""
+        return self.aim != "layer" and super().idle(layer, run)
+
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
         """Relax and rotate, and remember this layer's values for the next."""
         changed = super().head_output(call, output, run)

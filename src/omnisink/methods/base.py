@@ -57,6 +57,15 @@ class Method(ABC):
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Look at the residual stream (B, S, d) entering a layer. By default, do nothing."""
 
+    def idle(self, layer: int, run: Run) -> bool:
+        """Whether a layer may be answered from an earlier run, now that its residual stream has been looked at.
+
+        That is so where the method would neither change the layer's attention nor look at it in this prefill. By
+        default, never. It is asked only where runs share layers (`omnisink.decoder.replay`), and may wait for the
+        accelerator.
+        """
+        return False
+
     def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
         """Return the queries, keys and values to attend with; a changed call is a new one. By default, the same."""
         return call
@@ -127,12 +136,14 @@ class Run:
         self.record: Record
         self.scratch: dict[str, Tensor] = {}
         self._partial: set[int] = set()
+        self._idle: set[int] = set()
 
     def begin(self, now: Pass) -> None:
         """Start a pass; a prefill gets a new record."""
         self.now = now
         self.scratch = {}
         self._partial = set()
+        self._idle = set()
         if now.is_prefill:
             now.state.record = Record(now.batch, now.length, now.real, skipped=dict(self.anatomy.unreachable))
             now.state.record.doubt(now.warm)
@@ -153,6 +164,12 @@ class Run:
             return
         self._method.residual_stream(layer, hidden, self)
 
+    def idle(self, layer: int, now: Pass) -> bool:
+        """Ask the method whether a layer may be left out."""
+        if layer in self._partial or self._method.idle(layer, self):
+            self._idle.add(layer)
+        return layer in self._idle
+
     def attention_input(self, call: AttentionCall, now: Pass) -> AttentionCall:
         """Hand a layer's queries, keys and values to the method."""
         return call if call.layer in self._partial else self._method.attention_input(call, self)
@@ -162,19 +179,20 @@ class Run:
         return output if call.layer in self._partial else self._method.head_output(call, output, self)
 
     def end(self, now: Pass, reached: set[int]) -> None:
-        """Check that the layers thought reachable were reached.
+        """Check that the layers thought reachable were reached, but for those that need not run.
 
         Raises
         ------
         UnsupportedModelError
             If none was.
         """
-        if not now.is_prefill:
+        missed = self.anatomy.attention.keys() - reached - self._idle
+        if not now.is_prefill or not missed:
             return
         if not reached:
             raise UnsupportedModelError(
                 f"no attention layer of {type(self.anatomy.model).__name__} was reached: "
                 "its attention implementation was changed inside the block, or it does not go through the interface"
             )
-        for layer in self.anatomy.attention.keys() - reached:
+        for layer in missed:
             self.record.skipped[layer] = "its attention did not run through the attention interface in this pass"

@@ -176,6 +176,14 @@ class OutRo(Method):
         if run.now.is_prefill and self._detects(layer, len(run.anatomy.layers)):
             run.record.sinks[layer] = self.criterion(hidden, run.now.real_on(hidden.device))
 
+    def idle(self, layer: int, run: Run) -> bool:
+        """Leave out the layers of a prefill in which no sequence has a sink: `head_output` returns what it is given.
+
+        A subclass whose `head_output` does more there has to say so here.
+        """
+        sinks = run.record.sinks.get(layer)
+        return run.now.is_prefill and (sinks is None or not bool(sinks.any()))
+
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
         """Relax and rotate in a prefill, rotate in later passes."""
         if run.now.is_prefill:
