@@ -29,6 +29,8 @@ FLOORS = {
     "results": 0,
     "maths": 0,
 }
+#: The same inside `evaluation`; what lies beside these may import from all of them.
+EVALUATION = ["tasks", "running", "comparing", "tuning"]
 #: Importable from everywhere.
 COMMON = {"omnisink.errors"}
 #: What makes `omnisink --help` slow. Rooms that show help must not import it while they are imported.
@@ -90,6 +92,15 @@ def test_imports_run_downward(path: Path) -> None:
         assert target in FLOORS, f"{path.name}:{line} imports {module}: import from the room that defines the name"
         allowed = target == room or FLOORS[target] < FLOORS[room]
         assert allowed, f"{path.name}:{line}: {room} may not import {module}"
+
+
+@pytest.mark.parametrize("name", EVALUATION)
+def test_imports_run_downward_inside_evaluation(name: str) -> None:
+    for path in (PACKAGE / "evaluation" / name).rglob("*.py"):
+        for line, module in imports(path):
+            if module.startswith("omnisink.evaluation."):
+                target = module.split(".")[2]
+                assert target in EVALUATION[: EVALUATION.index(name) + 1], f"{path.name}:{line} imports {module}"
 
 
 def test_every_room_has_a_floor() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from omnisink.evaluation.instance import Instance
+from omnisink.evaluation.tasks.instance import Instance
 
 
 @pytest.fixture(scope="session")

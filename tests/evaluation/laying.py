@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from omnisink.evaluation.rows import Row
-from omnisink.evaluation.task import Task, find_task
+from omnisink.evaluation.tasks.rows import Row
+from omnisink.evaluation.tasks.task import Task, find_task
 
 FIXTURES = Path(__file__).parent / "fixtures"
 #: Tasks that need a folder.

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnisink.evaluation import answers
-from omnisink.evaluation.instance import Instance
+from omnisink.evaluation.tasks import answers
+from omnisink.evaluation.tasks.instance import Instance
 
 OPTIONS = ("a red bell", "a blue drum", "a green star", "a red bird")
 

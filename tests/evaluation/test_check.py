@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.check import Check, Problem, check_task
-from omnisink.evaluation.task import find_task
+from omnisink.evaluation.tasks.check import Check, Problem, check_task
+from omnisink.evaluation.tasks.task import find_task
 from tests.evaluation.laying import lay_out
 from tests.media.making import sine, sound, video
 
@@ -183,7 +183,7 @@ def test_the_verb_says_what_is_wrong_by_its_exit_status(clips: dict[str, bytes],
 
 def test_the_verb_imports_nothing_heavy_for_a_list() -> None:
     code = (
-        "import sys; from omnisink.evaluation.task import find_task, task_names\n"
+        "import sys; from omnisink.evaluation.tasks.task import find_task, task_names\n"
         "[find_task(name) for name in task_names()]\n"
         "print(*[m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )

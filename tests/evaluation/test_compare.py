@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import binom
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.compare import compare
-from omnisink.evaluation.wording import HIGHER, LOWER, NO_EVIDENCE, NOTHING, p_value, points, verdict
+from omnisink.evaluation.comparing.compare import compare
+from omnisink.evaluation.comparing.wording import HIGHER, LOWER, NO_EVIDENCE, NOTHING, p_value, points, verdict
 from omnisink.results.statistics import paired_difference
 from tests.evaluation.comparing import FEW, correlated, failed, manifest, record, write, write_scores
 

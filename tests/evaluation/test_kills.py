@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from omnisink.evaluation.parts import read_parts, whole
+from omnisink.evaluation.running.parts import read_parts, whole
 from tests.skips import needs
 
 pytestmark = needs("/proc")

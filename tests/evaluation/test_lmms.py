@@ -29,8 +29,8 @@ from omnisink.evaluation.lmms.questions import (
     variable,
 )
 from omnisink.evaluation.lmms.settings import Generation, read_generation, read_method
-from omnisink.evaluation.prefetch import prompt_of as own_prompt_of
-from omnisink.evaluation.task import find_task
+from omnisink.evaluation.running.prefetch import prompt_of as own_prompt_of
+from omnisink.evaluation.tasks.task import find_task
 from omnisink.methods.aimed import AimedOutRo
 from omnisink.models import smolomni
 from tests.evaluation.laying import NAMES

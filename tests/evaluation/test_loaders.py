@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.reading import read_rows
-from omnisink.evaluation.rows import Bad, Left, Row, find_letter, split_options
-from omnisink.evaluation.task import find_task
+from omnisink.evaluation.tasks.reading import read_rows
+from omnisink.evaluation.tasks.rows import Bad, Left, Row, find_letter, split_options
+from omnisink.evaluation.tasks.task import find_task
 from tests.evaluation.laying import FIXTURES, NAMES, lay_out, load, rows_of
 
 FILES = {

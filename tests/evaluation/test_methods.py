@@ -6,7 +6,7 @@ import pytest
 
 from omnisink import OutRo
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.methods import parse_methods, settings_of
+from omnisink.evaluation.running.methods import parse_methods, settings_of
 from omnisink.methods.aimed import AimedOutRo
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.metrics import Cell, measure
+from omnisink.evaluation.tasks.metrics import Cell, measure
 
 
 def record(right: bool | float, gold: str = "A", parsed: str | None = "A", **groups: str | tuple[str, ...]) -> Any:

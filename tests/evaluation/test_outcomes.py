@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.outcomes import read_run, score, tasks_of, unparsed
+from omnisink.evaluation.comparing.outcomes import read_run, score, tasks_of, unparsed
 from omnisink.results.records import MANIFEST, RECORDS
 from tests.evaluation.comparing import failed, manifest, record, write, write_scores
 

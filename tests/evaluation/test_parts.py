@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.methods import parse_methods
-from omnisink.evaluation.parts import Rank, read_parts, whole
-from omnisink.evaluation.run import Settings, run
+from omnisink.evaluation.running.methods import parse_methods
+from omnisink.evaluation.running.parts import Rank, read_parts, whole
+from omnisink.evaluation.running.run import Settings, run
 
 METHODS = parse_methods("baseline,outro:gamma=0.5")
 

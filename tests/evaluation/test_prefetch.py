@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from omnisink.errors import MediaError
-from omnisink.evaluation.batchsize import LARGEST, BatchSize, out_of_memory
-from omnisink.evaluation.prefetch import Work, batches, prompt_of, windows
+from omnisink.evaluation.running.batchsize import LARGEST, BatchSize, out_of_memory
+from omnisink.evaluation.running.prefetch import Work, batches, prompt_of, windows
 from omnisink.media import Uniform
 from omnisink.models.adapters.prompt import Media
 

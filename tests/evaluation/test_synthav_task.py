@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation import synthav_task
-from omnisink.evaluation.answers import parse
-from omnisink.evaluation.task import find_task
+from omnisink.evaluation.tasks import synthav_task
+from omnisink.evaluation.tasks.answers import parse
+from omnisink.evaluation.tasks.task import find_task
 from omnisink.models.adapters.prompt import with_choices
 from omnisink.synthav.dataset import draw_split
 from training.score import asked

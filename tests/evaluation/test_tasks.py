@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation import answers
-from omnisink.evaluation.instance import Instance
-from omnisink.evaluation.task import find_task, parse_task, task_names
+from omnisink.evaluation.tasks import answers
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.task import find_task, parse_task, task_names
 from tests.evaluation.laying import NAMES, lay_out, load
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"

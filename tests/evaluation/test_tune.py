@@ -14,13 +14,13 @@ import torch
 
 from omnisink import OutRo
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation import scoring
-from omnisink.evaluation.asking import Reply, ask
-from omnisink.evaluation.instance import Instance
-from omnisink.evaluation.scoring import OFF, Scorer, name_of, prepare
-from omnisink.evaluation.search import choose, hopeless, lead
-from omnisink.evaluation.tune import Tuning, assign_folds, tune
-from omnisink.evaluation.tuned import sentences
+from omnisink.evaluation.running.asking import Reply, ask
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tuning import scoring
+from omnisink.evaluation.tuning.scoring import OFF, Scorer, name_of, prepare
+from omnisink.evaluation.tuning.search import choose, hopeless, lead
+from omnisink.evaluation.tuning.tune import Tuning, assign_folds, tune
+from omnisink.evaluation.tuning.tuned import sentences
 from omnisink.media import Uniform
 from omnisink.results.records import read_records
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.compare import compare
+from omnisink.evaluation.comparing.compare import compare
 from omnisink.report import write_comparison
 from omnisink.report.charts.comparison import MAX_DRAWN
 from tests.evaluation.comparing import FEW, failed, manifest, record, write, write_scores

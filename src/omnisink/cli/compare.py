@@ -12,7 +12,7 @@ from omnisink.cli import options
 from omnisink.cli.output import note, print_json, stdout, text, working
 
 if TYPE_CHECKING:
-    from omnisink.evaluation.tables import Table
+    from omnisink.evaluation.comparing.tables import Table
 
 #: A longer table is for the files: what it says of few questions would bury what the run says as a whole.
 _SHOWN = 40
@@ -50,8 +50,8 @@ def show_comparison(
 ) -> None:
     """Compare, print and write: what the verb does, and what `omnisink eval` ends with. Arguments as the options."""
     with working("reading and comparing"):
-        from omnisink.evaluation.compare import compare as compare_runs
-        from omnisink.evaluation.tables import tables_of, write_tables
+        from omnisink.evaluation.comparing.compare import compare as compare_runs
+        from omnisink.evaluation.comparing.tables import tables_of, write_tables
         from omnisink.report.write import missing_libraries
 
         results = compare_runs(runs, baseline, seed=seed, resamples=resamples)

@@ -17,10 +17,10 @@ from omnisink.cli.output import note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
-    from omnisink.evaluation.instance import Instance
-    from omnisink.evaluation.parts import Rank
-    from omnisink.evaluation.run import Progress
-    from omnisink.evaluation.task import Task
+    from omnisink.evaluation.running.parts import Rank
+    from omnisink.evaluation.running.run import Progress
+    from omnisink.evaluation.tasks.instance import Instance
+    from omnisink.evaluation.tasks.task import Task
 
 AUTO = "auto"
 ENGINES = ("local", "ray")
@@ -85,10 +85,10 @@ def evaluate(
     rank, device = _place(device)
     outro = options.make_outro(model, gamma, profile=profile, tau=tau)
     with working("importing"):
-        from omnisink.evaluation.methods import BASELINE, parse_methods
-        from omnisink.evaluation.parts import whole
-        from omnisink.evaluation.run import Settings, run
-        from omnisink.evaluation.task import find_task
+        from omnisink.evaluation.running.methods import BASELINE, parse_methods
+        from omnisink.evaluation.running.parts import whole
+        from omnisink.evaluation.running.run import Settings, run
+        from omnisink.evaluation.tasks.task import find_task
         from omnisink.media import Uniform
 
     chosen = Settings(
@@ -115,7 +115,7 @@ def evaluate(
         "seed": seed,
     }
     if engine == "ray":
-        from omnisink.evaluation.engine_ray import run_on_ray
+        from omnisink.evaluation.running.engine_ray import run_on_ray
 
         asked = {"name": model, **loading, "attn_implementation": attn}
         facts["model"] = {"name": model, "dtype": dtype, "device": device, "attention": attn}
@@ -138,7 +138,7 @@ def evaluate(
 
 def _place(device: str | None) -> tuple[Rank, str | None]:
     """Return this process's rank, which ends with its launcher, and its device."""
-    from omnisink.evaluation.parts import Rank, end_with_launcher
+    from omnisink.evaluation.running.parts import Rank, end_with_launcher
 
     rank = Rank.of_environment()
     if rank.world > 1:

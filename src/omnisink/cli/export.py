@@ -11,7 +11,7 @@ from omnisink.cli.output import note, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
-    from omnisink.evaluation.instance import Instance
+    from omnisink.evaluation.tasks.instance import Instance
 
 FORMATS = ("lmms", "parquet")
 
@@ -55,7 +55,7 @@ def export(
 
 def _instances(run: str, data: str) -> list[Instance]:
     """Load the questions of a run again."""
-    from omnisink.evaluation.task import find_task
+    from omnisink.evaluation.tasks.task import find_task
     from omnisink.results.records import read_manifest
 
     task = read_manifest(run)["task"]

@@ -10,8 +10,8 @@ from omnisink.cli import options
 from omnisink.cli.output import note, print_json, stderr, stdout, text, working
 
 if TYPE_CHECKING:
-    from omnisink.evaluation.check import Check
-    from omnisink.evaluation.task import Task
+    from omnisink.evaluation.tasks.check import Check
+    from omnisink.evaluation.tasks.task import Task
 
 tasks = typer.Typer(
     name="tasks",
@@ -30,7 +30,7 @@ def _list(
     if context.invoked_subcommand is not None:
         return
     with working("reading"):
-        from omnisink.evaluation.task import find_task, task_names
+        from omnisink.evaluation.tasks.task import find_task, task_names
 
         found = [find_task(name) for name in task_names()]
     if json:
@@ -47,7 +47,7 @@ def show(
     json: options.JsonFlag = False,
 ) -> None:
     """Say all there is to know of a task: its source, licence, folder, protocols and traps."""
-    from omnisink.evaluation.task import find_task
+    from omnisink.evaluation.tasks.task import find_task
 
     task = find_task(name)
     if json:
@@ -80,8 +80,8 @@ def check(
     """Say what is missing or wrong in a task's folder. Exit status 1 if something is."""
     from rich.progress import Progress
 
-    from omnisink.evaluation.check import check_task
-    from omnisink.evaluation.task import find_task
+    from omnisink.evaluation.tasks.check import check_task
+    from omnisink.evaluation.tasks.task import find_task
 
     task = find_task(name)
     with Progress(console=stderr(), transient=True) as bar:

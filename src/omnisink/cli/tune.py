@@ -18,7 +18,7 @@ from omnisink.cli.output import check_writable, note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
-    from omnisink.evaluation.tune import Progress
+    from omnisink.evaluation.tuning.tune import Progress
 
 #: The split that settings are searched on, where a task has it.
 TUNE = "tune"
@@ -63,9 +63,9 @@ def tune(
     optuna = _optuna()
     first = options.make_outro(model, None)
     with working("importing"):
-        from omnisink.evaluation.task import find_task
-        from omnisink.evaluation.tune import Tuning, tune
-        from omnisink.evaluation.tuned import make_profile, sentences, write_profile
+        from omnisink.evaluation.tasks.task import find_task
+        from omnisink.evaluation.tuning.tune import Tuning, tune
+        from omnisink.evaluation.tuning.tuned import make_profile, sentences, write_profile
         from omnisink.media import Uniform
     chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
     found = find_task(task)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.instance import Instance
-from omnisink.evaluation.metrics import measure
-from omnisink.evaluation.parts import read_parts
+from omnisink.evaluation.running.parts import read_parts
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.metrics import measure
 from omnisink.results.disk import told, write_whole
 from omnisink.results.records import MANIFEST, read_manifest
 

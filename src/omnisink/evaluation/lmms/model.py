@@ -16,11 +16,11 @@ from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.batchsize import BatchSize, out_of_memory
 from omnisink.evaluation.lmms.messages import AUDIO, Messages, prompt_of, visual_message
 from omnisink.evaluation.lmms.settings import Generation, read_generation, read_method
-from omnisink.evaluation.parts import Rank
-from omnisink.evaluation.prefetch import told
+from omnisink.evaluation.running.batchsize import BatchSize, out_of_memory
+from omnisink.evaluation.running.parts import Rank
+from omnisink.evaluation.running.prefetch import told
 from omnisink.media import Uniform
 from omnisink.models.adapters.asking import answer
 from omnisink.models.adapters.prompt import Encoded, Prompt

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.answers import parse, score
-from omnisink.evaluation.instance import Instance
 from omnisink.evaluation.lmms.messages import messages_of
-from omnisink.evaluation.metrics import measure
-from omnisink.evaluation.task import find_task
+from omnisink.evaluation.tasks.answers import parse, score
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.metrics import measure
+from omnisink.evaluation.tasks.task import find_task
 
 _PATHS = ("video", "image", "audio")
 

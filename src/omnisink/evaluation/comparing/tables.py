@@ -1,0 +1,287 @@
+"""A comparison as files: tables in Markdown and LaTeX, all numbers as JSON, and wins and losses as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omnisink.evaluation.comparing.wording import (
+    MISSING,
+    NOTHING,
+    bracketed,
+    detected,
+    p_value,
+    percent,
+    plain,
+    points,
+)
+from omnisink.results.disk import told
+from omnisink.results.spreadsheet import cell
+
+#: Columns of the file of questions.
+QUESTIONS = ("task", "method", "outcome", "id", "cluster", "seed", "gold", "base_text", "text")
+#: What stands for itself in LaTeX only with something before or around it.
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "|": r"\textbar{}",
+    "[": "{[}",  # a row that begins with a bracket would be read as the space that the row before it asks for
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "−": "$-$",
+    "≥": r"$\geq$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "\n": " ",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#!~])")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, with its first so many columns set to the left.
+
+    Attributes
+    ----------
+    name, title : str
+        A label, and what stands above it.
+    heads : tuple of str
+        Heads of the columns.
+    rows : list of tuple of str
+        As they are read.
+    left : int
+        How many columns hold names.
+    """
+
+    name: str
+    title: str
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    left: int
+
+
+def tables_of(results: Mapping[str, Any]) -> list[Table]:
+    """Return the tables: accuracy and differences, cost, the benchmark's own numbers, seeds, breakdowns.
+
+    Parameters
+    ----------
+    results : mapping
+        What `omnisink.evaluation.comparing.compare.compare` returned.
+
+    Returns
+    -------
+    list of Table
+        Those that have rows.
+    """
+    rows = [(task, row) for task in results["tasks"] for row in task["methods"]]
+    many = len({task["label"] for task, _ in rows}) > 1
+    heads = ("task", "method")
+    title = f"Differences from {results['baseline']}" if many else results["tasks"][0]["label"]
+    tables = [
+        Table("accuracy", title, (*heads, *_MAIN), [(t["label"], r["method"], *_main(r)) for t, r in rows], 2),
+        Table("cost", "Gain and cost", (*heads, *_COST), [(t["label"], r["method"], *_cost(r)) for t, r in rows], 2),
+        Table("reported", "What the benchmark reports", ("task", "method", "number", "value"), _reported(rows), 3),
+        Table("seeds", "Over seeds", (*heads, *_SEEDS), [_seeds(t, r) for t, r in rows if r["by_seed"]], 2),
+        Table(
+            "breakdowns",
+            "Breakdowns, which are not tests",
+            ("task", "kind", "group", "method", "questions", "accuracy", "difference (points)"),
+            [_breakdown(task, row) for task in results["tasks"] for row in task["breakdowns"]],
+            4,
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
+_MAIN = (
+    "accuracy (95 % interval)",
+    "difference (points)",
+    "p",
+    "Holm p",
+    "McNemar p",
+    "wins",
+    "losses",
+    "detectable (points)",
+    "errors",
+    "unparsed",
+    "verdict",
+)
+_COST = (
+    "difference (points)",
+    "s / question",
+    "timed",
+    "times slower",
+    "peak memory (MB)",
+    "prompt tokens",
+    "new tokens",
+)
+_SEEDS = ("seeds", "accuracy, mean ± deviation", "difference, mean ± deviation (points)")
+
+
+def _main(row: Mapping[str, Any]) -> tuple[str, ...]:
+    accuracy = bracketed(percent(row["accuracy"]), percent(row["low"]).removesuffix(" %"), percent(row["high"]))
+    counts = (f"{row['errors']:,d}", f"{row['unparsed']:,d}")
+    pair = row["paired"]
+    if pair is None or pair["verdict"] == NOTHING:
+        return (accuracy, *[MISSING] * 7, *counts, MISSING if pair is None else NOTHING)
+    return (
+        accuracy,
+        _difference(pair),
+        p_value(pair["p"]),
+        p_value(pair["p_holm"]),
+        p_value(pair["mcnemar_p"]),
+        f"{pair['wins']:,d}",
+        f"{pair['losses']:,d}",
+        detected(pair["detectable"]),
+        *counts,
+        pair["verdict"],
+    )
+
+
+def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
+    spent = row["cost"]
+    slower = bracketed(*(plain(spent[key], 2) for key in ("slower", "slower_low", "slower_high")))
+    return (
+        MISSING if row["paired"] is None else _difference(row["paired"]),
+        plain(spent["seconds"], 3),
+        f"{spent['timed']:,d}",
+        slower,
+        plain(spent["memory_mb"], 0),
+        plain(spent["prompt_tokens"]),
+        plain(spent["new_tokens"]),
+    )
+
+
+def _reported(rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[tuple[str, ...]]:
+    found = [(task["label"], row["method"], row.get("reported") or {}) for task, row in rows]
+    return [(task, method, name, percent(value)) for task, method, own in found for name, value in own.items()]
+
+
+def _seeds(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
+    own, pair = row["by_seed"], row["paired"]
+    gain = None if pair is None else pair["by_seed"]
+    return (
+        task["label"],
+        row["method"],
+        f"{len(own['values'])}",
+        f"{percent(own['mean'])} ± {points(own['deviation'], sign=False)}",
+        MISSING if not gain else f"{points(gain['mean'])} ± {points(gain['deviation'], sign=False)}",
+    )
+
+
+def _breakdown(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
+    names = (task["label"], row["kind"], row["group"], row["method"])
+    return (*names, f"{row['questions']:,d}", percent(row["accuracy"]), _difference(row))
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    return bracketed(points(row["difference"]), points(row["low"]), points(row["high"]))
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """Return the comparison in Markdown: the verdicts, what to know of the numbers, and the tables."""
+    parts = ["# Comparison", *(f"- {_plain(text)}" for text in results["verdicts"])]
+    notes = [f"- {_plain(task['label'])}: {_plain(note)}" for task in results["tasks"] for note in task["notes"]]
+    blocks = ["\n".join([parts[0], "", *parts[1:]]).strip(), "\n".join(notes), *map(_markdown, tables_of(results))]
+    return "\n\n".join([*filter(None, blocks), _plain(_foot(results))]) + "\n"
+
+
+def latex(results: Mapping[str, Any]) -> str:
+    r"""Return the tables in LaTeX. They need ``\usepackage{booktabs}``."""
+    sentences = [f"% {' '.join(text.split())}" for text in [*results["verdicts"], _foot(results)]]
+    return "\n".join([*sentences, "", *map(_latex, tables_of(results))])
+
+
+def write_tables(results: Mapping[str, Any], out: str | Path) -> list[Path]:
+    """Write ``comparison.md``, ``comparison.tex``, ``comparison.json`` and ``questions.csv``.
+
+    Parameters
+    ----------
+    results : mapping
+        What `omnisink.evaluation.comparing.compare.compare` returned.
+    out : str or Path
+        Folder to write into; made where it does not exist. Files of an earlier comparison in it are replaced.
+
+    Returns
+    -------
+    list of Path
+        The files.
+
+    Raises
+    ------
+    OmnisinkError
+        If one cannot be written.
+    """
+    folder = Path(out)
+    contents = {
+        "comparison.md": markdown(results),
+        "comparison.tex": latex(results),
+        "comparison.json": json.dumps(results, ensure_ascii=False, allow_nan=False, indent=1) + "\n",
+    }
+    with told(folder, "written"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            # A text of a model can hold half a surrogate pair, which has no place in a file.
+            (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
+        questions = folder / "questions.csv"
+        with questions.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(QUESTIONS)
+            for task in results["tasks"]:
+                for row in task["questions_differing"]:
+                    writer.writerow([cell(({"task": task["label"]} | row)[name]) for name in QUESTIONS])
+    return [*(folder / name for name in contents), questions]
+
+
+def _foot(results: Mapping[str, Any]) -> str:
+    return (
+        f"Intervals: 95 %, {results['resamples']:,d} bootstrap draws of clusters. p: sign flips of whole clusters."
+        f" Holm p: over {results['tests']} tests. McNemar p: exact, takes questions for independent. Detectable: the"
+        f" smallest difference found with {100 * results['power']:.0f} % power at p < {results['level']:g}, before"
+        " Holm's correction."
+    )
+
+
+def _markdown(table: Table) -> str:
+    rule = [":--" if i < table.left else "--:" for i in range(len(table.heads))]
+    lines = [list(map(_plain, table.heads)), rule, *(list(map(_plain, row)) for row in table.rows)]
+    return "\n".join([f"## {_plain(table.title)}", "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def _latex(table: Table) -> str:
+    columns = "l" * table.left + "r" * (len(table.heads) - table.left)
+    lines = [" & ".join(map(_escaped, row)) + r" \\" for row in table.rows]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_escaped(table.title)}}}\label{{tab:{table.name}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(map(_escaped, table.heads)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _escaped(text: str) -> str:
+    """Return text that LaTeX sets as it is."""
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -1,0 +1,1 @@
+"""Asking: batches, methods, records, and several processes at one run."""

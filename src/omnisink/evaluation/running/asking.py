@@ -1,0 +1,163 @@
+"""What a model says to a batch of questions under a method, and how likely it held every answer to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks.answers import parse
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.methods.base import Method
+from omnisink.methods.trace import Trace
+from omnisink.models.adapters.asking import answer
+from omnisink.models.adapters.prompt import Encoded
+from omnisink.models.last_rows import last_rows
+from omnisink.models.loaded import Loaded
+from omnisink.models.spellings import spellings
+
+#: How answers are scored: by what is generated, or by which of them is likeliest.
+SCORES = ("generate", "likelihood")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of one question.
+
+    Attributes
+    ----------
+    text : str or None
+        What the model said; None where the likeliest answer was asked for.
+    parsed : str or None
+        The answer it is read as; None where it is none.
+    new_tokens : int
+        Tokens that were generated.
+    chances : dict of str to float
+        Log-likelihood in nats of every answer that is one token, as the first token of the reply; empty where there
+        are none.
+    sinks : int or None
+        Layers at which the method found a sink in this prompt; None without a method.
+    """
+
+    text: str | None
+    parsed: str | None
+    new_tokens: int
+    chances: dict[str, float]
+    sinks: int | None
+
+    def loss(self, gold: str) -> float | None:
+        """Return the nats of the right answer, where it has a likelihood."""
+        return -self.chances[gold] if gold in self.chances else None
+
+    def margin(self, gold: str) -> float | None:
+        """Return how much likelier than the best wrong answer the right one is, in nats; negative where it is not."""
+        others = [chance for name, chance in self.chances.items() if name != gold]
+        return self.chances[gold] - max(others) if gold in self.chances and others else None
+
+
+def ask(
+    loaded: Loaded, inputs: Encoded, instances: Sequence[Instance], method: Method | None, score: str
+) -> list[Reply]:
+    """Answer a batch.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model.
+    inputs : Encoded
+        The questions, encoded.
+    instances : sequence of Instance
+        The same questions, with their answers.
+    method : Method or None
+        What is done to the model meanwhile.
+    score : {"generate", "likelihood"}
+        Whether to generate, or to take the likeliest of the answers, which takes one pass and no parser.
+
+    Returns
+    -------
+    list of Reply
+        One for each question.
+
+    Raises
+    ------
+    OmnisinkError
+        If likelihoods are asked for and an answer has no spelling in one token, or shares it with another.
+    """
+    tokens = [_tokens(loaded.tokenizer, instance.answers) for instance in instances]
+    if score == "likelihood":
+        for instance, found in zip(instances, tokens, strict=True):
+            if len(found) != len(instance.answers) or not found:
+                raise OmnisinkError(
+                    f"{instance.id}: the answers {', '.join(instance.answers) or '(free)'} are not one token each, so "
+                    "their likelihoods cannot be read off one pass; score by generation"
+                )
+        return _likeliest(loaded, inputs, tokens, method)
+    first = _FirstScores()
+    said = answer(
+        loaded,
+        inputs,
+        max_new_tokens=max(instance.max_new_tokens for instance in instances),
+        method=method,
+        logits_processor=LogitsProcessorList([first]),
+    )
+    sinks = _sinks(said[0].trace, len(said))
+    return [
+        Reply(got.text, parse(got.text, instance), got.new_tokens, _chances(row, own), layers)
+        for got, instance, row, own, layers in zip(said, instances, first.taken(), tokens, sinks, strict=True)
+    ]
+
+
+class _FirstScores(LogitsProcessor):  # type: ignore[misc]
+    """Keep the logits of the first token of every reply, and change nothing."""
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self._rows is None:
+            self._rows = scores.float().log_softmax(dim=-1)
+        return scores
+
+    def taken(self) -> Tensor:
+        assert self._rows is not None
+        return self._rows
+
+
+def _likeliest(
+    loaded: Loaded, inputs: Encoded, tokens: Sequence[dict[str, list[int]]], method: Method | None
+) -> list[Reply]:
+    with torch.inference_mode(), nullcontext() if method is None else method(loaded.model) as trace:
+        with last_rows(loaded.model):
+            rows = loaded.model(**inputs, use_cache=False).logits[:, -1].float().log_softmax(dim=-1)
+        found = _sinks(trace, len(rows))
+    replies = []
+    for row, own, sinks in zip(rows, tokens, found, strict=True):
+        chances = _chances(row, own)
+        replies.append(Reply(None, max(chances, key=chances.__getitem__), 0, chances, sinks))
+    return replies
+
+
+def _tokens(tokenizer: Any, answers: Sequence[str]) -> dict[str, list[int]]:
+    """Return the spellings of every answer in one token; those that two answers share stand for neither."""
+    spelled = {name: spellings(tokenizer, name) for name in answers}
+    counted = [token for ids in spelled.values() for token in ids]
+    alone = {name: [i for i in ids if counted.count(i) == 1] for name, ids in spelled.items()}
+    return {name: ids for name, ids in alone.items() if ids}
+
+
+def _chances(row: Tensor, tokens: dict[str, list[int]]) -> dict[str, float]:
+    return {name: float(row[ids].logsumexp(dim=0)) for name, ids in tokens.items()}
+
+
+def _sinks(trace: Trace | None, batch: int) -> Sequence[int | None]:
+    """Count the layers with a sink, for every prompt of the batch."""
+    if trace is None:
+        return [None] * batch
+    masks = [mask.any(dim=1) for mask in trace.record.sinks.values()]
+    return [int(n) for n in torch.stack(masks).sum(dim=0)] if masks else [0] * batch

@@ -1,0 +1,258 @@
+"""From what a model said to an answer: the parsers of the benchmarks, to the letter, and our strict ones.
+
+A parser returns one of the instance's answers, or None. It never guesses, and it never looks at the right answer.
+Where an official evaluation does either, the docstring says what is done instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.rows import LETTERS
+
+Parser = Callable[[str, Instance], str | None]
+
+#: What the evaluation of Video-MME takes out. Two pairs lack a comma, so that Python joins them; that is kept.
+_PREFIXES = (
+    "The best answer is",
+    "The correct answer is",
+    "The answer is",
+    "The answer",
+    "The best option isThe correct option is",
+    "Best answer:Best option:",
+)
+
+
+def letter(text: str, instance: Instance) -> str | None:
+    """Ours: the letter that the text is, begins with, or names once in brackets or after "answer is"."""
+    from omnisink.models.adapters.prompt import parse_letter
+
+    return parse_letter(text, len(instance.answers))
+
+
+def yes_no(text: str, instance: Instance) -> str | None:
+    """Ours: the first word, if it is yes or no."""
+    found = re.match(r"\s*(yes|no)\b", text, re.IGNORECASE)
+    return found[1].lower() if found else None
+
+
+def letters(text: str, instance: Instance) -> str | None:
+    """Ours, for several letters: the text is nothing but letters, with commas, spaces or "and" between."""
+    allowed = LETTERS[: max(len(instance.options), 2)]
+    said = text.strip().removesuffix(".")
+    if not re.fullmatch(rf"[{allowed}](?:\s*(?:,|\band\b|\s)\s*[{allowed}])*", said):
+        return None
+    return ",".join(sorted(set(re.findall(rf"[{allowed}]", said.replace("and", " ")))))
+
+
+def words(text: str, instance: Instance) -> str | None:
+    """Ours, for a closed set: the longest of its words that the text begins with, whatever the case."""
+    said = text.strip().casefold()
+    for answer in sorted(instance.answers, key=len, reverse=True):
+        if re.match(rf"{re.escape(answer.casefold())}(?!\w)", said):
+            return answer
+    return None
+
+
+def exact(text: str, instance: Instance) -> str | None:
+    """Ours, for a free answer: the text in lower case, without white space and a full stop at its ends."""
+    said = " ".join(text.split()).removesuffix(".").rstrip().casefold()
+    return said or None
+
+
+def outro_yes_no(text: str, instance: Instance) -> str | None:
+    """OutRo's release, AVHBench: the first yes or no anywhere in the text."""
+    found = re.search(r"\b(yes|no)\b", text, re.IGNORECASE)
+    return found[1].lower() if found else None
+
+
+def outro_letter(text: str, instance: Instance) -> str | None:
+    """OutRo's release, Daily-Omni: in upper case, the first of A to D that the text begins with or has in brackets.
+
+    So "Because" is B. Else the letter after "Answer:".
+    """
+    said = text.strip().upper()
+    for choice in "ABCD":
+        if said.startswith(choice) or f"({choice})" in said or f"[{choice}]" in said:
+            return choice
+    found = re.search(r"ANSWER:\s*([A-D])", said)
+    return found[1] if found else None
+
+
+def daily_omni(text: str, instance: Instance) -> str | None:
+    """Daily-Omni's test: A to D, in any case, at the beginning of what follows "assistant", else of the text."""
+    after = re.search(r"assistant\s*([\s\S]*)$", text)
+    found = re.match(r"\s*([A-D])", after[1].strip() if after else text, re.IGNORECASE)
+    return found[1].upper() if found else None
+
+
+def video_holmes(text: str, instance: Instance) -> str | None:
+    """Video-Holmes's evaluation: in the last <answer>, else in the text, letters by their order, not their place.
+
+    The first of A to F that stands before a space or a colon, or after a square bracket; else the first of them that
+    is anywhere.
+    """
+    tagged = re.findall(r"<answer>\s*(.*?)\s*</answer>", text, re.DOTALL)
+    said = tagged[-1].strip() if tagged else text
+    for choice in "ABCDEF":
+        if f"{choice} " in said or f"{choice}:" in said or f"[{choice}" in said:
+            return choice
+    return next((choice for choice in "ABCDEF" if choice in said), None)
+
+
+def first_capital(text: str, instance: Instance) -> str | None:
+    """Video-MME's and VLMEvalKit's rule: without certain phrases, the first of A to D anywhere: "Based" is B.
+
+    VLMEvalKit asks a second model where there is none; here the answer is then not parseable.
+    """
+    said = text.strip()
+    for prefix in _PREFIXES:
+        said = said.replace(prefix, "")
+    found = re.search(r"[ABCD]", said)
+    return found[0] if found else None
+
+
+def first_token(text: str, instance: Instance) -> str | None:
+    """MVBench's evaluation: the first word after the reply "Best option:(" names an option, or is part of its name.
+
+    The official test compares with the right answer alone, so that an empty text counts as right. Here the word must
+    fit one option and no other.
+    """
+    lines = text.strip().split("\n")
+    said = f"({lines[0]}".lower().split(" ")[0]
+    names = {choice: f"({choice.lower()})" for choice in instance.answers}
+    fitting = [c for c, name in names.items() if said.replace(".", "") in name or name in said]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def before_bracket(text: str, instance: Instance) -> str | None:
+    """MLVU's evaluation: what stands before the first ")", after the reply "Best Option: (", is the letter itself."""
+    said = text.strip().split(")")[0].strip()
+    return said if said in instance.answers else None
+
+
+def cmm(text: str, instance: Instance) -> str | None:
+    """CMM's evaluation: yes or no in the first five characters. Where both are the official takes either; we none."""
+    said = text.strip().lower()[:5]
+    found = [answer for answer in ("yes", "no") if answer in said]
+    return found[0] if len(found) == 1 else None
+
+
+def lvbench(text: str, instance: Instance) -> str | None:
+    """LVBench's `polish_answer`: before ")", after "(", the first word, its first character."""
+    said = text.strip().split(")")[0].strip()
+    if "(" in said:
+        said = said.split("(")[1].strip()
+    said = said.split(" ")[0][:1]
+    return said if said in instance.answers and said else None
+
+
+def first_upper(text: str, instance: Instance) -> str | None:
+    """OmniZip's evaluation of AVUT: the first character in upper case."""
+    said = text.strip()[:1].upper()
+    return said if said and said in instance.answers else None
+
+
+def omnibench(text: str, instance: Instance) -> str | None:
+    """OmniBench's parser, MMMU's: letters in brackets, before a space, before a full stop; then texts of options.
+
+    Of several the last is taken. The official one draws a letter at random where there is none; here the answer is
+    then not parseable.
+    """
+    said = f" {text} "
+    for form, place in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
+        if found := [c for c in instance.answers if form.format(c) in said]:
+            # As in MMMU's code, a letter that is not alone between spaces has the place -1.
+            return max(found, key=lambda c, p=place: said.rfind(p.format(c)))  # type: ignore[misc]
+    if len(said.split()) > 5:
+        texts = dict(zip(instance.answers, (o.lower() for o in instance.options), strict=False))
+        if found := [c for c, option in texts.items() if option in said.lower()]:
+            return max(found, key=lambda c: said.lower().rfind(texts[c]))
+    return None
+
+
+def intent_choice(text: str, instance: Instance) -> str | None:
+    """IntentBench, one letter: the first <answer>, else the text, is the letter and nothing else."""
+    said = _tagged(text)
+    return said if said in instance.answers else None
+
+
+def intent_several(text: str, instance: Instance) -> str | None:
+    """IntentBench, several letters: the first <answer>, else the text, as it is; it is split at commas when scored."""
+    return _tagged(text) or None
+
+
+def intent_yes_no(text: str, instance: Instance) -> str | None:
+    """IntentBench, yes or no: which of them is anywhere in the first <answer>, else in the text, even inside a word.
+
+    Where both are there the official evaluation counts the answer as right; here it is not parseable.
+    """
+    said = _tagged(text).lower()
+    found = [answer for answer in ("yes", "no") if answer in said]
+    return found[0] if len(found) == 1 else None
+
+
+def _tagged(text: str) -> str:
+    found = re.search(r"<answer>\s*(.*?)\s*</answer>", text, re.DOTALL)
+    return (found[1].strip() if found else "") or text.strip()
+
+
+#: All parsers, by the names that protocols use.
+PARSERS: dict[str, Parser] = {
+    parser.__name__: parser
+    for parser in (
+        letter,
+        yes_no,
+        letters,
+        words,
+        exact,
+        outro_yes_no,
+        outro_letter,
+        daily_omni,
+        video_holmes,
+        first_capital,
+        first_token,
+        before_bracket,
+        cmm,
+        lvbench,
+        first_upper,
+        omnibench,
+        intent_choice,
+        intent_several,
+        intent_yes_no,
+    )
+}
+
+
+def parse(text: str, instance: Instance) -> str | None:
+    """Read an answer with the parser of its instance.
+
+    Parameters
+    ----------
+    text : str
+        What the model wrote, after the instance's `reply` where it has one.
+    instance : Instance
+        What was asked.
+
+    Returns
+    -------
+    str or None
+        The answer in the terms of `gold`; None where there is none to be read.
+    """
+    return PARSERS[instance.parser](text, instance)
+
+
+def score(parsed: str | None, instance: Instance) -> float:
+    """Return how right an answer is, from 0 to 1.
+
+    1 where it is the right one; for several letters the F1 of the two sets, as IntentBench has it: they are split at
+    commas and not stripped, so that "A, E" shares "A" alone with "A,E".
+    """
+    if parsed is None:
+        return 0.0
+    if instance.parser not in ("intent_several", "letters"):
+        return float(parsed == instance.gold)
+    said, gold = set(parsed.split(",")), set(instance.gold.split(","))
+    return 2 * len(said & gold) / (len(parsed.split(",")) + len(instance.gold.split(",")))

@@ -1,0 +1,216 @@
+"""What is missing or wrong in a task's data folder, found before a model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omnisink.errors import MediaError, OmnisinkError
+from omnisink.evaluation.tasks.benchmark import Progress, Task
+from omnisink.evaluation.tasks.places import find_file
+from omnisink.evaluation.tasks.rows import Bad, Left, Row
+
+Role = Literal["video", "audio", "image"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something missing or wrong.
+
+    Attributes
+    ----------
+    severity : {"error", "warning"}
+        An error keeps questions from being asked; a warning does not.
+    where : str
+        A file, or a row of one.
+    what : str
+        What is wrong.
+    """
+
+    severity: Literal["error", "warning"]
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at and found.
+
+    Attributes
+    ----------
+    task, split : str
+        What was checked.
+    questions, files : int
+        Questions that can be read, and different files that they name.
+    left_out : mapping of str to int
+        Why rows are no questions of the task, and how many.
+    problems : list of Problem
+        Errors first.
+    """
+
+    task: str
+    split: str
+    questions: int
+    files: int
+    left_out: dict[str, int]
+    problems: list[Problem]
+
+    @property
+    def errors(self) -> int:
+        """How many problems are errors."""
+        return sum(problem.severity == "error" for problem in self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {**asdict(self), "errors": self.errors}
+
+
+def check_task(
+    task: Task, data: str | Path | None = None, split: str | None = None, progress: Progress | None = None
+) -> Check:
+    """Look at everything that a run would need; every row, and every file once.
+
+    Files are opened, which finds those that are missing, empty, cut off before their index, no media, or without the
+    picture or the sound that is asked about. They are not decoded to their ends.
+
+    Parameters
+    ----------
+    task : Task
+        What is checked.
+    data : str or Path, optional
+        The data folder; a user's own task needs none.
+    split : str, optional
+        Which split; None is the default.
+    progress : callable, optional
+        Called as files are opened.
+
+    Returns
+    -------
+    Check
+        All problems, not the first alone. For a user's own file, rows after the first wrong one are not looked at.
+
+    Raises
+    ------
+    OmnisinkError
+        If the split is unknown or there is no folder.
+    """
+    split = task.check_split(split)
+    if task.loader == "items":
+        return _check_own(task, split, progress)
+    folder = task.folder(data)
+    problems: list[Problem] = []
+    rows: list[Row] = []
+    left: Counter[str] = Counter()
+    try:
+        for outcome in task.outcomes(folder, split):
+            if isinstance(outcome, Bad):
+                problems.append(Problem("error", outcome.where, outcome.why))
+            elif isinstance(outcome, Left):
+                left[outcome.why] += 1
+            else:
+                rows.append(outcome)
+    except OmnisinkError as error:
+        problems.append(Problem("error", task.name, str(error)))
+    files: dict[tuple[Path, Role], str] = {}
+    for row in rows:
+        for found in _files(row, folder):
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                files.setdefault(found, row.where)
+    problems += _open_all(files, folder, task.sound == "always", progress)
+    problems += _count(task, split, rows) if rows else []
+    return Check(task.name, split, len(rows), len({p for p, _ in files}), dict(left), _sorted(problems))
+
+
+def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
+    try:
+        instances = task.load()
+    except OmnisinkError as error:
+        return Check(task.name, split, 0, 0, {}, [Problem("error", task.name, str(error))])
+    folder = Path(task.fields["path"]).resolve().parent
+    quiet = {i.video for i in instances if i.audio is False}
+    files: dict[tuple[Path, Role], str] = {}
+    for instance in instances:
+        roles: tuple[Role, ...] = ("video", "audio", "image")
+        for role, path in zip(roles, (instance.video, instance.audio, instance.image), strict=True):
+            if isinstance(path, Path):
+                files.setdefault((path, role), instance.id)
+    problems = list(_open_all(files, folder, False, progress))
+    problems += [
+        Problem("warning", path.name, 'the video has no sound; a model that hears needs "audio": false in its rows')
+        for path in dict.fromkeys(i.video for i in instances if i.video and i.audio is None)
+        if path not in quiet and not _hears(path)
+    ]
+    return Check(task.name, split, len(instances), len({p for p, _ in files}), {}, _sorted(problems))
+
+
+def _files(row: Row, folder: Path) -> list[tuple[Path, Role] | Problem]:
+    named: tuple[tuple[Role, tuple[str, ...]], ...] = (
+        ("video", row.video),
+        ("audio", row.audio),
+        ("image", row.image),
+    )
+    try:
+        return [(find_file(folder, names), role) for role, names in named if names]
+    except OmnisinkError as error:
+        return [Problem("error", row.where, str(error))]
+
+
+def _open_all(
+    files: dict[tuple[Path, Role], str], folder: Path, sound: bool, progress: Progress | None
+) -> Iterator[Problem]:
+    for number, ((path, role), where) in enumerate(files.items(), 1):
+        name = path.relative_to(folder).as_posix()
+        try:
+            _open(path, role, sound)
+        except MediaError as error:
+            # The message begins with the whole path; the name below the data folder is told already.
+            what = str(error).removeprefix(f"{path}: ")
+            yield Problem("error", name, f"{what} (asked about in {where})")
+        if progress is not None:
+            progress(number, len(files), "files opened")
+
+
+def _open(path: Path, role: Role, sound: bool) -> None:
+    from omnisink.media import read_image
+    from omnisink.media.files import open_media
+
+    if role == "image":
+        read_image(path)
+        return
+    with open_media(path, None) as container:
+        if role == "video" and not container.streams.video:
+            raise MediaError(f"{path}: has no video")
+        if (role == "audio" or sound) and not container.streams.audio:
+            raise MediaError(f"{path}: has no sound")
+
+
+def _hears(path: Path) -> bool:
+    from omnisink.evaluation.tasks.places import has_sound
+
+    return has_sound(path)
+
+
+def _count(task: Task, split: str, rows: list[Row]) -> Iterator[Problem]:
+    for name, expected in task.counts.get(split, {}).items():
+        if name == "questions":
+            found = {"questions": len(rows)}
+            wanted = {"questions": expected}
+        elif name == "videos":
+            found = {"videos": len({row.cluster or next(iter(row.video), row.id) for row in rows})}
+            wanted = {"videos": expected}
+        else:
+            found = Counter(group for row in rows for group in row.groups.get(name, ()))
+            wanted = expected
+        for group, number in wanted.items():
+            if found.get(group, 0) != number:
+                what = group if group == name else f"questions of {name} {group!r}"
+                yield Problem("warning", task.name, f"{what}: {found.get(group, 0):,}, and {number:,} are published")
+
+
+def _sorted(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda problem: problem.severity != "error")

@@ -1,0 +1,94 @@
+"""A user's own task: a JSON Lines file of items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks import answers
+from omnisink.evaluation.tasks.benchmark import Task
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.protocol import Protocol
+from omnisink.evaluation.tasks.rows import LETTERS
+
+STRICT = Protocol(
+    name="strict",
+    text="{question}",
+    parser="letter",
+    max_new_tokens=16,
+    source="omnisink: choices with letters, yes or no where the answer is one, else the text itself",
+)
+
+
+def own_task(path: Path) -> Task:
+    """Return the task of a file of items; its name is the file's, and nothing is read yet.
+
+    Raises
+    ------
+    OmnisinkError
+        If there is no such file.
+    """
+    if not path.is_file():
+        raise OmnisinkError(f"{path}: there is no such file")
+    return Task(
+        name=path.stem,
+        title=path.stem,
+        paper="",
+        licence="your own",
+        size="",
+        needs=(),
+        sources=(str(path),),
+        layout="the files that the questions name, beside the JSON Lines file or below it",
+        loader="items",
+        fields={"path": str(path)},
+        annotations={"all": (path.name,)},
+        sound="always",
+        metric="accuracy",
+        breakdowns=("category",),
+        protocols={"strict": STRICT},
+        default="strict",
+    )
+
+
+def read_own(task: Task, protocol: Protocol) -> list[Instance]:
+    """Read the items of a user's file as instances.
+
+    Raises
+    ------
+    OmnisinkError
+        If a row cannot be used, or is a passage, which has no answer to be scored.
+    """
+    from omnisink.models.adapters.prompt import with_choices
+    from omnisink.models.items import read_items
+
+    found = []
+    for item in read_items(task.fields["path"]):
+        if item.passage is not None:
+            raise OmnisinkError(f"{task.fields['path']}: {item.id} is a passage, which has no answer to be scored")
+        free = not item.choices and item.answer not in ("yes", "no")
+        given = tuple(LETTERS[: len(item.choices)]) if item.choices else () if free else ("yes", "no")
+        instance = Instance(
+            id=item.id,
+            text=with_choices(item.question, item.choices),
+            gold=item.answer,
+            answers=given,
+            parser="letter" if item.choices else "exact" if free else "yes_no",
+            cluster=item.cluster,
+            video=item.video,
+            image=item.image,
+            audio=item.audio,
+            system=protocol.system,
+            max_new_tokens=protocol.max_new_tokens if not free else 64,
+            options=item.choices,
+            groups={} if item.category is None else {"category": (item.category,)},
+        )
+        if free:  # told as the parser tells what the model says
+            instance = _with_gold(instance, answers.exact(item.answer, instance) or item.answer)
+        found.append(instance)
+    return found
+
+
+def _with_gold(instance: Instance, gold: str) -> Instance:
+    from dataclasses import replace
+
+    return replace(instance, gold=gold)

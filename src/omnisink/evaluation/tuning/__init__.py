@@ -1,0 +1,1 @@
+"""Searching settings on a tuning split, and testing the search."""

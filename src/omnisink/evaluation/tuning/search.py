@@ -1,0 +1,234 @@
+"""The search for settings: where it looks, what it maximises, and when it gives a setting up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tuning.scoring import Batch
+from omnisink.methods.outro import OutRo
+
+Floats = NDArray[np.float64]
+
+#: What is searched. Layers depend on the model: the last two never look for sinks, as in the paper.
+GAMMAS, TAUS = (0.01, 10.0), (0.01, 1.0)
+PARTS = ("both", "rotate", "relax")
+PLACES = ("every", "one")
+#: So many standard errors behind the best setting, a setting is given up, after so many clusters at least.
+_BEHIND, _CLUSTERS = 2.0, 6
+
+#: What a setting gains on each question of a batch.
+Measure = Callable[[OutRo, Batch], Floats]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting that was tried.
+
+    Attributes
+    ----------
+    method : OutRo
+        The setting.
+    gain : float
+        Mean over the questions that were asked.
+    questions : int
+        How many that were.
+    stopped : bool
+        Whether it was given up before the end; it can then not be chosen.
+    """
+
+    method: OutRo
+    gain: float
+    questions: int
+    stopped: bool
+
+
+def lead(margins: Floats) -> Floats:
+    """Bound margins: ``tanh(m / 2)``, the probability of the right answer less that of the best wrong one.
+
+    As if these two were all there is. 1 is certain and right, -1 certain and wrong; it is positive exactly where the
+    likeliest answer is right.
+    """
+    return np.tanh(margins / 2)
+
+
+def suggest(trial: Any, depth: int, start: OutRo) -> OutRo:
+    """Draw a setting.
+
+    Every parameter is drawn in every trial, also one that then has no effect, so that the sampler sees one space.
+
+    Parameters
+    ----------
+    trial : optuna.trial.Trial
+        What draws.
+    depth : int
+        Layers that can look for sinks.
+    start : OutRo
+        Its other settings stay as they are.
+
+    Returns
+    -------
+    OutRo
+        Numbers have three digits.
+    """
+    parts = trial.suggest_categorical("parts", PARTS)
+    gamma = trial.suggest_float("gamma", *GAMMAS, log=True)
+    tau = trial.suggest_float("tau", *TAUS, log=True)
+    first = trial.suggest_int("first", 0, depth - 1)
+    count = trial.suggest_int("layers", 1, depth)
+    place = trial.suggest_categorical("place", PLACES)
+    relaxed = trial.suggest_int("relaxed", 0, depth - 1)
+    last = min(first + count, depth) - 1
+    rotate, relax = parts != "relax", parts != "rotate"
+    return replace(
+        start,
+        # What is off keeps its default, so that settings that do the same are the same.
+        gamma=_short(gamma) if rotate else start.gamma,
+        tau=_short(tau) if rotate else start.tau,
+        rotate=rotate,
+        relax=relax,
+        detect_layers=tuple(range(first, last + 1)),
+        relax_layers=(min(max(relaxed, first), last),) if relax and place == "one" else None,
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def beginning(depth: int, start: OutRo) -> dict[str, Any]:
+    """Return where a search begins: the settings that are there already, moved into what is searched."""
+    return {
+        "parts": "both",
+        "gamma": min(max(abs(start.gamma), GAMMAS[0]), GAMMAS[1]),
+        "tau": min(max(start.tau, TAUS[0]), TAUS[1]),
+        "first": 0,
+        "layers": depth,
+        "place": "every",
+        "relaxed": 0,
+    }
+
+
+def hopeless(gains: Floats, best: Floats, clusters: Sequence[str]) -> bool:
+    """Whether a setting is so far behind another on the same questions that the rest need not be asked.
+
+    Parameters
+    ----------
+    gains, best : ndarray of float
+        (N,), of the setting and of the best so far.
+    clusters : sequence of str
+        (N,), which cluster each question belongs to.
+
+    Returns
+    -------
+    bool
+        True where it is behind by more than two standard errors, with clusters as the units.
+    """
+    names, place = np.unique(np.asarray(clusters, dtype=np.str_), return_inverse=True)
+    if len(names) < _CLUSTERS:
+        return False
+    sums = np.bincount(place, weights=gains - best)
+    return bool(sums.sum() < -_BEHIND * math.sqrt(len(sums)) * sums.std(ddof=1))
+
+
+def search(
+    measure: Measure,
+    batches: Sequence[Batch],
+    *,
+    depth: int,
+    start: OutRo,
+    trials: int,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Trial]:
+    """Look for the setting that gains most, with Optuna's TPE sampler.
+
+    The search depends on its arguments and on what is measured alone. One that was stopped is therefore taken up by
+    running it again on kept measurements: it takes the same steps.
+
+    Parameters
+    ----------
+    measure : callable
+        What a setting gains over the untouched model on each question of a batch. It is asked about `batches` alone.
+    batches : sequence of Batch
+        The questions, in the order in which a setting is tried on them.
+    depth : int
+        Layers that can look for sinks.
+    start : OutRo
+        The first setting.
+    trials : int
+        How many settings are tried.
+    seed : int
+        Of the sampler.
+    progress : callable, optional
+        Told the number of trials done.
+
+    Returns
+    -------
+    list of Trial
+        In order.
+
+    Raises
+    ------
+    OmnisinkError
+        If Optuna is not installed.
+    """
+    clusters = [cluster for batch in batches for cluster in batch.clusters]
+    best = np.zeros(len(clusters))  # That of the untouched model.
+    tried: list[Trial] = []
+    with _quiet_optuna() as optuna:
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+        study.enqueue_trial(beginning(depth, start))
+        for number in range(trials):
+            trial = study.ask()
+            method = suggest(trial, depth, start)
+            gains, stopped = np.zeros(0), False
+            for step, batch in enumerate(batches):
+                gains = np.concatenate([gains, measure(method, batch)])
+                trial.report(float(gains.mean()), step)
+                whole = len(gains) == len(clusters)
+                if not whole and hopeless(gains, best[: len(gains)], clusters[: len(gains)]):
+                    stopped = True
+                    break
+            if stopped:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                study.tell(trial, float(gains.mean()))
+                best = max(best, gains, key=lambda values: float(values.mean()))
+            tried.append(Trial(method, float(gains.mean()), len(gains), stopped))
+            if progress is not None:
+                progress(number + 1)
+    return tried
+
+
+def choose(tried: Sequence[Trial]) -> Trial | None:
+    """Return the best setting that was tried on every question; None where none gains anything."""
+    whole = [trial for trial in tried if not trial.stopped]
+    found = max(whole, key=lambda trial: trial.gain, default=None)
+    return found if found is not None and found.gain > 0 else None
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[Any]:
+    """Import Optuna, and keep its log of every trial to itself."""
+    try:
+        optuna = import_module("optuna")
+    except ImportError as error:
+        raise OmnisinkError(
+            f"the search for settings needs Optuna, which is not installed ({error}). Install with: "
+            "pip install 'omnisink[eval]'"
+        ) from None
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield optuna
+    finally:
+        optuna.logging.set_verbosity(before)

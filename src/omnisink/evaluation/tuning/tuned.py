@@ -1,0 +1,152 @@
+"""What a search for settings gave: its worth, the profile that keeps it, and the same in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnisink.evaluation.comparing.wording import HIGHER, LOWER, p_value, points, verdict
+from omnisink.evaluation.tuning.scoring import Batch, Floats
+from omnisink.evaluation.tuning.search import lead
+from omnisink.methods import profile as profiles
+from omnisink.models.loaded import Loaded
+from omnisink.results.disk import write_whole
+from omnisink.results.statistics import paired_difference
+
+NOT_TESTED = "not tested"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A batch under a setting and without.
+
+    Attributes
+    ----------
+    batch : Batch
+        The questions.
+    margins, base : ndarray of float
+        Margins under the setting, and of the model alone.
+    """
+
+    batch: Batch
+    margins: Floats
+    base: Floats
+
+
+def gain_of(tested: Sequence[Tested], own: Sequence[Tested], seed: int) -> dict[str, Any]:
+    """Write what the search is worth: where it was tested, and, which is no test, where it was made.
+
+    Parameters
+    ----------
+    tested : sequence of Tested
+        Questions of every fold under the settings that were found without them; empty where nothing was tested.
+    own : sequence of Tested
+        All questions under the settings that were found with them.
+    seed : int
+        Of the intervals.
+
+    Returns
+    -------
+    dict
+        Plain data: a verdict, and for `lead` and `accuracy` the paired difference with its interval.
+    """
+    optimistic = {name: _estimate(own, read, seed)["difference"] for name, read in _MEASURES.items()}
+    if not tested:
+        return {"verdict": NOT_TESTED, **dict.fromkeys(_MEASURES), "where_searched": optimistic}
+    found = {name: _estimate(tested, read, seed) for name, read in _MEASURES.items()}
+    # One verdict, on what was searched for: two would need a correction.
+    said = verdict({**found["lead"], "p_holm": found["lead"]["p"]})
+    return {"verdict": said, **found, "where_searched": optimistic}
+
+
+def _estimate(tested: Sequence[Tested], read: Callable[[Floats], Floats], seed: int) -> dict[str, Any]:
+    arm = np.concatenate([read(t.margins) for t in tested])
+    base = np.concatenate([read(t.base) for t in tested])
+    found = paired_difference(arm, base, [c for t in tested for c in t.batch.clusters], seed=seed)
+    return {
+        "questions": len(arm),
+        "base": float(base.mean()),
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "p": found.p,
+    }
+
+
+def _right(margins: Floats) -> Floats:
+    return (margins > 0).astype(np.float64)
+
+
+#: What is reported of margins.
+_MEASURES: dict[str, Callable[[Floats], Floats]] = {"lead": lead, "accuracy": _right}
+
+
+def make_profile(loaded: Loaded, results: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a profile, as `OutRo.from_profile` reads it.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        The model that was tuned.
+    results : mapping
+        What `tune` returned.
+    facts : mapping
+        ``model``, ``versions`` and ``task``, as the manifest has them.
+
+    Returns
+    -------
+    dict
+        Plain data.
+    """
+    # A folder's own path says nothing on another machine.
+    name = Path(loaded.name).name if Path(loaded.name).is_dir() else loaded.name
+    model = {key: value for key, value in (facts.get("model") or {}).items() if key not in ("weights", "device")}
+    counts = {key: results[key] for key in ("questions", "clusters", "sha256")}
+    return {
+        "format": profiles.FORMAT,
+        "method": "OutRo",
+        "settings": results["settings"],
+        "model": {**model, "name": name, "fingerprint": profiles.fingerprint(loaded.model)},
+        "task": {**(facts.get("task") or {}), **counts, "left_out": len(results["left_out"])},
+        "search": results["search"],
+        "gain": results["gain"],
+        "versions": facts.get("versions") or {},
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def write_profile(path: str | Path, profile: Mapping[str, Any]) -> None:
+    """Write a profile, whole or not at all."""
+    write_whole(Path(path), (json.dumps(profile, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def sentences(results: Mapping[str, Any]) -> list[str]:
+    """Say what was found and what it is worth, claiming no more than was tested."""
+    gain = results["gain"]
+    seen = gain["where_searched"]
+    said = ["No setting was better than the model alone, so the profile switches OutRo off."] if results["off"] else []
+    searched = f"lead {seen['lead']:+.4f}, accuracy {points(seen['accuracy'])} points".replace("-", "−")
+    if gain["verdict"] == NOT_TESTED:
+        return [
+            *said,
+            f"The gain was not tested. On the questions it was chosen by: {searched}, which is too good by nature.",
+        ]
+    word = {HIGHER: "A gain", LOWER: "A loss"}.get(gain["verdict"], "No evidence of a gain")
+    one, two = gain["lead"], gain["accuracy"]
+    return [
+        *said,
+        f"{word} on questions that the search did not see: lead {_between(one, lambda v: f'{v:+.4f}')}, "
+        f"p {p_value(one['p'])}; accuracy {_between(two, points)} points from {100 * two['base']:.1f} %.",
+        f"On the questions it was chosen by: {searched}, which is too good by nature.",
+    ]
+
+
+def _between(found: Mapping[str, Any], write: Callable[[float], str]) -> str:
+    value, low, high = (None if found[key] is None else write(found[key]) for key in ("difference", "low", "high"))
+    return f"{value} (95 % {low} to {high})".replace("-", "−") if low is not None else f"{value}".replace("-", "−")
