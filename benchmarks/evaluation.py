@@ -40,7 +40,7 @@ def main() -> None:
     """Run the pairs and append them to the history."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--questions", type=int, default=24)
+    parser.add_argument("--questions", type=int, default=40)
     given = parser.parse_args()
     loaded = load_model("smolomni")
     instances = find_task("synthav").load(limit=given.questions)

@@ -139,8 +139,16 @@ def test_a_users_own_file(clips: dict[str, bytes], tmp_path: Path) -> None:
     assert [(p.severity, p.where) for p in found.problems] == [("warning", "a.mp4")]
     (tmp_path / "a.mp4").write_bytes(b"no film")
     assert errors(check_task(find_task(file)))[0][0] == "a.mp4"
-    file.write_text("nothing\n", encoding="utf-8")
-    assert "it is not JSON" in errors(check_task(find_task(file)))[0][1]
+    rows = ["nothing", '{"id": "t", "text": "A passage."}', '{"question": "Is it?", "answer": "no"}', '{"id": "q"}']
+    file.write_text("\n".join(rows), encoding="utf-8")
+    found = check_task(find_task(file))
+    assert [where for where, _ in errors(found)] == ["own.jsonl:1", "own.jsonl:2", "own.jsonl:4"]
+    assert "it is not JSON" in errors(found)[0][1]
+    assert found.questions == 1
+    file.write_text("\n", encoding="utf-8")
+    assert "no item" in errors(check_task(find_task(file)))[0][1]
+    with pytest.raises(OmnisinkError, match="no item"):
+        find_task(file).load()
 
 
 # --- the command line ---

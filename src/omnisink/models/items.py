@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -81,23 +82,40 @@ def read_items(path: str | Path, limit: int | None = None) -> list[Item]:
     """
     if limit is not None and limit < 1:
         raise OmnisinkError(f"the number of items must be positive, got {limit}")
+    items: list[Item] = []
+    for line, found in scan_items(path):
+        if isinstance(found, OmnisinkError):
+            raise OmnisinkError(f"{path}:{line}: {found}")
+        items.append(found)
+        if len(items) == limit:
+            break
+    if not items:
+        raise OmnisinkError(f"{path}: there is no item in the file")
+    return items
+
+
+def scan_items(path: str | Path) -> Iterator[tuple[int, Item | OmnisinkError]]:
+    """Yield the number of every line of a file of items, and its item or why it is none; see `read_items`.
+
+    Raises
+    ------
+    OmnisinkError
+        If the file cannot be read.
+    """
     folder = Path(path).resolve().parent
-    items: dict[str, Item] = {}
+    seen: set[str] = set()
     for number, line in enumerate(_read(path).split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             item = _item(_row(line), f"line-{number:04d}", folder)
-            if item.id in items:
+            if item.id in seen:
                 raise OmnisinkError(f"the id {item.id!r} was used before")
         except OmnisinkError as error:
-            raise OmnisinkError(f"{path}:{number}: {error}") from None
-        items[item.id] = item
-        if len(items) == limit:
-            break
-    if not items:
-        raise OmnisinkError(f"{path}: there is no item in the file")
-    return list(items.values())
+            yield number, error
+            continue
+        seen.add(item.id)
+        yield number, item
 
 
 def parse_answer(text: str, item: Item) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from omnisink.errors import MediaError, OmnisinkError
 from omnisink.evaluation.tasks.benchmark import Progress, Task
+from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.places import find_file
 from omnisink.evaluation.tasks.rows import Bad, Left, Row
 
@@ -90,7 +91,7 @@ def check_task(
     Returns
     -------
     Check
-        All problems, not the first alone. For a user's own file, rows after the first wrong one are not looked at.
+        All problems, not the first alone.
 
     Raises
     ------
@@ -127,10 +128,20 @@ def check_task(
 
 
 def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
+    from omnisink.evaluation.tasks.own import STRICT, scan_own
+
+    problems: list[Problem] = []
+    instances: list[Instance] = []
     try:
-        instances = task.load()
+        for found in scan_own(task, STRICT):
+            if isinstance(found, Bad):
+                problems.append(Problem("error", found.where, found.why))
+            else:
+                instances.append(found)
     except OmnisinkError as error:
-        return Check(task.name, split, 0, 0, {}, [Problem("error", task.name, str(error))])
+        problems.append(Problem("error", task.name, str(error)))
+    if not instances and not problems:
+        problems.append(Problem("error", task.name, "there is no item in the file"))
     folder = Path(task.fields["path"]).resolve().parent
     quiet = {i.video for i in instances if i.audio is False}
     files: dict[tuple[Path, Role], str] = {}
@@ -139,7 +150,7 @@ def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
         for role, path in zip(roles, (instance.video, instance.audio, instance.image), strict=True):
             if isinstance(path, Path):
                 files.setdefault((path, role), instance.id)
-    problems = list(_open_all(files, folder, False, progress))
+    problems += _open_all(files, folder, False, progress)
     problems += [
         Problem("warning", path.name, 'the video has no sound; a model that hears needs "audio": false in its rows')
         for path in dict.fromkeys(i.video for i in instances if i.video and i.audio is None)

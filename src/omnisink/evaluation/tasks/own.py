@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks import answers
 from omnisink.evaluation.tasks.benchmark import Task
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.protocol import Protocol
-from omnisink.evaluation.tasks.rows import LETTERS
+from omnisink.evaluation.tasks.rows import LETTERS, Bad
+
+if TYPE_CHECKING:
+    from omnisink.models.items import Item
 
 STRICT = Protocol(
     name="strict",
@@ -58,37 +64,56 @@ def read_own(task: Task, protocol: Protocol) -> list[Instance]:
     OmnisinkError
         If a row cannot be used, or is a passage, which has no answer to be scored.
     """
-    from omnisink.models.adapters.prompt import with_choices
-    from omnisink.models.items import read_items
-
+    path = Path(task.fields["path"])
     found = []
-    for item in read_items(task.fields["path"]):
-        if item.passage is not None:
-            raise OmnisinkError(f"{task.fields['path']}: {item.id} is a passage, which has no answer to be scored")
-        free = not item.choices and item.answer not in ("yes", "no")
-        given = tuple(LETTERS[: len(item.choices)]) if item.choices else () if free else ("yes", "no")
-        instance = Instance(
-            id=item.id,
-            text=with_choices(item.question, item.choices),
-            gold=item.answer,
-            answers=given,
-            parser="letter" if item.choices else "exact" if free else "yes_no",
-            cluster=item.cluster,
-            video=item.video,
-            image=item.image,
-            audio=item.audio,
-            system=protocol.system,
-            max_new_tokens=protocol.max_new_tokens if not free else 64,
-            options=item.choices,
-            groups={} if item.category is None else {"category": (item.category,)},
-        )
-        if free:  # told as the parser tells what the model says
-            instance = _with_gold(instance, answers.exact(item.answer, instance) or item.answer)
-        found.append(instance)
+    for one in scan_own(task, protocol):
+        if isinstance(one, Bad):
+            raise OmnisinkError(f"{path.with_name(one.where)}: {one.why}")
+        found.append(one)
+    if not found:
+        raise OmnisinkError(f"{path}: there is no item in the file")
     return found
 
 
-def _with_gold(instance: Instance, gold: str) -> Instance:
-    from dataclasses import replace
+def scan_own(task: Task, protocol: Protocol) -> Iterator[Instance | Bad]:
+    """Yield every item of a user's file as an instance, and every row that cannot be used.
 
-    return replace(instance, gold=gold)
+    Raises
+    ------
+    OmnisinkError
+        If the file cannot be read.
+    """
+    from omnisink.models.items import scan_items
+
+    path = Path(task.fields["path"])
+    for line, found in scan_items(path):
+        if isinstance(found, OmnisinkError):
+            yield Bad(f"{path.name}:{line}", str(found))
+        elif found.passage is not None:
+            yield Bad(f"{path.name}:{line}", f"{found.id} is a passage, which has no answer to be scored")
+        else:
+            yield _instance(found, protocol)
+
+
+def _instance(item: Item, protocol: Protocol) -> Instance:
+    from omnisink.models.adapters.prompt import with_choices
+
+    free = not item.choices and item.answer not in ("yes", "no")
+    given = tuple(LETTERS[: len(item.choices)]) if item.choices else () if free else ("yes", "no")
+    instance = Instance(
+        id=item.id,
+        text=with_choices(item.question, item.choices),
+        gold=item.answer,
+        answers=given,
+        parser="letter" if item.choices else "exact" if free else "yes_no",
+        cluster=item.cluster,
+        video=item.video,
+        image=item.image,
+        audio=item.audio,
+        system=protocol.system,
+        max_new_tokens=protocol.max_new_tokens if not free else 64,
+        options=item.choices,
+        groups={} if item.category is None else {"category": (item.category,)},
+    )
+    # A free answer is told as the parser tells what the model says.
+    return replace(instance, gold=answers.exact(item.answer, instance) or item.answer) if free else instance
