@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from omnisink.cli.eval import evaluate
 from omnisink.errors import OmnisinkError
 from omnisink.results.records import read_records
+from tests.evaluation.laying import lay_out
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -84,6 +85,8 @@ def test_without_a_baseline_the_first_method_is_what_others_are_compared_with(ll
         (("--methods", "vcd"), "there is no method"),
         (("--task", "nothing"), "there is no task"),
         (("--task", "avhbench"), "--data"),
+        (("--only", "AV Matching"), "--only takes KIND=GROUP"),
+        (("--only", "a=b", "--only", "a=c"), "each kind once"),
     ],
 )
 def test_a_wrong_option_is_one_clear_error_before_a_model_is_loaded(tmp_path, words, message):
@@ -109,3 +112,25 @@ def test_a_model_that_cannot_see_stops_with_the_reason(llama_folder, clip, tmp_p
             "--out",
             tmp_path / "run",
         )
+
+
+@pytest.mark.real
+def test_avhbench_as_it_lies_on_a_disk(clip, tmp_path):
+    """Real clips under its own names; a file that is missing is an error, never an answer, and only when allowed."""
+    data = lay_out("avhbench", tmp_path / "AVHBench", clip.read_bytes())
+    videos = sorted(data.rglob("*.mp4"))
+    words = ("--model", "smolomni", "--task", "avhbench", "--data", data, "--methods", "baseline,outro", "--no-page")
+    done = run(*words, "--out", tmp_path / "one", "--only", "task=AV Matching")
+    assert done.exit_code == 0
+    found = read_records(tmp_path / "one")
+    assert {tuple(record["groups"]["task"]) for record in found} == {("AV Matching",)}
+    assert all(record["error"] is None and record["audio_tokens"] and record["video_tokens"] for record in found)
+    videos[0].unlink()
+    with pytest.raises(OmnisinkError, match="files are missing"):
+        run(*words, "--out", tmp_path / "all")
+    done = run(*words, "--out", tmp_path / "all", "--allow-missing")
+    assert done.exit_code == 0
+    failed = [record for record in read_records(tmp_path / "all") if record["error"] is not None]
+    assert failed
+    assert all(record["cluster"] == videos[0].stem and record["right"] is None for record in failed)
+    assert len(failed) < len(read_records(tmp_path / "all"))

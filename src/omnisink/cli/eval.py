@@ -44,6 +44,8 @@ def evaluate(
     ] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the task. [default: its own]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask so many questions only.")] = None,
+    only: options.OnlyOption = None,
+    allow_missing: options.AllowMissingFlag = False,
     score: Annotated[
         str, typer.Option(metavar="HOW", help="generate, or likelihood: the likeliest answer, in one pass.")
     ] = "generate",
@@ -101,7 +103,8 @@ def evaluate(
         share=share,
     )
     found = find_task(task)
-    instances = _questions(found, data, protocol, split=split, limit=limit)
+    where = options.groups_of(only)
+    instances = _questions(found, data, protocol, split=split, limit=limit, where=where, allow_missing=allow_missing)
     loading: dict[str, Any] = {
         "device": device,
         "dtype": dtype,

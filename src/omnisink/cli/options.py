@@ -53,7 +53,31 @@ NoRelaxOption = Annotated[bool, typer.Option("--no-relax", help="Relax no mask."
 NoDecodeOption = Annotated[
     bool, typer.Option("--no-decode", help="Leave generated tokens alone, as the authors' release does.")
 ]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="KIND=GROUP", help="Questions of a group alone, as task='AV Matching'; repeat it."),
+]
+AllowMissingFlag = Annotated[
+    bool, typer.Option("--allow-missing", help="Go on without files that are missing: their questions become errors.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+def groups_of(only: list[str] | None) -> dict[str, str]:
+    """Return what ``--only`` says, by kind of group.
+
+    Raises
+    ------
+    OmnisinkError
+        If one is not of the form KIND=GROUP, or a kind is named twice.
+    """
+    found: dict[str, str] = {}
+    for said in only or ():
+        kind, equals, group = said.partition("=")
+        if not (kind and equals and group) or kind in found:
+            raise OmnisinkError(f"--only takes KIND=GROUP, each kind once, got {said!r}")
+        found[kind] = group
+    return found
 
 
 def make_outro(model: str, gamma: float | None, *, profile: str | None = None, **settings: Any) -> OutRo:

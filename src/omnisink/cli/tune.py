@@ -48,6 +48,7 @@ def tune(
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the task. [default: tune, where it has that]")
     ] = None,
+    only: options.OnlyOption = None,
     limit: Annotated[int, typer.Option(min=2, help="Search on so many questions; all are held in memory.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
@@ -74,7 +75,7 @@ def tune(
     if profile is not None:
         check_writable(profile)
     with working(f"reading {found.title}"):
-        instances = found.load(data, protocol, split=split, limit=limit)
+        instances = found.load(data, protocol, split=split, limit=limit, where=options.groups_of(only))
     if split != TUNE:
         note(
             f"these are not questions for tuning: {found.title} "
