@@ -66,6 +66,18 @@ def test_methods_that_share_layers_answer_as_they_do_alone_to_the_bit(request, m
     assert all(record["seconds"] > 0 for record in found[False].values())
 
 
+def test_what_is_shared_is_kept_of_a_method_and_not_of_the_whole_model(tiny, asked, tmp_path, monkeypatch):
+    order = []
+
+    def watch(loaded, inputs, instances, method, score):
+        order.append(method is None)
+        return ask(loaded, inputs, instances, method, score)
+
+    monkeypatch.setattr(running, "ask", watch)
+    run(tiny, asked[:2], Settings(METHODS, batch_size=1), tmp_path)
+    assert order == [False, False, True] * 2
+
+
 def test_a_method_alone_has_nothing_to_share_and_is_timed(tiny, asked, tmp_path):
     run(tiny, asked[:2], Settings({"baseline": None}, batch_size=1), tmp_path)
     assert all(record["seconds"] > 0 for record in by_key(tmp_path).values())

@@ -216,7 +216,8 @@ class _Runner:
             self._divide(batch, methods, len(methods), inputs)
             return
         shares = not timed and len(methods) > 1
-        left = list(methods)
+        # What the first leaves to others ends where it does something; the untouched model would leave every layer.
+        left = sorted(methods, key=lambda m: shares and self.settings.methods[m[0]] is None)
         problem = None
         with share(self.anatomy) if shares else nullcontext():
             while left and problem is None:
