@@ -62,7 +62,9 @@ def sink_direction(value: Tensor, sinks: Tensor, heads: int) -> Tensor:
     return unit.repeat_interleave(heads // mean.shape[1], dim=1)
 
 
-def rotate(output: Tensor, direction: Tensor, *, gamma: float, tau: float, keep: Tensor | None = None) -> Tensor:
+def rotate(
+    output: Tensor, direction: Tensor, *, gamma: float | Tensor, tau: float, keep: Tensor | None = None
+) -> Tensor:
     """Rotate head outputs toward a direction by a gated amount, keeping every length.
 
     Parameters
@@ -71,8 +73,8 @@ def rotate(output: Tensor, direction: Tensor, *, gamma: float, tau: float, keep:
         Head outputs before the output projection, (B, S, H, D), any floating dtype.
     direction : Tensor
         Unit vectors, (B, H, D), float32; a zero vector leaves its head as it is. See `sink_direction`.
-    gamma : float
-        Strength. Negative turns away, with the same gate.
+    gamma : float or Tensor
+        Strength. Negative turns away, with the same gate. A tensor, (B,) float32, has one for each sequence.
     tau : float
         Temperature of the gate ``tanh(relu(cos) / tau)``, positive.
     keep : Tensor, optional
@@ -99,8 +101,13 @@ def rotate(output: Tensor, direction: Tensor, *, gamma: float, tau: float, keep:
     return output
 
 
-def _turn(output: Tensor, direction: Tensor, gamma: float, tau: float, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+def _turn(
+    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, keep: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Return how far to go along the direction and what to rescale by, each (B, S, H, 1); exactly 0 and 1 to stay."""
+    turns_away = _may_turn_away(gamma)
+    if isinstance(gamma, Tensor):
+        gamma = gamma[:, None, None, None]
     projection = (output * direction).sum(dim=-1, keepdim=True)
     length = torch.linalg.vector_norm(output, dim=-1, keepdim=True)
     # A zero output has a zero projection, so any positive divisor gives it a shut gate.
@@ -109,12 +116,19 @@ def _turn(output: Tensor, direction: Tensor, gamma: float, tau: float, keep: Ten
     if keep is not None:
         gate = gate.masked_fill(keep[:, :, None, None], 0.0)
     along = gate * projection
-    if gamma >= 0:
+    if not turns_away:
         return along, torch.rsqrt(1 + cosine * cosine * gate * (gate + 2))
     # Turning away shortens the output before it is rescaled, and 1 + c^2 g (2 + g) cancels: measure the new length.
     new_length = torch.linalg.vector_norm(torch.addcmul(output, along, direction), dim=-1, keepdim=True)
     stay = (gate == 0) | (new_length == 0)
     return along.masked_fill(stay, 0.0), (length / new_length).masked_fill(stay, 1.0)
+
+
+def _may_turn_away(gamma: float | Tensor) -> bool:
+    """Whether a strength is negative, or could be one where the host may not look."""
+    if isinstance(gamma, Tensor):
+        return not host_may_look(gamma) or bool((gamma < 0).any())
+    return gamma < 0
 
 
 def rotate_as_far(

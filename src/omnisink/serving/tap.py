@@ -1,0 +1,67 @@
+"""The residual stream of a layer, taken where the layer's first norm has added it up.
+
+vLLM's decoder layers carry the residual stream in two parts, which `input_layernorm` adds. The norm's class is replaced
+by a subclass, on the layers of the model's text decoder alone, that shows the sum to an operator. The operator is one
+of PyTorch's own kind, so that a compiled graph keeps it: it claims to change the norm's result, which is what the
+queries, keys and values are made of, and so runs before them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_KINDS: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+@torch.library.custom_op("omnisink::observe", mutates_args=("normed",))
+def observe(normed: Tensor, residual: Tensor, layer: str) -> None:
+    """Show a layer the residual stream (tokens, d) that enters it; nothing is changed."""
+    from vllm.forward_context import get_forward_context
+
+    context = get_forward_context()
+    metadata = context.attn_metadata
+    if not isinstance(metadata, dict):
+        return  # vLLM tries the model out, with nothing in it.
+    step = getattr(metadata[layer], "outro", None)
+    if step is not None and step.prefills:
+        context.no_compile_layers[layer].impl.outro.observe(step, residual)
+
+
+@observe.register_fake
+def _(normed: Tensor, residual: Tensor, layer: str) -> None:
+    return None
+
+
+def _tapped(kind: Any) -> type[nn.Module]:
+    """Make the subclass of a norm's class; with one base, so that the class of a norm that is there can become it."""
+
+    def forward(self: Any, x: Tensor, residual: Tensor | None = None) -> Any:
+        if residual is None:
+            normed = kind.forward(self, x)
+            torch.ops.omnisink.observe(normed, x, self.outro_layer)
+            return normed
+        normed, total = kind.forward(self, x, residual)
+        torch.ops.omnisink.observe(normed, total, self.outro_layer)
+        return normed, total
+
+    return type(f"Tapped{kind.__name__}", (kind,), {"forward": forward})
+
+
+def tap(norm: nn.Module, layer: str) -> None:
+    """Have a norm show what it normalizes.
+
+    Parameters
+    ----------
+    norm : nn.Module
+        The first norm of a decoder layer; its class is changed, its parameters are not.
+    layer : str
+        vLLM's name of the layer's attention.
+    """
+    kind = type(norm)
+    if kind not in _KINDS:
+        _KINDS[kind] = _tapped(kind)
+    norm.__class__ = _KINDS[kind]
+    norm.outro_layer = layer  # type: ignore[assignment]
