@@ -28,6 +28,7 @@ NEEDS: dict[str, str] = {
     "/proc": "the processes of a run are looked for there",
     "lmms-eval": "omnisink is run inside it; `make test-lmms` has an environment for that",
     "ray": "a run is spread over its actors; it comes with the extra omnisink[ray]",
+    "vllm": "OutRo is served by it; `make test-serving` has an environment for that",
     "torchcodec": "it is the other decoder; its libraries come with ffmpeg",
 }
 
@@ -41,7 +42,7 @@ def needs(name: str) -> pytest.MarkDecorator:
             there = True
         except (ImportError, OSError, RuntimeError):
             there = False
-    elif name in ("lmms-eval", "ray"):
+    elif name in ("lmms-eval", "ray", "vllm"):
         there = importlib.util.find_spec(name.replace("-", "_")) is not None
     elif name == "/proc":
         there = Path(name).is_dir()

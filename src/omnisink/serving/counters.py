@@ -90,11 +90,13 @@ class Tally:
         self._seen[slot] |= found
 
     def prompt_rotated(self, slot: int, sinks: Tensor, keep: Tensor, first: bool) -> None:
-        """Count the tokens of a prompt that one layer has rotated; not again after a preemption."""
+        """Count the tokens that one layer has rotated in a prefill.
+
+        After a preemption only the last of them is new: it had been drawn, and not run.
+        """
         found = sinks.any()
         self._layers[slot] += found
-        if first:
-            self._totals[_ROTATED] += (~keep).sum() * found
+        self._totals[_ROTATED] += ((~keep).sum() if first else ~keep[-1]) * found
 
     def continued(self, slots: Tensor, gammas: Tensor) -> None:
         """Count the generated tokens that a pass is going to rotate, once for each layer."""
