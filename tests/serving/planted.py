@@ -112,6 +112,17 @@ def reference(model: Any, ids: list[int], count: int, method: Any = None) -> Ans
     return Answer(tokens, logs, rotated, len(trace.relaxed), bool(trace.sinks.layers))
 
 
+def scored(model: Any, ids: list[int], tokens: list[int], method: Any = None) -> Answer:
+    """Give the log-probabilities that transformers has for an answer made elsewhere, one token at a time."""
+    with nullcontext() if method is None else method(model), torch.no_grad():
+        made = model(torch.tensor([ids]), use_cache=True)
+        logs = []
+        for token in tokens:
+            logs.append(made.logits[0, -1].float().log_softmax(-1)[token].item())
+            made = model(torch.tensor([[token]]), past_key_values=made.past_key_values, use_cache=True)
+    return Answer(tokens, logs)
+
+
 def served(output: Any) -> Answer:
     """Read what vLLM answered, of a `CompletionOutput`."""
     tokens = list(output.token_ids)

@@ -10,7 +10,7 @@ import pytest
 from omnisink.methods.outro import OutRo
 from tests.serving import planted
 from tests.serving.engine import ask, engine, greedy, state
-from tests.serving.planted import GAMMA, TOLERANCE, assert_same, difference, mixed_prompts, reference
+from tests.serving.planted import GAMMA, TOLERANCE, assert_same, difference, mixed_prompts, reference, scored
 from tests.skips import needs
 
 pytestmark = [needs("vllm"), pytest.mark.slow]
@@ -106,18 +106,14 @@ def test_requests_join_and_leave_and_are_aborted(llm: Any, wanted: list[planted.
     assert len(done) >= 13
 
 
-def test_several_samples_of_one_prompt(llm: Any, wanted: list[planted.Answer]) -> None:
-    params = greedy(COUNT)
-    params.n = 3
-    (made,) = llm.generate([{"prompt_token_ids": mixed_prompts()[12]}], params, use_tqdm=False)
-    assert_same([planted.served(one) for one in made.outputs], [wanted[12]] * 3)
+def test_several_samples_of_one_prompt(llm: Any, llama: Any) -> None:
+    ids = mixed_prompts()[12]
     params = greedy(COUNT)
     params.n, params.temperature, params.seed = 3, 1.0, 5
-    (made,) = llm.generate([{"prompt_token_ids": mixed_prompts()[12]}], params, use_tqdm=False)
-    (again,) = llm.generate([{"prompt_token_ids": mixed_prompts()[12]}], params, use_tqdm=False)
+    (made,) = llm.generate([{"prompt_token_ids": ids}], params, use_tqdm=False)
     samples = [planted.served(one) for one in made.outputs]
-    assert len({tuple(one.tokens) for one in samples}) > 1
-    assert_same([planted.served(one) for one in again.outputs], samples)
+    assert len({tuple(one.tokens) for one in samples}) == 3
+    assert_same(samples, [scored(llama, ids, one.tokens, OutRo(gamma=GAMMA)) for one in samples])
 
 
 def test_nothing_is_left_of_requests_that_have_ended(llm: Any) -> None:
