@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.models import embedded, smolomni
+
+_TALKER_IDS = (
+    "tts_text_start_token_id",
+    "tts_text_end_token_id",
+    "tts_text_pad_token_id",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "audio_start_token_id",
+    "audio_end_token_id",
+)
 
 
 def write_checkpoint(name: str, folder: str | Path) -> Path:
@@ -38,40 +47,47 @@ def write_checkpoint(name: str, folder: str | Path) -> Path:
     OmnisinkError
         If the name is another, or the weights are not on this machine.
     """
-    from omnisink.models.loading import load_model
-
     if name not in (embedded.NAME, smolomni.NAME):
         raise OmnisinkError(f"{name} is not embedded; those that are: {embedded.NAME}, {smolomni.NAME}")
     folder = Path(folder)
     if (folder / "config.json").is_file():
         return folder
-    loaded = load_model(name, dtype="float32")
     folder.mkdir(parents=True, exist_ok=True)
-    (loaded.processor or loaded.tokenizer).save_pretrained(folder)
     if name == smolomni.NAME:
-        _write_thinker(loaded.model, folder)
+        _write_smolomni(folder)
     else:
+        from omnisink.models.loading import load_model
+
+        loaded = load_model(name, dtype="float32")
+        loaded.tokenizer.save_pretrained(folder)
         loaded.model.save_pretrained(folder)
     return folder
 
 
-def _write_thinker(model: Any, folder: Path) -> None:
-    """Save a thinker under the names that its weights have in a checkpoint of the whole model."""
+def _write_smolomni(folder: Path) -> None:
+    """Write SmolOmni without loading it, so that any transformers that knows Qwen2.5-Omni can."""
     from safetensors.torch import save_file
-    from transformers import Qwen2_5OmniConfig
+    from transformers import GenerationConfig, Qwen2_5OmniConfig
 
-    # The weights first: a configuration stands for a whole checkpoint.
-    weights = {f"thinker.{_name_on_disk(name)}": w.contiguous() for name, w in model.state_dict().items()}
-    tied = "thinker.lm_head.weight"
-    save_file({name: w for name, w in weights.items() if name != tied}, folder / "model.safetensors", {"format": "pt"})
-    model.generation_config.save_pretrained(folder)
-    config = Qwen2_5OmniConfig(
-        thinker_config=model.config.to_dict(),
+    config, state, processor = smolomni.load_parts()
+    processor.save_pretrained(folder)
+    # The output embeddings are written though they are those of the input: readers of this form do not tie them.
+    state["lm_head.weight"] = state["model.language_model.embed_tokens.weight"].clone()
+    weights = {f"thinker.{_name_on_disk(name)}": weight.contiguous() for name, weight in state.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    text = config.text_config
+    GenerationConfig(eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id).save_pretrained(folder)
+    thinker = config.to_dict()
+    thinker["tie_word_embeddings"] = thinker["text_config"]["tie_word_embeddings"] = False
+    # The configuration last: it stands for a whole checkpoint.
+    Qwen2_5OmniConfig(
+        thinker_config=thinker,
+        # Of the talker, which is not there, only the ids that are checked against its vocabulary.
+        talker_config=dict.fromkeys(_TALKER_IDS, 0),
         enable_audio_output=False,
         architectures=["Qwen2_5OmniForConditionalGeneration"],
-        tie_word_embeddings=True,
-    )
-    config.save_pretrained(folder)
+        tie_word_embeddings=False,
+    ).save_pretrained(folder)
 
 
 def _name_on_disk(name: str) -> str:

@@ -229,8 +229,37 @@ def make_model(
     import torch
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
+    config = _config(text, tokenizer)
+    state = make_state(weights, trained)
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        None, config=config, state_dict=state, **{"dtype": torch.float32, **options}
+    )
+    model.generation_config.eos_token_id = config.text_config.eos_token_id
+    model.generation_config.pad_token_id = config.text_config.pad_token_id
+    return model.eval()
+
+
+def _config(text: Any, tokenizer: Any) -> Any:
+    """Make the configuration with the tokenizer's ids."""
     names = [*SPECIAL, "<|im_start|>", "<|im_end|>"]
-    config = make_config(text, dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True)))
+    return make_config(text, dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True)))
+
+
+def make_state(weights: dict[str, Any], trained: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Put together what `make_model` loads.
+
+    Parameters
+    ----------
+    weights, trained
+        As for `make_model`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        The weights under transformers' names, without the output embeddings, which are those of the input.
+    """
+    import torch
+
     decoder = {name.removeprefix("model."): w for name, w in weights.items() if name.startswith("model.")}
     for name, weight in list(decoder.items()):
         # SmolLM2 has no biases; the thinker's queries, keys and values do.
@@ -242,13 +271,7 @@ def make_model(
         decoder[f"{layer}.weight"] = decoder[f"{layer}.weight"] + trained.pop(key) @ trained.pop(
             f"{_UPDATE}{layer}.down"
         )
-    state = {f"{_DECODER}{name}": weight for name, weight in decoder.items()} | trained
-    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=state, **{"dtype": torch.float32, **options}
-    )
-    model.generation_config.eos_token_id = config.text_config.eos_token_id
-    model.generation_config.pad_token_id = config.text_config.pad_token_id
-    return model.eval()
+    return {f"{_DECODER}{name}": weight for name, weight in decoder.items()} | trained
 
 
 def load_smolomni(options: dict[str, Any], language: Path | None = None, update: bool = True) -> tuple[Any, Any]:
@@ -274,15 +297,42 @@ def load_smolomni(options: dict[str, Any], language: Path | None = None, update:
     OmnisinkError
         If SmolLM2's weights are not on this machine.
     """
+    text, weights, tokenizer, trained = _parts(language)
+    if not update:
+        trained = {name: weight for name, weight in trained.items() if not name.startswith(_UPDATE)}
+    options = {name: value for name, value in options.items() if value not in (None, "auto")}
+    return make_model(text, weights, tokenizer, trained, **options), make_processor(tokenizer)
+
+
+def load_parts(language: Path | None = None) -> tuple[Any, dict[str, Any], Any]:
+    """Return what the model is made of, for those who write it down instead of running it.
+
+    Parameters
+    ----------
+    language : Path, optional
+        As for `load_smolomni`.
+
+    Returns
+    -------
+    tuple of Qwen2_5OmniThinkerConfig, dict of str to Tensor and Qwen2_5OmniProcessor
+        The configuration, the weights as `make_state` names them, and the processor.
+
+    Raises
+    ------
+    OmnisinkError
+        If SmolLM2's weights are not on this machine.
+    """
+    text, weights, tokenizer, trained = _parts(language)
+    return _config(text, tokenizer), make_state(weights, trained), make_processor(tokenizer)
+
+
+def _parts(language: Path | None) -> tuple[Any, dict[str, Any], Any, dict[str, Any]]:
+    """Return SmolLM2's configuration and weights, the renamed tokenizer, and what the training made."""
     from safetensors.torch import load_file
 
     text, weights, tokenizer = _language(language)
     trained = {name: weight.float() for name, weight in load_file(WEIGHTS).items()}
-    if not update:
-        trained = {name: weight for name, weight in trained.items() if not name.startswith(_UPDATE)}
-    tokenizer = make_tokenizer(tokenizer)
-    options = {name: value for name, value in options.items() if value not in (None, "auto")}
-    return make_model(text, weights, tokenizer, trained, **options), make_processor(tokenizer)
+    return text, weights, make_tokenizer(tokenizer), trained
 
 
 def _language(folder: Path | None) -> tuple[Any, dict[str, Any], Any]:
