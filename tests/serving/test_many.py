@@ -1,0 +1,46 @@
+"""A thousand mixed requests: nothing is left behind, and memory stays flat."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnisink.methods.outro import OutRo
+from tests.serving.engine import ask, engine, greedy, state
+from tests.serving.planted import GAMMA, assert_same, mixed_prompts, reference
+from tests.skips import needs
+
+pytestmark = [needs("vllm"), needs("/proc"), pytest.mark.slow]
+
+
+def resident() -> int:
+    """Bytes that the engine's processes hold."""
+    import psutil
+
+    return sum(child.memory_info().rss for child in psutil.Process().children(recursive=True))
+
+
+def test_a_thousand_requests_leave_nothing(llama_served: Path, llama: Any) -> None:
+    draw, prompts = random.Random(0), mixed_prompts()
+    said = [None, None, False, {"gamma": 0.0}, {"gamma": 0.4}, {"decode": False}]
+    with engine(llama_served, {"gamma": GAMMA}) as llm:
+
+        def some(count: int) -> None:
+            params = [greedy(draw.randint(1, 12), draw.choice(said)) for _ in range(count)]
+            ask(llm, [draw.choice(prompts) for _ in params], params)
+
+        some(400)
+        before = resident()
+        some(600)
+        grown = resident() - before
+        counted = state(llm)
+        wanted = [reference(llama, ids, 8, OutRo(gamma=GAMMA)) for ids in prompts[:4]]
+        assert_same(ask(llm, prompts[:4], greedy(8)), wanted)
+    print(f"{counted}, grown by {grown / 1e6:.1f} MB")
+    assert counted["requests"] == 1000
+    assert counted["alive"] <= 16  # A worker hears of the last ends with the next pass.
+    assert counted["slots"] <= 16
+    assert grown < 20e6
