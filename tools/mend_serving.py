@@ -1,8 +1,8 @@
-"""Make what comes beside PyTorch usable in the environment that runs this, where its compiled parts cannot be loaded.
+"""Make what comes beside PyTorch usable in this environment, where its compiled parts cannot be loaded.
 
-vLLM for CPUs pins a PyTorch without CUDA. The torchvision, torchaudio and torchcodec that pip finds for it may be those
-for CUDA, whose compiled parts then fail, and with them the import of transformers and of vLLM. What is used of them
-here is plain Python (transforms, resampling) or has a substitute (PyAV). Where everything loads, nothing is done.
+vLLM for CPUs pins a PyTorch without CUDA. The torchvision, torchaudio and torchcodec that pip finds for it may be for
+CUDA, whose compiled parts then fail, and with them the import of transformers and of vLLM. What is used of them here
+is plain Python (transforms, resampling) or has a substitute (PyAV). Where everything loads, nothing is done.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many clients at once, some of whom leave in the middle or send nonsense; every answer is held against the offline one.
+"""Many clients at once, some of whom leave or send nonsense; every answer is held against the offline one.
 
     python -m tests.serving.load --seconds 300
 

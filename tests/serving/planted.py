@@ -1,4 +1,4 @@
-"""Tiny models with planted sinks that vLLM can serve, their answers under `OutRo` on transformers, and the comparison."""
+"""Tiny models with planted sinks, their answers under `OutRo` on transformers, and the comparison with vLLM's."""
 
 from __future__ import annotations
 

@@ -60,7 +60,15 @@ def test_requests_with_settings_of_their_own_share_a_batch(
     llm: Any, llama: Any, wanted: list[planted.Answer], plain: list[planted.Answer]
 ) -> None:
     prompts = mixed_prompts()
-    said: list[Any] = [None, {"gamma": 0.0}, False, {"gamma": 0.4}, {"gamma": -0.5}, {"relax": False}, {"decode": False}]
+    said: list[Any] = [
+        None,
+        {"gamma": 0.0},
+        False,
+        {"gamma": 0.4},
+        {"gamma": -0.5},
+        {"relax": False},
+        {"decode": False},
+    ]
     methods = [
         OutRo(gamma=GAMMA),
         None,
@@ -136,7 +144,9 @@ def test_prompt_logprobs_are_those_of_the_method(llm: Any, llama: Any) -> None:
 
 def test_forced_preemption(llama_served: Path, llama: Any) -> None:
     prompts = [planted.prompt(40 + i, (0, 7 * i % 40), seed=i) for i in range(8)]
-    with engine(llama_served, {"gamma": GAMMA}, num_gpu_blocks_override=13, block_size=32, disable_log_stats=False) as llm:
+    with engine(
+        llama_served, {"gamma": GAMMA}, num_gpu_blocks_override=13, block_size=32, disable_log_stats=False
+    ) as llm:
         got = ask(llm, prompts, greedy(60))
         preempted = [m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions"]
         assert sum(preempted) >= 2

@@ -46,7 +46,10 @@ def test_prompts_and_continuations_are_told_apart() -> None:
     ours = made()
     ours.schedule(output([new("a", 5), new("b", 1)]))
     step = ours.lay_out(["b", "a"], [0, 1, 6])
-    assert [(one.start, one.length, one.prompt, one.first) for one in step.prefills] == [(0, 1, 1, True), (1, 5, 5, True)]
+    assert [(one.start, one.length, one.prompt, one.first) for one in step.prefills] == [
+        (0, 1, 1, True),
+        (1, 5, 5, True),
+    ]
     assert step.rows is None
     ours.schedule(output([new("c", 3)], going=["a", "b"]))
     step = ours.lay_out(["b", "a", "c"], [0, 1, 2, 5])

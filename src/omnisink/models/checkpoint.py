@@ -92,8 +92,10 @@ def _write_smolomni(folder: Path) -> None:
 
 def _name_on_disk(name: str) -> str:
     """Turn the name of a weight in transformers 5 into the one in Qwen2.5-Omni's checkpoints."""
-    return name.replace("model.language_model.", "model.", 1).replace("model.visual.", "visual.", 1).replace(
-        "model.audio_tower.", "audio_tower.", 1
+    return (
+        name.replace("model.language_model.", "model.", 1)
+        .replace("model.visual.", "visual.", 1)
+        .replace("model.audio_tower.", "audio_tower.", 1)
     )
 
 

@@ -140,7 +140,7 @@ def find_layers(model: nn.Module, config: Any) -> list[Any]:
     wanted = config.model_config.hf_text_config.num_hidden_layers
     if len(found) != wanted:
         raise UnsupportedModelError(
-            f"{type(model).__name__} has {len(found)} decoder layers of the known kind, its configuration says {wanted}"
+            f"{type(model).__name__} has {len(found)} decoder layers of the known kind, and should have {wanted}"
         )
     return found
 
@@ -149,7 +149,9 @@ def _check_attention(attention: Any, number: int, config: Any) -> None:
     """Refuse attention after which the method would be wrong."""
     backend = attention.attn_backend.get_name()
     if backend not in BACKENDS:
-        raise OmnisinkError(f"OutRo is not written for vLLM's attention backend {backend}; those: {', '.join(BACKENDS)}")
+        raise OmnisinkError(
+            f"OutRo is not written for vLLM's attention backend {backend}; those: {', '.join(BACKENDS)}"
+        )
     window = attention.sliding_window
     if window is not None and window < config.model_config.max_model_len:
         raise UnsupportedModelError(
@@ -159,6 +161,8 @@ def _check_attention(attention: Any, number: int, config: Any) -> None:
     for what in ("logits_soft_cap", "alibi_slopes", "sinks"):
         value = getattr(attention.impl, what, None)
         if isinstance(value, torch.Tensor) or value:
-            raise UnsupportedModelError(f"layer {number} has attention with {what}, which OutRo is not written for here")
+            raise UnsupportedModelError(
+                f"layer {number} has attention with {what}, which OutRo is not written for here"
+            )
     if attention.kv_sharing_target_layer_name is not None:
         raise UnsupportedModelError(f"layer {number} shares keys and values, which OutRo is not written for here")

@@ -26,7 +26,7 @@ class _Building:
 
     @classmethod
     def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> Any:
-        """Passes in which prompts run look at which there are, so only decoding is captured as a whole."""
+        """Allow whole graphs for decoding alone: where prompts run, the pass looks at which there are."""
         from vllm.v1.attention.backend import AttentionCGSupport
 
         own = super().get_cudagraph_support(vllm_config, kv_cache_spec)  # type: ignore[misc]
@@ -42,7 +42,15 @@ def attending(kind: type) -> type:
     """
 
     def forward(
-        self: Any, layer: Any, query: Any, key: Any, value: Any, kv_cache: Any, attn_metadata: Any, *args: Any, **named: Any
+        self: Any,
+        layer: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        kv_cache: Any,
+        attn_metadata: Any,
+        *args: Any,
+        **named: Any,
     ) -> Any:
         if any(named.get(scale) is not None for scale in ("output_scale", "output_block_scale")):
             raise OmnisinkError("head outputs are quantized inside attention, where OutRo cannot change them any more")

@@ -112,7 +112,7 @@ class Tally:
         self._totals[_RELAXED] -= count
 
     def publish(self) -> None:
-        """Write the totals down where they have changed. On an accelerator this is once in a while, without waiting."""
+        """Write the totals down where they have changed; of an accelerator once in a while, without waiting."""
         if self._totals.device.type == "cpu":
             self._write(tuple(self._totals.tolist()))
             return

@@ -1,4 +1,4 @@
-"""Serve a small omni model, ask it about a clip with and without OutRo, and see the numbers move: `make serve-demo`."""
+"""Serve a small omni model, ask it about a clip with and without OutRo, see the numbers move (`make serve-demo`)."""
 
 from __future__ import annotations
 

@@ -91,9 +91,7 @@ class OutRoLayer:
         if step.slots is not None and step.rows is not None:
             self._continue(step.rows, step.slots, step.key, output)
 
-    def _prefill(
-        self, one: Prefill, sinks: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor
-    ) -> None:
+    def _prefill(self, one: Prefill, sinks: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         one.ever = sinks if one.ever is None else one.ever | sinks
         prompt = slice(one.start, one.start + one.prompt)
         heads = value[prompt].transpose(0, 1)[None]
@@ -120,9 +118,7 @@ class OutRoLayer:
         )
         self._tally.prompt_rotated(one.slot, sinks, keep, one.first)
 
-    def _relax(
-        self, one: Prefill, sinks: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor
-    ) -> None:
+    def _relax(self, one: Prefill, sinks: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         """Replace the rows of sinks that have not been relaxed yet; `value` is (1, K, prompt, D)."""
         fresh = sinks if one.relaxed is None else sinks & ~one.relaxed
         count = fresh.sum()

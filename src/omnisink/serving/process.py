@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,19 +120,15 @@ def stop(server: Server) -> int:
     """
     if server.process.poll() is None:
         server.process.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             server.process.wait(STOP)
-        except subprocess.TimeoutExpired:
-            pass
     deadline = time.monotonic() + 5
     while _session(server.process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     left = _session(server.process.pid)
     for pid in left:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     server.process.wait()
     return len(left)
 
@@ -142,11 +138,10 @@ def _wait(server: Server) -> None:
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise OmnisinkError(f"the server ended with status {server.process.returncode}: {_last_error(server.log)}")
-        try:
+        with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             server.get("/health")
             return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.5)
+        time.sleep(0.5)
     raise OmnisinkError(f"the server did not answer within {START:.0f} s; its output is in {server.log}")
 
 

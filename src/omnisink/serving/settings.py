@@ -127,7 +127,7 @@ def read_settings(given: Any) -> ServingSettings:
     if given is True:
         return ServingSettings()
     if not isinstance(given, Mapping):
-        raise ValueError(f"outro must be an object with settings, as {{\"gamma\": 0.3}}, got {given!r}")
+        raise ValueError(f'outro must be an object with settings, as {{"gamma": 0.3}}, got {given!r}')
     known = [one.name for one in fields(ServingSettings)]
     _refuse_unknown(given, known)
     return ServingSettings(**given)
@@ -166,7 +166,7 @@ def read_request(given: Any, settings: ServingSettings) -> RequestSettings:
     if given is False:
         return RequestSettings(0.0, relax=False, decode=False)
     if not isinstance(given, Mapping):
-        raise ValueError(f"outro must be an object as {{\"gamma\": 0.0}}, or false, got {given!r}")
+        raise ValueError(f'outro must be an object as {{"gamma": 0.0}}, or false, got {given!r}')
     _refuse_unknown(given, REQUEST_FIELDS)
     for name in ("relax", "decode"):
         if name in given:

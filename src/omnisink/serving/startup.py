@@ -1,7 +1,7 @@
 """What a server with OutRo is started with: refused, switched off with a line in the log, or left as it is.
 
-Keys and values of a prompt depend on later tokens of it (through relaxation, and through the rotation toward the sink's
-value). Whatever splits a prompt, or lets two requests share a part of one, would give another result than the method's.
+Keys and values of a prompt depend on later tokens of it, through relaxation and through the rotation toward the sink's
+value. Whatever splits a prompt, or lets two requests share a part of one, would give another result than the method.
 """
 
 from __future__ import annotations
