@@ -16,9 +16,7 @@ from torch import Tensor, nn
 _KINDS: dict[type[nn.Module], type[nn.Module]] = {}
 
 
-@torch.library.custom_op("omnisink::observe", mutates_args=("normed",))
-def observe(normed: Tensor, residual: Tensor, layer: str) -> None:
-    """Show a layer the residual stream (tokens, d) that enters it; nothing is changed."""
+def _show(residual: Tensor, layer: str) -> None:
     from vllm.forward_context import get_forward_context
 
     context = get_forward_context()
@@ -30,9 +28,23 @@ def observe(normed: Tensor, residual: Tensor, layer: str) -> None:
         context.no_compile_layers[layer].impl.outro.observe(step, residual)
 
 
+@torch.library.custom_op("omnisink::observe", mutates_args=("normed",))
+def observe(normed: Tensor, residual: Tensor, layer: str) -> None:
+    """Show a layer the residual stream (tokens, d) that enters it; nothing is changed."""
+    _show(residual, layer)
+
+
 @observe.register_fake
 def _(normed: Tensor, residual: Tensor, layer: str) -> None:
     return None
+
+
+def show(normed: Tensor, residual: Tensor, layer: str) -> None:
+    """Call the operator where a graph is being made of it, and what is in it where it would only cost time."""
+    if torch.compiler.is_compiling():
+        torch.ops.omnisink.observe(normed, residual, layer)
+    else:
+        _show(residual, layer)
 
 
 def _tapped(kind: Any) -> type[nn.Module]:
@@ -41,10 +53,10 @@ def _tapped(kind: Any) -> type[nn.Module]:
     def forward(self: Any, x: Tensor, residual: Tensor | None = None) -> Any:
         if residual is None:
             normed = kind.forward(self, x)
-            torch.ops.omnisink.observe(normed, x, self.outro_layer)
+            show(normed, x, self.outro_layer)
             return normed
         normed, total = kind.forward(self, x, residual)
-        torch.ops.omnisink.observe(normed, total, self.outro_layer)
+        show(normed, total, self.outro_layer)
         return normed, total
 
     return type(f"Tapped{kind.__name__}", (kind,), {"forward": forward})
