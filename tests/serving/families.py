@@ -36,7 +36,7 @@ class Tiny:
 def tokenizer() -> Any:
     """Make the tokenizer of letters with the special tokens of the Qwen families."""
     made = letters()
-    made.add_special_tokens({"additional_special_tokens": list(SPECIAL)}, replace_additional_special_tokens=False)
+    made.add_tokens(list(SPECIAL), special_tokens=True)
     for name in ("image", "video", "audio"):
         setattr(made, f"{name}_token", f"<|{name}_pad|>")
     return made

@@ -27,12 +27,11 @@ GAMMAS = (None, 0.3, 3.0)
 def main() -> None:
     """Ask every question with every strength, and write the answers down."""
     loaded = load_model("smolomni", dtype="float32")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for gamma in GAMMAS:
-        for text in TEXTS:
-            rows.append({"text": text, "gamma": gamma, **_answer(loaded, loaded.chat(text), gamma)})
-        for question in QUESTIONS:
-            rows.append({"question": question, "gamma": gamma, **_answer(loaded, loaded.inputs(question, video=CLIP), gamma)})
+        rows += [{"text": text, "gamma": gamma, **_answer(loaded, loaded.chat(text), gamma)} for text in TEXTS]
+        asked = [(question, loaded.inputs(question, video=CLIP)) for question in QUESTIONS]
+        rows += [{"question": words, "gamma": gamma, **_answer(loaded, inputs, gamma)} for words, inputs in asked]
     OUT.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 
 

@@ -43,7 +43,9 @@ def prompts(smollm2: Any) -> list[list[int]]:
 def wanted(smollm2: Any, prompts: list[list[int]]) -> list[Answer]:
     made = [reference(smollm2.model, ids, COUNT, OutRo(gamma=GAMMA)) for ids in prompts]
     plain = [reference(smollm2.model, ids, COUNT) for ids in prompts[:4]]
-    moved = max(abs(a - b) for x, y in zip(made, plain, strict=False) for a, b in zip(x.logprobs, y.logprobs, strict=True))
+    moved = max(
+        abs(a - b) for x, y in zip(made, plain, strict=False) for a, b in zip(x.logprobs, y.logprobs, strict=True)
+    )
     assert moved > 20 * TOLERANCE
     return made
 

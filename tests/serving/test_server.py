@@ -129,9 +129,13 @@ def test_other_ways_to_be_wrong(server: Server) -> None:
 def test_the_openai_client_sends_it_in_the_extra_body(client: Any) -> None:
     def ask(**extra: Any) -> list[float]:
         made = client.chat.completions.create(
-            model="tiny", messages=[{"role": "user", "content": "abc def"}], temperature=0, max_tokens=4, logprobs=True,
+            model="tiny",
+            messages=[{"role": "user", "content": "abc def"}],
+            temperature=0,
+            max_tokens=4,
+            logprobs=True,
             extra_body={"ignore_eos": True, **extra},
-        )  # fmt: skip
+        )
         return [one.logprob for one in made.choices[0].logprobs.content]
 
     alone, own, changed = ask(outro={"gamma": 0.0}), ask(), ask(outro={"gamma": 4.0})

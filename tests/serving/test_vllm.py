@@ -92,8 +92,9 @@ def test_the_scheduler_says_what_starts_and_what_ends() -> None:
 
     from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 
-    assert {"scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens", "finished_req_ids",
-            "preempted_req_ids", "total_num_scheduled_tokens"} <= {f.name for f in fields(SchedulerOutput)}  # fmt: skip
+    read = {"scheduled_new_reqs", "scheduled_cached_reqs", "num_scheduled_tokens", "finished_req_ids"}
+    read |= {"preempted_req_ids", "total_num_scheduled_tokens"}
+    assert read <= {f.name for f in fields(SchedulerOutput)}
     assert {"req_ids", "resumed_req_ids", "num_computed_tokens"} <= {f.name for f in fields(CachedRequestData)}
     assert {"req_id", "num_computed_tokens", "sampling_params"} <= {f.name for f in fields(NewRequestData)}
     assert isinstance(NewRequestData.prompt_len, property)

@@ -65,7 +65,7 @@ class Served:
             if kind not in backends:
                 backends[kind] = backend_with(kind, self._plan)
             attention.attn_backend = backends[kind]
-            attention.impl.__class__ = attending(type(attention.impl))
+            attention.impl.__class__ = attending(attention.impl.__class__)
             attention.impl.outro = OutRoLayer(
                 number,
                 len(decoder),

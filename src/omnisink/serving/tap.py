@@ -1,9 +1,9 @@
 """The residual stream of a layer, taken where the layer's first norm has added it up.
 
 vLLM's decoder layers carry the residual stream in two parts, which `input_layernorm` adds. On the layers of the text
-decoder the norm's class is replaced by a subclass that shows the sum to an operator. It is an operator of PyTorch's own
-kind, so that a compiled graph keeps it: it claims to change the norm's result, which is what queries, keys and values
-are made of, and so runs before them.
+decoder the norm's class is replaced by a subclass that shows the sum to an operator. It is an operator of PyTorch's
+own kind, so that a compiled graph keeps it: it claims to change the norm's result, which is what queries, keys and
+values are made of, and so runs before them.
 """
 
 from __future__ import annotations
