@@ -217,3 +217,18 @@ def test_a_control_without_somewhere_to_turn_leaves_every_bit():
     assert torch.equal(rotate_as_far(output, direction, nowhere, gamma=3.0, tau=0.1), output)
     assert torch.equal(rotate_as_far(output, nowhere, direction, gamma=3.0, tau=0.1), output)
     assert torch.equal(rotate_as_far(output, direction, -direction, gamma=0.0, tau=0.1), output)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("strengths", [(0.3, 0.0, 3.0), (0.3, -0.5, 0.0)])
+def test_every_sequence_may_have_a_strength_of_its_own(path, strengths, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    output = torch.randn(3, 4, 2, 8, generator=generator)
+    direction = torch.nn.functional.normalize(torch.randn(3, 2, 8, generator=generator), dim=-1)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: PATHS[path])
+    together = rotate(output.clone(), direction, gamma=torch.tensor(strengths), tau=0.1)
+    for b, gamma in enumerate(strengths):
+        alone = rotate(output[b : b + 1].clone(), direction[b : b + 1], gamma=gamma, tau=0.1)
+        assert torch.allclose(together[b : b + 1], alone, rtol=0, atol=2e-6)
+        if gamma == 0:
+            assert torch.equal(together[b], output[b])

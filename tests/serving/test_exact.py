@@ -13,7 +13,7 @@ from tests.serving.engine import ask, engine, greedy, state
 from tests.serving.planted import GAMMA, TOLERANCE, assert_same, difference, mixed_prompts, reference, scored
 from tests.skips import needs
 
-pytestmark = [needs("vllm"), pytest.mark.slow]
+pytestmark = needs("vllm")
 
 COUNT = 24
 
@@ -142,6 +142,7 @@ def test_prompt_logprobs_are_those_of_the_method(llm: Any, llama: Any) -> None:
         assert abs(made.prompt_logprobs[t][ids[t]].logprob - logs[t - 1, ids[t]].item()) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_forced_preemption(llama_served: Path, llama: Any) -> None:
     prompts = [planted.prompt(40 + i, (0, 7 * i % 40), seed=i) for i in range(8)]
     with engine(
@@ -156,6 +157,7 @@ def test_forced_preemption(llama_served: Path, llama: Any) -> None:
     assert counted["tokens_rotated"] == sum(one.rotated for one in wanted)
 
 
+@pytest.mark.slow
 def test_compiled(llama_served: Path, wanted: list[planted.Answer], plain: list[planted.Answer]) -> None:
     with engine(llama_served, {"gamma": GAMMA}, enforce_eager=False) as llm:
         for _ in range(2):
@@ -163,6 +165,7 @@ def test_compiled(llama_served: Path, wanted: list[planted.Answer], plain: list[
         assert_same(ask(llm, mixed_prompts(), greedy(COUNT, False)), plain)
 
 
+@pytest.mark.slow
 def test_without_the_setting_vllm_is_untouched(llama_served: Path, plain: list[planted.Answer]) -> None:
     with engine(llama_served) as llm:
         first = ask(llm, mixed_prompts(), greedy(COUNT))

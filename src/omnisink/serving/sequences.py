@@ -238,8 +238,8 @@ class Sequences:
             raise OmnisinkError(f"request {name} is started again while it runs, which is not supported")
         if computed or scheduled < one.prompt:
             raise OmnisinkError(
-                f"request {name}: {scheduled} of {one.prompt} prompt tokens run in a step, after {computed}; a prompt "
-                "has to be prefilled whole"
+                f"request {name}: {scheduled} of {one.prompt} prompt tokens run in a step, after {computed}; "
+                "a prompt has to be prefilled whole"
             )
         one.slot = self._take() if one.settings.acts else self.nowhere
         self._starting[name] = Prefill(one.slot, one.settings, one.prompt, first=not one.ran)
