@@ -63,7 +63,7 @@ def attending(kind: type) -> type:
     return type(f"OutRo{kind.__name__}", (kind,), {"forward": forward})
 
 
-def backend_with(kind: type, plan: Callable[[Any], Step]) -> type:
+def backend_with(kind: Any, plan: Callable[[Any], Step]) -> type:
     """Return the subclass of a backend's class whose builder asks `plan` what a pass has to do.
 
     Parameters
@@ -78,7 +78,7 @@ def backend_with(kind: type, plan: Callable[[Any], Step]) -> type:
     type
         With the name of `kind` for vLLM's own look-ups.
     """
-    builder = type(f"OutRo{kind.get_builder_cls().__name__}", (_Building, kind.get_builder_cls()), {})
+    builder: Any = type(f"OutRo{kind.get_builder_cls().__name__}", (_Building, kind.get_builder_cls()), {})
     builder.plan = staticmethod(plan)
     implementation = attending(kind.get_impl_cls())
     return type(

@@ -33,4 +33,4 @@ def register() -> None:
         finish(self)
 
     __post_init__.knows_outro = True  # type: ignore[attr-defined]
-    VllmConfig.__post_init__ = __post_init__  # type: ignore[method-assign]
+    VllmConfig.__post_init__ = __post_init__

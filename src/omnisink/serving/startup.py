@@ -134,6 +134,8 @@ def _refusals(config: Any) -> list[str]:
         found.append("with pipeline parallelism: later stages would not know which tokens were sinks in earlier ones")
     if parallel.data_parallel_size > 1:
         found.append("with data parallelism inside one server: start one server for each replica instead")
+    if parallel._api_process_count > 1:
+        found.append("with several API processes (api_server_count): requests and numbers are read in one")
     if parallel.prefill_context_parallel_size > 1 or parallel.decode_context_parallel_size > 1:
         found.append("with context parallelism: no rank would see a whole prompt")
     if parallel.use_ubatching:
@@ -167,9 +169,11 @@ def _switch_off(config: Any) -> None:
         scheduler.max_num_batched_tokens = length
     if scheduler.max_num_scheduled_tokens is not None and scheduler.max_num_scheduled_tokens < length:
         scheduler.max_num_scheduled_tokens = None
-    # Media of a prompt are encoded in the step of its prefill, so there has to be room for them.
+    # Media of a prompt are encoded in the step of its prefill, so there has to be room for them, and beside them for
+    # those of the steps before, which are let go of only when a step has come back.
     budget = max(scheduler.max_num_batched_tokens, scheduler.max_num_encoder_input_tokens)
-    scheduler.max_num_encoder_input_tokens = scheduler.encoder_cache_size = budget
+    scheduler.max_num_encoder_input_tokens = budget
+    scheduler.encoder_cache_size = max(scheduler.encoder_cache_size, 4 * budget)
     passes = config.compilation_config.pass_config
     if getattr(passes, "fuse_attn_quant", False):
         logger.info("OutRo: fuse_attn_quant is switched off: head outputs are changed before they are quantized.")
