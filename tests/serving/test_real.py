@@ -55,6 +55,6 @@ def test_sixteen_prompts(folder: Path, prompts: list[list[int]], wanted: list[An
     with engine(folder, {"gamma": GAMMA}, tensor_parallel_size=ranks) as llm:
         assert_same(ask(llm, prompts, greedy(COUNT)), wanted)
         counted = state(llm)
-    assert counted["requests_with_sinks"] == sum(one.sinks for one in wanted) >= 14
+    assert counted["requests_with_sinks"] == sum(one.sinks for one in wanted) >= 12
     assert counted["tokens_rotated"] == sum(one.rotated for one in wanted)
     assert counted["rows_relaxed"] == sum(one.relaxed for one in wanted)
