@@ -120,7 +120,8 @@ async def run_load(url: str, cases: list[Case], seconds: float, clients: int, me
     import httpx
 
     outcome, end = Outcome(), time.monotonic() + seconds
-    limits = httpx.Limits(max_connections=2 * clients)
+    # Idle connections are let go of well before the server does so (5 s): a request could meet one that closes.
+    limits = httpx.Limits(max_connections=2 * clients, keepalive_expiry=1)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
 
         async def watch() -> None:
