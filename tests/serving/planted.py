@@ -28,13 +28,13 @@ class Answer:
     sinks: bool = False
 
 
-def plant(model: Any, seed: int = 0) -> Any:
+def plant(model: Any, seed: int = 0, std: float = 0.12) -> Any:
     """Give a tiny model random weights and one token whose embedding is massive in one channel."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                parameter.normal_(std=0.12, generator=generator)
+                parameter.normal_(std=std, generator=generator)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.05, generator=generator)
         for name, parameter in model.named_parameters():
@@ -46,7 +46,7 @@ def plant(model: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
-def tiny_llama(heads: int = 4, kv_heads: int = 2, **settings: Any) -> Any:
+def tiny_llama(heads: int = 4, kv_heads: int = 2, std: float = 0.12, **settings: Any) -> Any:
     """Build a Llama of six layers whose heads are wide enough for vLLM's CPU attention."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -65,7 +65,7 @@ def tiny_llama(heads: int = 4, kv_heads: int = 2, **settings: Any) -> Any:
             **settings,
         }
     )
-    return plant(LlamaForCausalLM(config))
+    return plant(LlamaForCausalLM(config), std=std)
 
 
 def save(model: Any, folder: Path) -> Path:

@@ -94,12 +94,12 @@ def finish(config: Any) -> None:
         if worker not in WORKERS:
             raise OmnisinkError(f"OutRo cannot be served by the worker {worker}; those known: {', '.join(WORKERS)}")
         config.parallel_config.worker_cls = WORKERS[worker]
-        settings = settings_of(config)
-        logger.info("OutRo is on for %s (%s): %s", model.model, _family(model), settings)
-    _cut_graphs(config)
-    from omnisink.serving.frontend import install
+        logger.info("OutRo is on for %s (%s): %s", model.model, _family(model), settings_of(config))
+        # Only where a configuration is made for the first time: workers check copies of it, and answer no requests.
+        from omnisink.serving.frontend import install
 
-    install(config)
+        install(config)
+    _cut_graphs(config)
 
 
 def _architecture(model: Any) -> str:
