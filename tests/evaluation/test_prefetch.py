@@ -110,9 +110,20 @@ def test_the_size_doubles_while_that_pays_and_stays_when_it_does_not():
     size.worked(3, 0.1)  # not a full batch: it says nothing
     assert size.size == 8
     size.worked(8, 0.39 * 8)  # hardly faster
+    assert size.size == 16
+    size.worked(16, 0.39 * 16)  # and again
     assert size.size == 4
     size.worked(4, 0.001)
     assert size.size == 4
+
+
+def test_one_slow_batch_does_not_end_the_search():
+    size = BatchSize()
+    for seconds_each in (1.0, 1.1, 0.8, 0.9, 0.7):
+        size.worked(size.size, seconds_each * size.size)
+    assert size.size == 32
+    size.worked(32, 0.9 * 32)
+    assert size.size == 16
 
 
 def test_the_size_ends_somewhere():

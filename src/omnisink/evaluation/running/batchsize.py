@@ -11,6 +11,8 @@ import torch
 LARGEST = 32
 #: A larger batch has to be so much faster for each question, or it is not worth its memory.
 _GAIN = 1.05
+#: So many sizes in a row that are not worth it end the search.
+_PATIENCE = 2
 
 
 @dataclass
@@ -30,19 +32,23 @@ class BatchSize:
         self.size = self.fixed or 1
         self._largest = self.fixed or LARGEST
         self._settled = self.fixed is not None
-        self._best: float | None = None
+        self._best: tuple[float, int] | None = None
+        self._in_vain = 0
 
     def worked(self, count: int, seconds: float) -> None:
-        """Learn from a batch of `count` questions; one that was not full says nothing."""
+        """Learn from a batch of `count` questions; one that was not full says nothing.
+
+        Prompts differ in length and times in noise, so one size that is no better does not end the search; two do.
+        """
         if self._settled or count < self.size:
             return
         each = seconds / count
-        if self._best is not None and self._best < each * _GAIN:
-            self.size, self._settled = max(1, self.size // 2), True
-            return
-        self._best = each
-        self._settled = self.size * 2 > self._largest
-        self.size = min(self.size * 2, self._largest)
+        if self._best is None or self._best[0] >= each * _GAIN:
+            self._best, self._in_vain = (each, self.size), 0
+        else:
+            self._in_vain += 1
+        self._settled = self._in_vain == _PATIENCE or self.size * 2 > self._largest
+        self.size = self._best[1] if self._settled else self.size * 2
 
     def too_large(self, count: int) -> bool:
         """Learn that `count` did not fit; return whether there is a smaller size."""
