@@ -78,6 +78,15 @@ def test_what_is_shared_is_kept_of_a_method_and_not_of_the_whole_model(tiny, ask
     assert order == [False, False, True] * 2
 
 
+def test_batches_are_counted_over_calls_so_that_some_are_timed_in_chunks_of_a_few_questions(tiny, asked, tmp_path):
+    size = BatchSize(1)
+    for at in range(0, 4, 2):
+        run(tiny, asked[at : at + 2], Settings(METHODS), tmp_path / str(at), size=size)
+    timed = [r["id"] for at in (0, 2) for r in read_records(tmp_path / str(at)) if r["seconds"] is not None]
+    assert set(timed) == {asked[2].id} or set(timed) == {asked[3].id}
+    assert len(timed) == len(METHODS)
+
+
 def test_a_method_alone_has_nothing_to_share_and_is_timed(tiny, asked, tmp_path):
     run(tiny, asked[:2], Settings({"baseline": None}, batch_size=1), tmp_path)
     assert all(record["seconds"] > 0 for record in by_key(tmp_path).values())

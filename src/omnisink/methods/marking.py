@@ -12,6 +12,7 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import host_may_look
+from omnisink.maths.layers import looks_at
 from omnisink.methods.base import Method, Run
 from omnisink.methods.criteria import Criterion, MassiveActivation, describe
 
@@ -50,7 +51,7 @@ class SinkMethod(Method):
 
     def chosen(self, layer: int, depth: int) -> bool:
         """Whether the method looks at a layer of a decoder with `depth` layers."""
-        return layer < depth - 2 if self.layers is None else layer in self.layers
+        return looks_at(layer, depth) if self.layers is None else layer in self.layers
 
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Mark the sinks of a prefill."""

@@ -14,6 +14,7 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import host_may_look
+from omnisink.maths.layers import looks_at, relaxes_at
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 from omnisink.maths.rotation import rotate, sink_direction
 from omnisink.methods.base import Method, Run
@@ -153,12 +154,12 @@ class OutRo(Method):
             self.profile.warn(anatomy, stacklevel=4)  # Of this, the context manager's two, and the user's `with`.
 
     def _detects(self, layer: int, depth: int) -> bool:
-        return layer < depth - 2 if self.detect_layers is None else layer in self.detect_layers
+        return looks_at(layer, depth) if self.detect_layers is None else layer in self.detect_layers
 
     def _relaxes(self, layer: int, depth: int) -> bool:
         if not self.relax:
             return False
-        return layer % max(1, depth // 7) == 0 if self.relax_layers is None else layer in self.relax_layers
+        return relaxes_at(layer, depth) if self.relax_layers is None else layer in self.relax_layers
 
     def begin(self, run: Run) -> None:
         """Count the tokens that a later pass is going to rotate: once a pass, not at every layer."""

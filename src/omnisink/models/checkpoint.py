@@ -8,6 +8,8 @@ Serving engines read such folders; the embedded models are kept in forms that on
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from omnisink.errors import OmnisinkError
@@ -80,14 +82,29 @@ def _write_smolomni(folder: Path) -> None:
     thinker = config.to_dict()
     thinker["tie_word_embeddings"] = thinker["text_config"]["tie_word_embeddings"] = False
     # The configuration last: it stands for a whole checkpoint.
-    Qwen2_5OmniConfig(
+    whole = Qwen2_5OmniConfig(
         thinker_config=thinker,
         # Of the talker, which is not there, only the ids that are checked against its vocabulary.
         talker_config=dict.fromkeys(_TALKER_IDS, 0),
         enable_audio_output=False,
         architectures=["Qwen2_5OmniForConditionalGeneration"],
         tie_word_embeddings=False,
-    ).save_pretrained(folder)
+    )
+    with _quiet():
+        whole.save_pretrained(folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep warnings back: saving what differs from the defaults, transformers makes a default talker and doubts it."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _name_on_disk(name: str) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from omnisink.maths.layers import looks_at, relaxes_at
+
 #: Where the settings stand in vLLM's `additional_config`, and in a request.
 KEY = "outro"
 #: What a request may say, besides switching the method off as a whole.
@@ -65,11 +67,11 @@ class ServingSettings:
 
     def detects(self, layer: int, depth: int) -> bool:
         """Whether a layer of a decoder with `depth` layers looks for sinks."""
-        return layer < depth - 2 if self.detect_layers is None else layer in self.detect_layers
+        return looks_at(layer, depth) if self.detect_layers is None else layer in self.detect_layers
 
     def relaxes(self, layer: int, depth: int) -> bool:
         """Whether a layer of a decoder with `depth` layers relaxes sink rows."""
-        return layer % max(1, depth // 7) == 0 if self.relax_layers is None else layer in self.relax_layers
+        return relaxes_at(layer, depth) if self.relax_layers is None else layer in self.relax_layers
 
     def check_depth(self, depth: int) -> None:
         """Refuse layers that the model does not have, with a ValueError."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from omnisink.maths.layers import looks_at
 from omnisink.methods.criteria import Criterion, MassiveActivation, Positions, SinkDimension
 from omnisink.methods.recorder import record
 from omnisink.methods.recording import Recording
@@ -51,7 +52,7 @@ class Survey:
     def ever(self) -> torch.Tensor:
         """The tokens that are a sink at one layer at least, (1, S) bool, found in the first run's residual streams."""
         marks, depth = MassiveActivation(), len(self.subject.anatomy.layers)
-        found = [marks(self.subject.residual(layer)[None], None) for layer in range(depth - 2)]
+        found = [marks(self.subject.residual(layer)[None], None) for layer in range(depth) if looks_at(layer, depth)]
         return torch.stack([m.cpu() for m in found]).any(dim=0)
 
     @property
@@ -63,7 +64,7 @@ class Survey:
         """Return what a criterion marks at the layers that are examined: all but the last two."""
         whole = self.recording.sinks(criterion)
         depth = len(self.subject.anatomy.layers)
-        kept = [layer for layer in whole.examined if layer < depth - 2]
+        kept = [layer for layer in whole.examined if looks_at(layer, depth)]
         masks, sizes = ({k: m[k] for k in kept} for m in (whole.masks, whole.magnitudes))
         return SinkMap(masks, whole.real, whole.criterion, sizes)
 

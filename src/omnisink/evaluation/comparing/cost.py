@@ -29,9 +29,8 @@ def cost(task: Task, method: str, baseline: str) -> dict[str, Any]:
     -------
     dict
         Means of `MEANS` (seconds are a question's share of its batch, over the `timed` questions that have any),
-        `memory_mb` (the most that was seen), `batch`
-        (sizes of batches), and `slower`: median, 5th and 95th percentile of the ratio of the times of each question to
-        those of the baseline. None where nothing was recorded.
+        `memory_mb` (the most that was seen), `batch` (sizes of batches), and `slower`: median, 5th and 95th percentile
+        of the ratio of the times of each question to those of the baseline. None where nothing was recorded.
     """
     own, base = _answered(task, method), _answered(task, baseline)
     pairs = [(own[key], base[key]) for key in own if key in base]

@@ -23,10 +23,18 @@ class BatchSize:
     ----------
     fixed : int or None
         A size to keep to; memory that runs out halves it all the same. None is to look for one.
+
+    Attributes
+    ----------
+    size : int
+        Of the next batch.
+    batches : int
+        How many there have been; whoever asks them counts.
     """
 
     fixed: int | None = None
     size: int = field(init=False)
+    batches: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.size = self.fixed or 1

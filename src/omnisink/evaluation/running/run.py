@@ -114,7 +114,7 @@ def run(
     rank : Rank, optional
         Which of several processes this is; it answers its share of the questions. None is the only one.
     size : BatchSize, optional
-        What an earlier call has learned of how many questions fit; None learns anew.
+        What an earlier call has learned of how many questions fit, and how many batches it asked; None begins anew.
     progress : callable, optional
         Told after every batch.
 
@@ -144,7 +144,6 @@ def run(
                 progress(runner.done, total, ledger.errors)
 
         tell()
-        turn = 0
         ahead = max(8, 4 * (settings.batch_size or LARGEST // 4))
         for window in windows(loaded, works, size=ahead, threads=settings.threads, frames=settings.frames):
             for ready in window:
@@ -154,9 +153,10 @@ def run(
                 while alike:
                     batch, alike = alike[: runner.size.size], alike[runner.size.size :]
                     begin = time.perf_counter()
+                    turn = runner.size.batches
                     timed = not settings.share or turn % TIMED == _FIRST_TIMED
                     runner.answer(batch, _turned(batch[0].work.methods, turn), timed=timed)
-                    turn += 1
+                    runner.size.batches += 1
                     if timed != settings.share:  # The two kinds of batches cannot be compared with each other.
                         runner.size.worked(len(batch), time.perf_counter() - begin)
                     tell()
