@@ -142,7 +142,7 @@ def _wait(server: Server) -> None:
             server.get("/health")
             return
         time.sleep(0.5)
-    raise OmnisinkError(f"the server did not answer within {START:.0f} s; its output is in {server.log}")
+    raise OmnisinkError(f"the server did not answer within {START:.0f} s; the last it said: {_last_error(server.log)}")
 
 
 def _last_error(log: Path) -> str:

@@ -196,6 +196,7 @@ def spent(results: Mapping[str, Any]) -> list[Figure]:
         _NAME,
         Column("difference", "difference (points)", POINTS, ("low", "high")),
         Column("seconds", "seconds a question", ".3g"),
+        Column("timed", "questions timed", ",.0f"),
         Column("slower", "times slower, median (5% to 95% of questions)", ".2f", ("slower_low", "slower_high")),
         Column("memory_mb", "peak memory (MB)", ",.0f"),
         Column("prompt_tokens", "prompt tokens", ".1f"),
@@ -206,7 +207,7 @@ def spent(results: Mapping[str, Any]) -> list[Figure]:
         Figure(
             name="cost",
             title="What every method costs",
-            caption="Mean seconds a question: its share of the time of its batch.",
+            caption="Mean seconds a question: its share of the time of its batch, where methods shared nothing.",
             alternative=" ".join(f"{row['label']}: {number(row['seconds'], '.3g')} s a question." for row in timed),
             chart=_dots("cost", drawn, "Seconds a question", "seconds", lines=False, zero=True),
             data={"cost": drawn},
