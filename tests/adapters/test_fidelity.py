@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from omnisink import load_model
+from omnisink.models.adapters import qwen2_5_omni
 from omnisink.models.adapters.qwen2_5_omni import SYSTEM
 from omnisink.models.adapters.qwen_frames import QwenFrames
 from tests.adapters.checkpoints import qwen2_5_omni_parts, save
@@ -64,11 +65,28 @@ def test_prompt_and_features_equal_the_utilities(official, clip):
     gap = (ours["pixel_values_videos"] - reference["pixel_values_videos"]).abs()
     assert gap.mean() < 0.015
     assert gap.max() < 0.3
-    assert torch.equal(ours["feature_attention_mask"], reference["feature_attention_mask"])
+    (heard, sound), (expected, their_sound) = map(spectrogram, (ours, reference))
+    assert heard == expected
     # Their sound comes through 16-bit samples of ffmpeg's program; log-mel features are clipped 8 below their maximum.
-    gap = (ours["input_features"] - reference["input_features"]).abs()
-    assert gap.mean() < 5e-3
-    assert ours["input_features"].std() > 0.2
+    assert (sound - their_sound).abs().mean() < 5e-3
+    assert sound.std() > 0.2
+
+
+def spectrogram(inputs: Any) -> tuple[list[int], torch.Tensor]:
+    """Return how many frames each sound has, and the frames of all, (frames, bands), without padding."""
+    mask = inputs["feature_attention_mask"].bool()
+    return mask.sum(dim=1).tolist(), inputs["input_features"].transpose(1, 2)[mask]
+
+
+def test_padding_no_further_than_the_sound_changes_no_frame_of_it(official, clip, monkeypatch):
+    batch = {"question": ["What is heard?"] * 2, "video": [clip, clip], "audio": True}
+    heard, sound = spectrogram(short := official.inputs(**batch))
+    samples = official.processor.feature_extractor.n_samples
+    monkeypatch.setattr(qwen2_5_omni, "_padded", lambda _: samples)
+    expected, processors = spectrogram(long := official.inputs(**batch))
+    assert heard == expected
+    assert torch.equal(sound, processors)
+    assert short["input_features"].shape[-1] == max(heard) + 2 < long["input_features"].shape[-1]
 
 
 @pytest.mark.parametrize(("total", "rate"), [(32, 8.0), (9, 30.0), (4, 2.0), (301, 25.0), (50_000, 29.97), (2, 1.0)])

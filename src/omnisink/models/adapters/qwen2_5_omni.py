@@ -21,6 +21,8 @@ SYSTEM = (
     "visual inputs, as well as generating text and speech."
 )
 _HOP = 160
+#: Frames of 10 ms after the sound; a window reaches 12.5 ms past the middle of its frame.
+_MARGIN = 2
 _TOKENS_PER_SECOND = 25
 
 
@@ -59,6 +61,8 @@ class Qwen25Omni(Adapter):
                 "cap_pixels_per_frame": False,
             }
         options |= images_and_sound(prompts, media)
+        if longest := max((len(m.samples) for m in media if m.sound is not None), default=0):
+            options["audio_kwargs"]["max_length"] = _padded(longest)
         return processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **options)
 
     def side(self, processor: Any) -> int:
@@ -68,6 +72,15 @@ class Qwen25Omni(Adapter):
     def extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """Say to `generate` what the template and the processor were told: video and sound take turns."""
         return take_turns(prompts)
+
+
+def _padded(samples: int) -> int:
+    """Return how far sound is padded: past the last window of the spectrogram, so that its frames do not change.
+
+    By itself the processor makes a spectrogram of 300 seconds, whatever it was given. The model looks at the frames of
+    the sound alone.
+    """
+    return (-(-samples // _HOP) + _MARGIN) * _HOP
 
 
 def take_turns(prompts: Sequence[Prompt]) -> dict[str, Any]:
