@@ -104,19 +104,22 @@ def test_logits_are_the_same_to_the_bit_with_and_without_a_method(name, backend,
     assert torch.equal(run(model, inputs), alone)
 
 
+def tower_parts(anatomy):
+    """Attention and convolutions beside the decoder's layers, by name: they are the towers'."""
+    inner = {module for layer in anatomy.layers for module in layer.modules()}
+    return {
+        path: module
+        for path, module in anatomy.model.named_modules()
+        if module not in inner and (type(module).__name__.endswith("Attention") or "Conv" in type(module).__name__)
+    }
+
+
 @pytest.mark.parametrize(("name", "backend", "kind"), MEDIA)
 def test_towers_do_not_run_again_and_what_follows_the_decoder_does(name, backend, kind):
     model = family_model(name, backend)
     inputs = FAMILIES[name].multimodal_inputs(model)
     anatomy = read_anatomy(model)
-    inner = {module for layer in anatomy.layers for module in layer.modules()}
-    # Attention and convolutions beside the decoder's layers are the towers'.
-    parts = {
-        path: module
-        for path, module in model.named_modules()
-        if module not in inner and (type(module).__name__.endswith("Attention") or "Conv" in type(module).__name__)
-    }
-    with replay(anatomy) as tape, counted({**parts, "lm_head": model.lm_head}) as calls:
+    with replay(anatomy) as tape, counted({**tower_parts(anatomy), "lm_head": model.lm_head}) as calls:
         run(model, inputs)
         assert len(calls) > 1
         calls.clear()

@@ -13,7 +13,7 @@ from omnisink.methods.aimed import AimedOutRo
 from omnisink.methods.find import SinkFinder
 from omnisink.models.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
-from tests.decoder.test_replay import ACCEPTED, counted, family_model
+from tests.decoder.test_replay import ACCEPTED, MEDIA, counted, family_model, tower_parts
 from tests.plain import FLEX_WARNING, prompt, tiny_llama
 
 pytestmark = [FLEX_WARNING, pytest.mark.filterwarnings("ignore::UserWarning")]
@@ -66,6 +66,20 @@ def test_generation_is_the_same_to_the_bit(name, first):
         assert all(shared[layer] < calls[layer] for layer in attention if layer < 2)
     assert equal(said(model, inputs), plain)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize(("name", "backend", "kind"), MEDIA)
+def test_towers_run_once_also_where_generate_calls_them_before_the_model(name, backend, kind):
+    model = family_model(name, backend)
+    inputs = FAMILIES[name].multimodal_inputs(model)
+    anatomy = read_anatomy(model)
+    with share(anatomy), counted(tower_parts(anatomy)) as calls:
+        plain = said(model, inputs)
+        assert calls
+        calls.clear()
+        assert equal(said(model, inputs), plain)
+        said(model, inputs, LATE)
+        assert not calls
 
 
 def test_only_the_layers_from_the_first_sink_on_run_again():

@@ -62,6 +62,7 @@ class Tape:
         self._run: _Run | None = None
         self._start: int | None = None
         self._now: _Pass | None = None
+        self._before: defaultdict[nn.Module, list[Record]] = defaultdict(list)
         self._ended = False
 
     @contextmanager
@@ -170,6 +171,8 @@ class Tape:
         One that is called less often than in the recorded run needs no word: what it does not add, the layers miss.
         """
         now = self._now
+        if now is None and self._shares:
+            return self._run_tower_before(tower, call)
         if now is None or now.in_layers or now.in_tower:
             return call.run()
         records, number = now.run.towers[tower], now.calls[tower]
@@ -190,6 +193,16 @@ class Tape:
             f"{type(tower).__name__} is given something else than in the recorded run. "
             "Record each image, video and sound on a tape of its own"
         )
+
+    def _run_tower_before(self, tower: nn.Module, call: Call) -> Any:
+        """Answer a tower that `generate` calls before the pass, whose output it hands to it."""
+        records = self._before[tower]
+        if self._run is None:
+            record, output = call.record(copied(call.values))
+            records.append(record)
+            return output
+        known = next((record for record in records if same(call.values, record.inputs)), None)
+        return call.run() if known is None else known.answer(call)
 
     def run_layer(self, index: int, call: Call) -> Any:
         """Answer a decoder layer."""
