@@ -48,7 +48,7 @@ def test_every_question_is_answered_under_every_method(whole, asked):
 @pytest.mark.parametrize("score", ["generate", "likelihood"])
 @pytest.mark.parametrize("model", ["tiny", pytest.param("smolomni", marks=pytest.mark.real)])
 def test_methods_that_share_layers_answer_as_they_do_alone_to_the_bit(request, model, score, asked, tmp_path):
-    """Times are taken of the batches alone in which nothing is shared: the third, then every tenth."""
+    """Times are taken of the batches alone in which nothing is shared: the second, then every twentieth."""
     loaded = request.getfixturevalue(model)
     if model == "smolomni":
         asked = find_task("synthav").load(limit=4)
@@ -62,7 +62,7 @@ def test_methods_that_share_layers_answer_as_they_do_alone_to_the_bit(request, m
         measured = {name: record[name] for name in ("seconds", "memory_mb")}
         assert record == found[False][key] | measured
     timed = {key[0] for key, record in found[True].items() if record["seconds"] is not None}
-    assert len(timed) == -(-(len(asked) - 2) // 10)
+    assert len(timed) == -(-(len(asked) - 1) // 20)
     assert all(record["seconds"] > 0 for record in found[False].values())
 
 
@@ -80,11 +80,10 @@ def test_what_is_shared_is_kept_of_a_method_and_not_of_the_whole_model(tiny, ask
 
 def test_batches_are_counted_over_calls_so_that_some_are_timed_in_chunks_of_a_few_questions(tiny, asked, tmp_path):
     size = BatchSize(1)
-    for at in range(0, 4, 2):
-        run(tiny, asked[at : at + 2], Settings(METHODS), tmp_path / str(at), size=size)
-    timed = [r["id"] for at in (0, 2) for r in read_records(tmp_path / str(at)) if r["seconds"] is not None]
-    assert set(timed) == {asked[2].id} or set(timed) == {asked[3].id}
-    assert len(timed) == len(METHODS)
+    for at in range(4):
+        run(tiny, asked[at : at + 1], Settings(METHODS), tmp_path / str(at), size=size)
+    timed = [r["id"] for at in range(4) for r in read_records(tmp_path / str(at)) if r["seconds"] is not None]
+    assert timed == [asked[1].id] * len(METHODS)
 
 
 def test_a_method_alone_has_nothing_to_share_and_is_timed(tiny, asked, tmp_path):
@@ -207,8 +206,7 @@ def test_what_was_learned_of_sizes_serves_the_next_call(tiny, asked, tmp_path):
     size = BatchSize()
     size.size = 6
     run(tiny, asked, Settings({"baseline": None}), tmp_path, size=size)
-    assert max(r["batch"] for r in read_records(tmp_path)) >= 6 or size.size < 6
-    assert read_records(tmp_path)[0]["batch"] > 1
+    assert read_records(tmp_path)[0]["batch"] == 6
 
 
 def test_an_error_is_a_record_of_one_question_and_can_be_tried_again(tiny, asked, tmp_path, whole, monkeypatch):

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-#: Where the search for a size ends, and how many questions are then held ready for it.
+#: Where the search for a size begins: fewer questions leave any machine idle, and each size tried takes a batch.
+SMALLEST = 4
+#: Where it ends, and how many questions are then held ready for it.
 LARGEST = 32
 #: A larger batch has to be so much faster for each question, or it is not worth its memory.
 _GAIN = 1.05
@@ -37,7 +39,7 @@ class BatchSize:
     batches: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.size = self.fixed or 1
+        self.size = self.fixed or SMALLEST
         self._largest = self.fixed or LARGEST
         self._settled = self.fixed is not None
         self._best: tuple[float, int] | None = None

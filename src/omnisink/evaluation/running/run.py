@@ -33,8 +33,8 @@ FORMAT = "omnisink.eval.v1"
 #: So many questions that all fail, and no answer yet, is a fault of the run and not of the questions.
 _HOPELESS = 8
 #: One batch of so many is run without sharing, so that the methods' times can be told; the first is warm by then.
-TIMED = 10
-_FIRST_TIMED = 2
+TIMED = 20
+_FIRST_TIMED = 1
 #: What may differ when a run is taken up: neither the answers nor their scores depend on it.
 _MAY_DIFFER = ("started", "command", "model.device")
 
