@@ -88,9 +88,29 @@ def test_generated_tokens_have_the_strength_of_their_request() -> None:
     ours = made()
     ours.schedule(output([new("a", 2), new("b", 2, {"gamma": -2}), new("c", 2, {"decode": False})]))
     ours.schedule(output(going=["a", "b", "c"]))
-    slots = ours.lay_out(["a", "b", "c"], [0, 1, 2, 3]).slots
-    assert ours.gammas[slots].tolist() == [0.5, -2.0, 0.0]
+    step = ours.lay_out(["a", "b", "c"], [0, 1, 2, 3])
+    assert step.slots is not None
+    assert step.rows == slice(0, 2)  # The third request leaves them as they are.
+    assert ours.gammas[step.slots].tolist() == [0.5, -2.0]
+    assert ours.gammas[step.by_token].tolist() == [0.5, -2.0, 0.0]
     assert ours.gammas[ours.nowhere] == 0
+
+
+def test_every_token_of_a_pass_has_the_slot_it_is_rotated_by() -> None:
+    ours = made()
+    ours.schedule(output([new("a", 2), new("b", 3, {"decode": False}), new("c", 2, False)]))
+    step = ours.lay_out(["a", "b", "c"], [0, 2, 5, 7])
+    a, b = (one.slot for one in step.prefills)
+    assert (step.by_token.tolist(), step.turns) == ([a] * 2 + [b] * 3 + [ours.nowhere] * 2, True)
+    ours.schedule(output(going=["a", "c"], preempted=["b"]))
+    assert ours.lay_out(["a", "c"], [0, 1, 2]).by_token.tolist() == [a, ours.nowhere]
+    ours.schedule(output(going=["a"], resumed={"b": 5}))
+    step = ours.lay_out(["a", "b"], [0, 1, 6])
+    (again,) = step.prefills
+    # What it had generated was not rotated before either.
+    assert step.by_token.tolist() == [a, *[again.slot] * 3, *[ours.nowhere] * 2]
+    ours.schedule(output(going=["c"]))
+    assert not ours.lay_out(["c"], [0, 1]).turns
 
 
 def test_a_preempted_sequence_is_prefilled_with_what_it_had_generated() -> None:

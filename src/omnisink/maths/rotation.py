@@ -33,8 +33,8 @@ def sink_value(value: Tensor, sinks: Tensor) -> Tensor:
     """
     if host_may_look(value):
         columns = sinks.any(dim=0).nonzero().flatten()
-        value, sinks = value[:, :, columns], sinks[:, columns]
-    picked = torch.where(sinks[:, None, :, None], value, torch.zeros((), dtype=value.dtype, device=value.device))
+        value, sinks = value.index_select(2, columns), sinks.index_select(1, columns)
+    picked = value.masked_fill(~sinks[:, None, :, None], 0.0)
     count = sinks.sum(dim=1).clamp(min=1)
     return picked.sum(dim=2, dtype=torch.float32) / count[:, None, None]
 
@@ -58,8 +58,8 @@ def sink_direction(value: Tensor, sinks: Tensor, heads: int) -> Tensor:
     """
     mean = sink_value(value, sinks)
     length = torch.linalg.vector_norm(mean, dim=-1, keepdim=True)
-    unit = torch.where(length > 0, mean / length, torch.zeros((), device=mean.device))
-    return unit.repeat_interleave(heads // mean.shape[1], dim=1)
+    unit = mean / length.clamp(min=_TINY)
+    return unit if heads == unit.shape[1] else unit.repeat_interleave(heads // unit.shape[1], dim=1)
 
 
 def rotate(
@@ -91,14 +91,23 @@ def rotate(
         wide = output.float()
         along, rescale = _turn(wide, direction, gamma, tau, keep)
         return (torch.addcmul(wide, along, direction) * rescale).to(output.dtype)
-    for block in token_blocks(output):
-        tokens = output[:, block]
-        wide = tokens.float()
-        along, rescale = _turn(wide, direction, gamma, tau, None if keep is None else keep[:, block])
-        wide.addcmul_(along, direction).mul_(rescale)
-        if wide is not tokens:
-            tokens.copy_(wide)
+    blocks = token_blocks(output)
+    if len(blocks) == 1:
+        _rotate_in_place(output, direction, gamma, tau, keep)
+    else:
+        for block in blocks:
+            _rotate_in_place(output[:, block], direction, gamma, tau, None if keep is None else keep[:, block])
     return output
+
+
+def _rotate_in_place(
+    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, keep: Tensor | None
+) -> None:
+    wide = output.float()
+    along, rescale = _turn(wide, direction, gamma, tau, keep)
+    wide.addcmul_(along, direction).mul_(rescale)
+    if wide is not output:
+        output.copy_(wide)
 
 
 def _turn(

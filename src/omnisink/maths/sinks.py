@@ -36,7 +36,12 @@ def token_magnitude(hidden: Tensor) -> Tensor:
 
 
 def massive_activation_sinks(
-    hidden: Tensor, real: Tensor | None = None, *, min_activation: float = 100.0, median_ratio: float = 1000.0
+    hidden: Tensor,
+    real: Tensor | None = None,
+    *,
+    min_activation: float = 100.0,
+    median_ratio: float = 1000.0,
+    magnitude: Tensor | None = None,
 ) -> Tensor:
     """Mark the tokens whose largest activation is massive (Sun et al. 2024; OutRo's criterion).
 
@@ -54,6 +59,8 @@ def massive_activation_sinks(
         Smallest activation that can count as massive.
     median_ratio : float
         How many times the median it must reach.
+    magnitude : Tensor, optional
+        (B, S) float32, `token_magnitude` of `hidden`, where the caller has it already.
 
     Returns
     -------
@@ -66,7 +73,7 @@ def massive_activation_sinks(
     fixed and nothing waits for the host: the threshold is found among the tokens by bisection.
     """
     hidden = hidden.detach()  # a decision has no gradient
-    magnitude = token_magnitude(hidden)
+    magnitude = token_magnitude(hidden) if magnitude is None else magnitude.detach()
     candidate = magnitude >= min_activation
     if real is not None:
         candidate &= real
@@ -95,10 +102,12 @@ def _count_passing(rows: Tensor, levels: list[float], median_ratio: float) -> in
     The rule is monotone, so it holds for the first so many. A median of a sample says where to look first; from there
     the search gallops, and every answer it relies on is a full count.
     """
-    sample = rows.flatten()[:: max(1, rows.numel() // _SAMPLE)].abs().float()
-    estimate = float(sample.median()) * median_ratio
     passing, failing, stride = 0, len(levels), 1
-    probe = max(0, sum(level >= estimate for level in levels) - 1)
+    probe = 0
+    if failing > 1:
+        sample = rows.flatten()[:: max(1, rows.numel() // _SAMPLE)].abs().float()
+        estimate = float(sample.median()) * median_ratio
+        probe = max(0, sum(level >= estimate for level in levels) - 1)
     while passing < failing:
         if _is_above_median(rows, levels[probe], median_ratio):
             passing = probe + 1

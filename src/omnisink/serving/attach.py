@@ -15,7 +15,7 @@ from omnisink.serving.layer import OutRoLayer
 from omnisink.serving.runners import names_in_order
 from omnisink.serving.sequences import Sequences, Step
 from omnisink.serving.settings import ServingSettings
-from omnisink.serving.tap import tap
+from omnisink.serving.tap import Watch, tap
 
 
 class Served:
@@ -55,7 +55,9 @@ class Served:
         self.tally = Tally(capacity, device, publish)
         self._runner = runner
         self._running = False
+        self._watch = Watch()
         first = decoder[0].self_attn.attn
+        kind_of_layer = _kind_of_layer(device, config.model_config.dtype)
         self._directions = torch.zeros(len(decoder), capacity + 1, first.num_kv_heads, first.head_size, device=device)
         backends: dict[type, type] = {}
         for number, layer in enumerate(decoder):
@@ -66,7 +68,7 @@ class Served:
                 backends[kind] = backend_with(kind, self._plan)
             attention.attn_backend = backends[kind]
             attention.impl.__class__ = attending(attention.impl.__class__)
-            attention.impl.outro = OutRoLayer(
+            attention.impl.outro = kind_of_layer(
                 number,
                 len(decoder),
                 float(attention.impl.scale),
@@ -74,7 +76,7 @@ class Served:
                 self.sequences,
                 self.tally,
             )
-            tap(layer.input_layernorm, attention.layer_name)
+            tap(layer.input_layernorm, attention.layer_name, self._watch)
         if len(backends) > 1:
             raise UnsupportedModelError(f"the layers use several attention backends: {', '.join(map(str, backends))}")
         init_logger("vllm.omnisink").info(
@@ -96,6 +98,8 @@ class Served:
         """Close the pass, and write down what was counted."""
         if self._running:
             self._running = False
+            for one in self.sequences.starting:
+                self.tally.prompt_ran(one)
             self.tally.publish()
 
     def _plan(self, common: Any) -> Step:
@@ -104,9 +108,19 @@ class Served:
             return self.sequences.idle_step()  # vLLM warms up, or captures a graph.
         names = names_in_order(self._runner, common)
         step = self.sequences.lay_out(names, common.query_start_loc_cpu[: len(names) + 1].tolist())
+        self._watch.prompts = bool(step.prefills)
         if step.slots is not None:
-            self.tally.continued(step.slots, self.sequences.gammas)
+            self.tally.continued(step.slots, self.sequences.gammas, step.key)
         return step
+
+
+def _kind_of_layer(device: torch.device, dtype: torch.dtype) -> type[OutRoLayer]:
+    """Return the class of a layer; Numba is loaded where it is used."""
+    if device.type != "cpu" or dtype != torch.float32:
+        return OutRoLayer
+    from omnisink.serving.host_layer import HostLayer
+
+    return HostLayer
 
 
 def find_layers(model: nn.Module, config: Any) -> list[Any]:

@@ -49,15 +49,16 @@ def attending(kind: type) -> type:
         value: Any,
         kv_cache: Any,
         attn_metadata: Any,
-        *args: Any,
-        **named: Any,
+        output: Any,
+        output_scale: Any = None,
+        output_block_scale: Any = None,
     ) -> Any:
-        if any(named.get(scale) is not None for scale in ("output_scale", "output_block_scale")):
+        if output_scale is not None or output_block_scale is not None:
             raise OmnisinkError("head outputs are quantized inside attention, where OutRo cannot change them any more")
-        result = kind.forward(self, layer, query, key, value, kv_cache, attn_metadata, *args, **named)  # type: ignore[attr-defined]
+        result = kind.forward(self, layer, query, key, value, kv_cache, attn_metadata, output)  # type: ignore[attr-defined]
         step = getattr(attn_metadata, "outro", None)
         if step is not None:
-            self.outro.act(step, query, key, value, args[0] if args else named["output"])
+            self.outro.act(step, query, key, value, output)
         return result
 
     return type(f"OutRo{kind.__name__}", (kind,), {"forward": forward})

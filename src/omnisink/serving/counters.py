@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from omnisink.serving.sequences import Prefill
+
 #: Where the file is, for the processes that the server starts.
 VARIABLE = "OMNISINK_SERVING_COUNTERS"
 #: What is counted, in the order of the file.
@@ -62,9 +64,10 @@ class Tally:
 
     def __init__(self, slots: int, device: torch.device, publish: bool) -> None:
         self._totals = torch.zeros(len(NAMES), dtype=torch.long, device=device)
-        #: For every slot, at how many layers its sequence has a sink and is rotated; and whether it has one at all.
+        #: For every slot, at how many layers its sequence has a sink and is rotated.
         self._layers = torch.zeros(slots + 1, dtype=torch.long, device=device)
-        self._seen = torch.zeros(slots + 1, dtype=torch.bool, device=device)
+        self._key = -1
+        self._continued = torch.zeros((), dtype=torch.long, device=device)
         self._written = (0,) * len(NAMES)
         self._copy: Tensor | None = None
         self._ready: torch.cuda.Event | None = None
@@ -81,26 +84,36 @@ class Tally:
             self._totals[_REQUESTS] += 1
         if slot != nowhere:
             self._layers[slot] = 0
-            self._seen[slot] = False
 
-    def sink_seen(self, slot: int, sinks: Tensor) -> None:
-        """Count a request at its first sink."""
-        found = sinks.any()
-        self._totals[_WITH_SINKS] += found & ~self._seen[slot]
-        self._seen[slot] |= found
+    def prompt_ran(self, one: Prefill) -> None:
+        """Count what was done to a prompt, all layers at once.
 
-    def prompt_rotated(self, slot: int, sinks: Tensor, keep: Tensor, first: bool) -> None:
-        """Count the tokens that one layer has rotated in a prefill.
-
-        After a preemption only the last of them is new: it had been drawn, and not run.
+        After a preemption only the last of its tokens is new: it had been drawn, and not run.
         """
-        found = sinks.any()
-        self._layers[slot] += found
-        self._totals[_ROTATED] += ((~keep).sum() if first else ~keep[-1]) * found
+        if not one.found:
+            return
+        sinks = torch.stack(one.found)
+        has_sink = sinks.any(dim=1)
+        if one.first:
+            self._totals[_WITH_SINKS] += has_sink.any()
+        if one.settings.gamma == 0:
+            return
+        self._layers[one.slot] = layers = has_sink.sum()
+        if one.first:
+            rotated = (sinks.cumsum(dim=0) == 0).sum(dim=1) * has_sink
+            self._totals[_ROTATED] += rotated.sum()
+        elif one.settings.decode:
+            self._totals[_ROTATED] += layers
 
-    def continued(self, slots: Tensor, gammas: Tensor) -> None:
-        """Count the generated tokens that a pass is going to rotate, once for each layer."""
-        self._totals[_ROTATED] += (self._layers[slots] * (gammas[slots] != 0)).sum()
+    def continued(self, slots: Tensor, gammas: Tensor, key: int) -> None:
+        """Count the generated tokens that a pass is going to rotate, once for each layer.
+
+        On a CPU the number is the same as for the pass before where `key` is; on an accelerator it may not be known.
+        """
+        if key != self._key or slots.device.type != "cpu":
+            self._key = key
+            self._continued = (self._layers[slots] * (gammas[slots] != 0)).sum()
+        self._totals[_ROTATED] += self._continued
 
     def rows_relaxed(self, count: Tensor) -> None:
         """Count relaxed rows."""

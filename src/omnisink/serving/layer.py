@@ -11,7 +11,7 @@ from torch import Tensor
 from omnisink.maths.host import host_may_look
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 from omnisink.maths.rotation import rotate, sink_direction
-from omnisink.maths.sinks import massive_activation_sinks
+from omnisink.maths.sinks import massive_activation_sinks, token_magnitude
 from omnisink.serving.counters import Tally
 from omnisink.serving.sequences import Prefill, Sequences, Step
 
@@ -45,9 +45,10 @@ class OutRoLayer:
         self._scaling = scaling
         self._directions = directions
         self._gammas = sequences.gammas
+        self._nowhere = sequences.nowhere
         self._tally = tally
         self._key = -1
-        self._turning: tuple[Tensor, Tensor] | None = None
+        self._turning: tuple[Tensor, Tensor | float] | None = None
 
     def observe(self, step: Step, residual: Tensor) -> None:
         """Find the sinks of the prompts that run.
@@ -61,15 +62,23 @@ class OutRoLayer:
         """
         for one in step.prefills:
             one.sinks = None
-            if self.detects:
-                rows = residual[one.start : one.start + one.prompt]
-                sinks = massive_activation_sinks(
-                    rows[None],
-                    min_activation=self._settings.min_activation,
-                    median_ratio=self._settings.median_ratio,
-                )[0]
-                if not host_may_look(sinks) or bool(sinks.any()):
-                    one.sinks = sinks
+        if not (self.detects and step.prefills):
+            return
+        magnitude = token_magnitude(residual)
+        looks = host_may_look(residual)
+        large = (magnitude >= self._settings.min_activation).nonzero().flatten().tolist() if looks else []
+        for one in step.prefills:
+            prompt = slice(one.start, one.start + one.prompt)
+            if looks and not any(prompt.start <= token < prompt.stop for token in large):
+                continue
+            sinks = massive_activation_sinks(
+                residual[None, prompt],
+                min_activation=self._settings.min_activation,
+                median_ratio=self._settings.median_ratio,
+                magnitude=magnitude[None, prompt],
+            )[0]
+            if not looks or bool(sinks.any()):
+                one.sinks = sinks
 
     def act(self, step: Step, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         """Change the head outputs of a pass in place.
@@ -92,18 +101,15 @@ class OutRoLayer:
             self._continue(step.rows, step.slots, step.key, output)
 
     def _prefill(self, one: Prefill, sinks: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
-        one.ever = sinks if one.ever is None else one.ever | sinks
+        keep = one.add(sinks)
         prompt = slice(one.start, one.start + one.prompt)
         heads = value[prompt].transpose(0, 1)[None]
-        if one.first:
-            self._tally.sink_seen(one.slot, sinks)
         if self.relaxes and one.settings.relax:
             self._relax(one, sinks, query[prompt], key[prompt], heads, output[prompt])
         if one.settings.gamma == 0:
             return
         direction = sink_direction(heads, sinks[None], heads.shape[1])
         self._directions[one.slot] = direction[0]
-        keep = one.ever
         if one.length > one.prompt:
             # A preempted sequence brings what it had generated: rotated then, rotated now.
             rest = torch.full((one.length - one.prompt,), not one.settings.decode, device=keep.device)
@@ -116,7 +122,6 @@ class OutRoLayer:
             tau=self._settings.tau,
             keep=keep[None],
         )
-        self._tally.prompt_rotated(one.slot, sinks, keep, one.first)
 
     def _relax(self, one: Prefill, sinks: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         """Replace the rows of sinks that have not been relaxed yet; `value` is (1, K, prompt, D)."""
@@ -145,21 +150,27 @@ class OutRoLayer:
         if host_may_look(output):
             # Sequences come and go seldom; in between the same vectors are used again, or nothing is to be done.
             if key != self._key:
-                self._key, self._turning = key, self._gather(slots)
-                if not bool((self._turning[0] != 0).any()):
-                    self._turning = None
+                self._key, self._turning = key, _look(*self._gather(slots, output.shape[1]))
             if self._turning is None:
                 return
             direction, gamma = self._turning
         else:
-            direction, gamma = self._gather(slots)
+            direction, gamma = self._gather(slots, output.shape[1])
         tokens = output[rows]
-        kv_heads = direction.shape[1]
-        # The query heads of one key/value head turn toward the same vector: they take the place of tokens here.
-        grouped = tokens.unflatten(1, (kv_heads, -1)).transpose(1, 2)
-        rotate(grouped, direction, gamma=gamma, tau=self._settings.tau)
+        rotate(tokens[:, None], direction, gamma=gamma, tau=self._settings.tau)
         if isinstance(rows, Tensor):
             output[rows] = tokens  # Picked rows are a copy; a slice is the output itself.
 
-    def _gather(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        return self._directions.index_select(0, slots), self._gammas.index_select(0, slots)
+    def _gather(self, slots: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """Return the sequences' unit vectors for every query head, (rows, H, D), and their strengths, (rows,)."""
+        direction = self._directions.index_select(0, slots)
+        return direction.repeat_interleave(heads // direction.shape[1], dim=1), self._gammas.index_select(0, slots)
+
+
+def _look(direction: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor | float] | None:
+    """Simplify what is going to be used many times: None where nothing turns, one number where it serves all."""
+    direction = direction * (gamma != 0)[:, None, None]
+    if not bool(direction.any()):
+        return None
+    strengths = set(gamma.tolist()) - {0.0}
+    return direction, strengths.pop() if len(strengths) == 1 else gamma

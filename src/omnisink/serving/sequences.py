@@ -10,7 +10,9 @@ from collections.abc import Sequence as Listing
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from omnisink.errors import OmnisinkError
@@ -35,6 +37,8 @@ class Prefill:
         Its tokens in the step: the prompt and, after a preemption, the generated tokens.
     sinks, ever, relaxed : Tensor or None
         (prompt,) bool: sinks of the layer that runs; those of this and all earlier layers; rows relaxed already.
+    found : list of Tensor
+        The sinks of every layer that has run, as far as it may have some.
     """
 
     slot: int
@@ -46,6 +50,13 @@ class Prefill:
     sinks: Tensor | None = None
     ever: Tensor | None = None
     relaxed: Tensor | None = None
+    found: list[Tensor] = field(default_factory=list)
+
+    def add(self, sinks: Tensor) -> Tensor:
+        """Take up the sinks of the layer that runs; return those of all layers so far, (prompt,) bool."""
+        self.found.append(sinks)
+        self.ever = sinks if self.ever is None else self.ever | sinks
+        return self.ever
 
 
 @dataclass
@@ -62,12 +73,18 @@ class Step:
         (rows,) int64, the slot of each.
     key : int
         The same for as long as `slots` is, and no sink value in them has changed.
+    by_token : ndarray of int64
+        On a CPU, the slot of every token that is to be rotated; that of nobody where it is not.
+    turns : bool
+        Whether there is one in `by_token`.
     """
 
     prefills: list[Prefill] = field(default_factory=list)
     rows: slice | Tensor | None = None
     slots: Tensor | None = None
     key: int = 0
+    by_token: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    turns: bool = False
 
 
 @dataclass
@@ -99,7 +116,7 @@ class Sequences:
     nowhere : int
         A slot that never has a sink value: for padding, and for requests for which the method is off.
     gammas : Tensor
-        (slots,) float32, the strength for generated tokens of each.
+        (slots,) float32, the strength of each.
     """
 
     def __init__(self, settings: ServingSettings, capacity: int, tokens: int, device: torch.device) -> None:
@@ -196,11 +213,18 @@ class Sequences:
                 if starting.slot != self.nowhere:
                     step.prefills.append(starting)
             else:
-                slot = self._alive[name].slot
-                if slot is not None and slot != self.nowhere:
+                one = self._alive[name]
+                if one.slot is not None and one.slot != self.nowhere and one.settings.decode:
                     tokens.append(starts[i])
-                    slots.append(slot)
+                    slots.append(one.slot)
         self._place(step, tokens, slots)
+        if self.gammas.device.type == "cpu":
+            step.by_token = np.full(starts[len(names)], self.nowhere)
+            step.by_token[tokens] = slots
+            for starting in step.prefills:
+                turned = starting.length if starting.settings.decode else starting.prompt
+                step.by_token[starting.start : starting.start + turned] = starting.slot
+            step.turns = bool(tokens or step.prefills)
         return step
 
     def idle_step(self) -> Step:
@@ -245,7 +269,7 @@ class Sequences:
         self._starting[name] = Prefill(one.slot, one.settings, one.prompt, first=not one.ran)
         one.ran = True
         if one.slot != self.nowhere:
-            self.gammas[one.slot] = one.settings.gamma if one.settings.decode else 0.0
+            self.gammas[one.slot] = one.settings.gamma
 
     def _take(self) -> int:
         if not self._free:

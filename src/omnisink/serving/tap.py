@@ -13,6 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+
+class Watch:
+    """Whether the pass that runs holds a prompt. Where it does not, nobody looks at the residual stream."""
+
+    prompts = True
+
+
 _KINDS: dict[type[nn.Module], type[nn.Module]] = {}
 
 
@@ -39,11 +46,11 @@ def _(normed: Tensor, residual: Tensor, layer: str) -> None:
     return None
 
 
-def show(normed: Tensor, residual: Tensor, layer: str) -> None:
+def show(normed: Tensor, residual: Tensor, layer: str, watch: Watch) -> None:
     """Call the operator where a graph is being made of it, and what is in it where it would only cost time."""
     if torch.compiler.is_compiling():
         torch.ops.omnisink.observe(normed, residual, layer)
-    else:
+    elif watch.prompts:
         _show(residual, layer)
 
 
@@ -53,16 +60,16 @@ def _tapped(kind: Any) -> type[nn.Module]:
     def forward(self: Any, x: Tensor, residual: Tensor | None = None) -> Any:
         if residual is None:
             normed = kind.forward(self, x)
-            show(normed, x, self.outro_layer)
+            show(normed, x, self.outro_layer, self.outro_watch)
             return normed
         normed, total = kind.forward(self, x, residual)
-        show(normed, total, self.outro_layer)
+        show(normed, total, self.outro_layer, self.outro_watch)
         return normed, total
 
     return type(f"Tapped{kind.__name__}", (kind,), {"forward": forward})
 
 
-def tap(norm: nn.Module, layer: str) -> None:
+def tap(norm: nn.Module, layer: str, watch: Watch) -> None:
     """Have a norm show what it normalizes.
 
     Parameters
@@ -71,9 +78,12 @@ def tap(norm: nn.Module, layer: str) -> None:
         The first norm of a decoder layer; its class is changed, its parameters are not.
     layer : str
         vLLM's name of the layer's attention.
+    watch : Watch
+        Says when to look; whoever plans the passes sets it.
     """
     kind = type(norm)
     if kind not in _KINDS:
         _KINDS[kind] = _tapped(kind)
     norm.__class__ = _KINDS[kind]
     norm.outro_layer = layer  # type: ignore[assignment]
+    norm.outro_watch = watch  # type: ignore[assignment]
