@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from omnisink.methods.outro import OutRo
+from omnisink.serving.attach import NUMBA
 from tests.serving import planted
 from tests.serving.engine import ask, engine, greedy, state
 from tests.serving.planted import GAMMA, TOLERANCE, assert_same, difference, mixed_prompts, reference, scored
@@ -38,10 +39,13 @@ def test_the_method_moves_the_answers_that_the_tests_compare(
         assert moved > 20 * TOLERANCE
 
 
-@pytest.fixture(scope="module")
-def llm(llama_served: Path) -> Any:
-    with engine(llama_served, {"gamma": GAMMA}) as made:
-        yield made
+@pytest.fixture(scope="module", params=["numba", "torch"])
+def llm(llama_served: Path, request: pytest.FixtureRequest) -> Any:
+    """Serve with either kind of operators: those of PyTorch are the ones of accelerators and of half precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(NUMBA, str(int(request.param == "numba")))
+        with engine(llama_served, {"gamma": GAMMA}) as made:
+            yield made
 
 
 def test_sixteen_prompts_in_one_batch(llm: Any, wanted: list[planted.Answer]) -> None:
@@ -143,7 +147,9 @@ def test_prompt_logprobs_are_those_of_the_method(llm: Any, llama: Any) -> None:
 
 
 @pytest.mark.slow
-def test_forced_preemption(llama_served: Path, llama: Any) -> None:
+@pytest.mark.parametrize("numba", ["1", "0"])
+def test_forced_preemption(llama_served: Path, llama: Any, numba: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NUMBA, numba)
     prompts = [planted.prompt(40 + i, (0, 7 * i % 40), seed=i) for i in range(8)]
     with engine(
         llama_served, {"gamma": GAMMA}, num_gpu_blocks_override=13, block_size=32, disable_log_stats=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from omnisink.serving.runners import names_in_order
 from omnisink.serving.sequences import Sequences, Step
 from omnisink.serving.settings import ServingSettings
 from omnisink.serving.tap import Watch, tap
+
+#: A variable of the environment; "0" keeps to PyTorch's operators where those compiled by Numba would be taken.
+NUMBA = "OMNISINK_SERVING_NUMBA"
 
 
 class Served:
@@ -116,7 +120,7 @@ class Served:
 
 def _kind_of_layer(device: torch.device, dtype: torch.dtype) -> type[OutRoLayer]:
     """Return the class of a layer; Numba is loaded where it is used."""
-    if device.type != "cpu" or dtype != torch.float32:
+    if device.type != "cpu" or dtype != torch.float32 or os.environ.get(NUMBA) == "0":
         return OutRoLayer
     from omnisink.serving.host_layer import HostLayer
 
