@@ -13,6 +13,7 @@ import torch
 from benchmarks.history import append, write_evaluation_table
 from benchmarks.pairs import compare, rounded, seconds
 from omnisink import OutRo, load_model
+from omnisink.evaluation.running.asking import SCORES
 from omnisink.evaluation.running.methods import parse_methods
 from omnisink.evaluation.running.prefetch import prompt_of
 from omnisink.evaluation.running.run import Settings, run
@@ -40,14 +41,15 @@ def main() -> None:
     """Run the pairs and append them to the history."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--questions", type=int, default=40)
+    parser.add_argument("--questions", type=int, default=60)
+    parser.add_argument("--scores", nargs="+", choices=SCORES, default=SCORES)
     given = parser.parse_args()
     loaded = load_model("smolomni")
     instances = find_task("synthav").load(limit=given.questions)
     device = torch.device("cpu")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for score in ("generate", "likelihood"):
+        for score in given.scores:
 
             def ours(score: str = score) -> float:
                 shutil.rmtree(Path(folder) / score, ignore_errors=True)

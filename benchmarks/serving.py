@@ -118,7 +118,7 @@ def write(rows: list[dict[str, Any]], how: str) -> None:
         "| requests at once | throughput, times vLLM alone | latency, times vLLM alone | vLLM alone | pairs |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["clients"]):
         cells = [f"{m} ({low} to {high})" for low, m, high in (row["throughput"], row["latency"])]
         alone = f"{row['plain'][0]} tokens/s, {row['plain'][1]} ms"
         lines.append(f"| {row['clients']} | {cells[0]} | {cells[1]} | {alone} | {row['pairs']} |")

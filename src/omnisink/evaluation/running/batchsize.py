@@ -30,13 +30,15 @@ class BatchSize:
     ----------
     size : int
         Of the next batch.
-    batches : int
-        How many there have been; whoever asks them counts.
+    batches, asked, timed : int
+        How many batches there have been, of how many questions, and how many of those were asked to be timed.
     """
 
     fixed: int | None = None
     size: int = field(init=False)
     batches: int = field(default=0, init=False)
+    asked: int = field(default=0, init=False)
+    timed: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.size = self.fixed or SMALLEST
@@ -44,6 +46,12 @@ class BatchSize:
         self._settled = self.fixed is not None
         self._best: tuple[float, int] | None = None
         self._in_vain = 0
+
+    def count(self, questions: int, *, timed: bool) -> None:
+        """Count a batch that was asked."""
+        self.batches += 1
+        self.asked += questions
+        self.timed += questions if timed else 0
 
     def worked(self, count: int, seconds: float) -> None:
         """Learn from a batch of `count` questions; one that was not full says nothing.

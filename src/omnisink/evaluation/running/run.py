@@ -17,7 +17,7 @@ from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.replay import share
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.evaluation.running.asking import SCORES, ask
-from omnisink.evaluation.running.batchsize import LARGEST, BatchSize, out_of_memory
+from omnisink.evaluation.running.batchsize import LARGEST, SMALLEST, BatchSize, out_of_memory
 from omnisink.evaluation.running.ledger import Ledger
 from omnisink.evaluation.running.methods import settings_of
 from omnisink.evaluation.running.parts import Picked, Rank
@@ -32,9 +32,8 @@ from omnisink.results.records import start
 FORMAT = "omnisink.eval.v1"
 #: So many questions that all fail, and no answer yet, is a fault of the run and not of the questions.
 _HOPELESS = 8
-#: One batch of so many is run without sharing, so that the methods' times can be told; the first is warm by then.
+#: One question of so many is asked without sharing, so that the methods' times can be told.
 TIMED = 20
-_FIRST_TIMED = 1
 #: What may differ when a run is taken up: neither the answers nor their scores depend on it.
 _MAY_DIFFER = ("started", "command", "model.device")
 
@@ -64,7 +63,7 @@ class Settings:
         Which frames; None is the model family's own rule.
     share : bool
         Let the methods share what comes before the first layer at which one of them does something. Answers are the
-        same to the bit; times are then taken of one batch in `TIMED` alone, in which nothing is shared.
+        same to the bit; times are then taken of one question in `TIMED` alone, in small batches that share nothing.
     """
 
     methods: Mapping[str, Method | None]
@@ -151,14 +150,17 @@ def run(
                     runner.fail(ready, ready.work.methods, ready.error)
             for alike in batches(window):
                 while alike:
-                    batch, alike = alike[: runner.size.size], alike[runner.size.size :]
+                    sizes = runner.size
+                    # Not the first batch, which warms everything up.
+                    timing = settings.share and sizes.batches > 0 and sizes.timed * TIMED <= sizes.asked
+                    count = min(sizes.size, SMALLEST) if timing else sizes.size
+                    batch, alike = alike[:count], alike[count:]
                     begin = time.perf_counter()
-                    turn = runner.size.batches
-                    timed = not settings.share or turn % TIMED == _FIRST_TIMED
-                    runner.answer(batch, _turned(batch[0].work.methods, turn), timed=timed)
-                    runner.size.batches += 1
-                    if timed != settings.share:  # The two kinds of batches cannot be compared with each other.
-                        runner.size.worked(len(batch), time.perf_counter() - begin)
+                    turned = _turned(batch[0].work.methods, sizes.batches)
+                    runner.answer(batch, turned, timed=timing or not settings.share)
+                    sizes.count(len(batch), timed=timing)
+                    if not timing:  # The two kinds of batches cannot be compared with each other.
+                        sizes.worked(len(batch), time.perf_counter() - begin)
                     tell()
             tell()
 
