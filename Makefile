@@ -24,7 +24,7 @@ help: ## List the commands
 demo: $(STAMPS)/dev ## Ask a small omni model about a clip, without and with OutRo, and see its sinks
 	$(BIN)/omnisink demo
 
-eval-demo: $(STAMPS)/dev system ## Run 150 questions of SynthAV without OutRo, with it and with its halves; about ten minutes
+eval-demo: $(STAMPS)/dev system ## Run 150 questions of SynthAV without OutRo, with it and with its halves; three minutes on two cores
 	$(BIN)/omnisink eval --model smolomni --task synthav --limit 150 --out runs/synthav $(ARGS)
 
 serve-demo: $(STAMPS)/serving ## Serve SmolOmni with OutRo in vLLM, ask it with and without, and see the metrics move
