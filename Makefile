@@ -39,7 +39,7 @@ test: $(STAMPS)/dev system ## Run the tests
 test-lmms: $(STAMPS)/lmms system ## Run omnisink inside the real lmms-eval, in an environment of its own
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/lmms $(ARGS)
 
-test-serving: $(STAMPS)/serving ## Run OutRo inside the real vLLM, in an environment of its own; the slow ones take long
+test-serving: $(STAMPS)/serving ## Run OutRo inside the real vLLM, in an environment of its own; a quarter of an hour
 	$(ON_CPU) $(SERVING)/bin/python -m pytest tests/serving $(ARGS)
 
 check: $(STAMPS)/dev ## Check format, lint and types; changes nothing

@@ -87,8 +87,10 @@ def test_batches_are_counted_over_calls_so_that_some_are_timed_in_chunks_of_a_fe
 
 
 def test_a_method_alone_has_nothing_to_share_and_is_timed(tiny, asked, tmp_path):
-    run(tiny, asked[:2], Settings({"baseline": None}, batch_size=1), tmp_path)
-    assert all(record["seconds"] > 0 for record in by_key(tmp_path).values())
+    run(tiny, asked, Settings({"baseline": None}, batch_size=8), tmp_path)
+    found = by_key(tmp_path).values()
+    assert all(record["seconds"] > 0 for record in found)
+    assert [record["batch"] for record in found].count(8) == 8  # No small batch is set apart to be timed.
 
 
 @pytest.mark.parametrize("size", [3, 12, None])

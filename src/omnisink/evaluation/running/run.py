@@ -151,8 +151,9 @@ def run(
             for alike in batches(window):
                 while alike:
                     sizes = runner.size
+                    shares = settings.share and len(alike[0].work.methods) > 1
                     # Not the first batch, which warms everything up.
-                    timing = settings.share and sizes.batches > 0 and sizes.timed * TIMED <= sizes.asked
+                    timing = shares and sizes.batches > 0 and sizes.timed * TIMED <= sizes.asked
                     count = min(sizes.size, SMALLEST) if timing else sizes.size
                     batch, alike = alike[:count], alike[count:]
                     begin = time.perf_counter()
