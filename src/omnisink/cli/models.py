@@ -23,8 +23,13 @@ def models(
     verify: Annotated[bool, typer.Option("--verify", help="Run a tiny model of each family, offline.")] = False,
     write: Annotated[
         str | None,
-        typer.Option(metavar="PAGE", help="With --verify: replace the table in this page, such as docs/models.md."),
+        typer.Option(
+            metavar="PAGE",
+            help="With --verify: replace the table in this page, such as docs/models.md; with --device cuda, its "
+            "column for GPUs.",
+        ),
     ] = None,
+    device: options.DeviceOption = None,
     json: options.JsonFlag = False,
 ) -> None:
     """List the model families, or verify that each does what is promised. Exit status 1 if one does not."""
@@ -36,10 +41,12 @@ def models(
     chosen = [family for name, family in FAMILIES.items() if not names or name in names]
     if write is not None and (not verify or names):
         raise OmnisinkError("--write goes with --verify, and with all families: a table of some would lose the others")
+    if device is not None and not verify:
+        raise OmnisinkError("--device goes with --verify: it says where the models run")
     if not verify:
         _list(chosen, json)
         return
-    results = _verify(chosen, write, json)
+    results = _verify(chosen, write, device, json)
     deviating = [result for result in results if not result.as_expected]
     for result in deviating:
         problems = "; ".join(result.problems) or result.refusal
@@ -58,25 +65,28 @@ def _list(families: list[Family], json: bool) -> None:
     note("--verify runs a tiny model of each and checks the promise")
 
 
-def _verify(families: list[Family], write: str | None, json: bool) -> list[Result]:
+def _verify(families: list[Family], write: str | None, device: str | None, json: bool) -> list[Result]:
     from rich.progress import Progress
 
     from omnisink.cli.output import stderr
 
     method = options.make_outro("", GAMMA)
-    from omnisink.models.verify import read_page, verify_all, write_table
+    from omnisink.models.loading import check_device
+    from omnisink.models.support_table import read_page
+    from omnisink.models.verify import verify_all
 
+    place = check_device(device)
     if write is not None:
         read_page(write)
     quiet()
     with Progress(console=stderr(), transient=True) as bar:
         task = bar.add_task("verifying", total=len(families) + 1)
-        results = verify_all(families, method, lambda title: bar.update(task, advance=1, description=title))
+        results = verify_all(families, method, lambda title: bar.update(task, advance=1, description=title), place)
     if write is not None:
-        write_table(results, write, options.versions())
-        note(f"the table of {write} is written")
+        _write(results, write, place)
     if json:
-        print_json({"versions": options.versions(), "results": [result.to_dict() for result in results]})
+        where = {"device": _named(place), "versions": options.versions()}
+        print_json({**where, "results": [result.to_dict() for result in results]})
         return results
     rows = [
         (r.name, r.title, r.outcome if r.as_expected else f"{r.outcome}!", ", ".join(r.backends), f"{r.seconds:.1f}")
@@ -84,6 +94,28 @@ def _verify(families: list[Family], write: str | None, json: bool) -> list[Resul
     ]
     _print_table(("name", "family", "outcome", "backends", "seconds"), rows)
     return results
+
+
+def _write(results: list[Result], page: str, place: Any) -> None:
+    """Write what was found into the table of a page: whole from the CPU, one column from another device."""
+    import datetime
+
+    from omnisink.models.support_table import write_gpu_column, write_table
+
+    if place.type == "cpu":
+        write_table(results, page, options.versions())
+        note(f"the table of {page} is written")
+    else:
+        today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+        write_gpu_column(results, page, options.versions(), _named(place), today)
+        note(f"the column for GPUs in the table of {page} is written")
+
+
+def _named(place: Any) -> str:
+    """Return a device's name for people."""
+    import torch
+
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else str(place)
 
 
 def _print_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from omnisink.models.families_vision import MROPE, MROPE_INTERLEAVED
-from omnisink.models.family import Family
+from omnisink.models.family import Family, transformers_class
 from omnisink.models.multimodal import (
     AUDIO,
     AUDIO_END,
@@ -81,8 +81,6 @@ def seen_and_heard(tokens: int) -> Any:
 
 def build_full(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
     """Build the whole Qwen2.5-Omni, thinker, talker and vocoder, all tiny."""
-    import transformers
-
     from omnisink.models.tiny import TEXT_SETTINGS, make
 
     text = {**TEXT_SETTINGS, "rope_parameters": MROPE}
@@ -111,7 +109,7 @@ def build_full(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
         "enc_attention_channels": 8,
     }
     dit |= {"look_ahead_layers": [1], "look_backward_layers": [0]}
-    config = transformers.Qwen2_5OmniConfig(
+    config = transformers_class("Qwen2_5OmniConfig")(
         thinker_config={
             "text_config": text,
             "vision_config": _THINKER_EYES,
@@ -125,7 +123,7 @@ def build_full(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
     )
 
     def assemble() -> Any:
-        model = transformers.Qwen2_5OmniForConditionalGeneration(config)
+        model = transformers_class("Qwen2_5OmniForConditionalGeneration")(config)
         model.speaker_map = {"Chelsie": {"bos_token": 3, "cond": noise(1, 16), "ref_mel": noise(1, 24, 80)}}
         if attn_implementation != "sdpa":
             model.thinker.set_attn_implementation({"text_config": attn_implementation})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from omnisink.models.family import Family
+from omnisink.models.family import Family, transformers_class
 
 _NOT_REACHED = "its attention does not go through transformers' attention interface"
 
@@ -21,14 +21,10 @@ def _builder(config: str, model: str, *, scale: float = 1.0, **settings: Any) ->
     """Return a builder of `model` from `config`, classes of transformers, with tiny settings and `settings` on top."""
 
     def build(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
-        import transformers
-
         from omnisink.models.tiny import TEXT_SETTINGS, make
 
         merged = {**TEXT_SETTINGS, **settings, "attn_implementation": attn_implementation}
-        return make(
-            lambda: getattr(transformers, model)(getattr(transformers, config)(**merged)), plant=plant, scale=scale
-        )
+        return make(lambda: transformers_class(model)(transformers_class(config)(**merged)), plant=plant, scale=scale)
 
     return build
 

@@ -6,6 +6,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from omnisink.errors import UnsupportedModelError
+
+
+class AbsentClassError(UnsupportedModelError):
+    """The installed transformers has no class of that name: it is older, or newer, than the family."""
+
+
+def transformers_class(name: str) -> Any:
+    """Return a class of transformers by name.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"Qwen2ForCausalLM"``.
+
+    Returns
+    -------
+    type
+        The class.
+
+    Raises
+    ------
+    AbsentClassError
+        If the installed version does not have it.
+    """
+    import transformers
+
+    try:
+        return getattr(transformers, name)
+    except AttributeError:
+        raise AbsentClassError(f"transformers {transformers.__version__} has no {name}") from None
+
 
 @dataclass(frozen=True)
 class Family:
@@ -32,7 +64,7 @@ class Family:
     note : str
         Why it is partial or refused.
     backends : tuple of str
-        Attention implementations that run it on the CPU.
+        Attention implementations that run it.
     """
 
     name: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from omnisink.models.family import transformers_class
+
 #: Placeholder tokens, below the ids that prompts are made of.
 IMAGE, VIDEO, VISION_START, VISION_END, AUDIO, AUDIO_START, AUDIO_END = 10, 11, 12, 13, 14, 8, 9
 
@@ -48,8 +50,6 @@ def build_with(
     """
 
     def build(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
-        import transformers
-
         from omnisink.models.tiny import TEXT_SETTINGS, make
 
         # Where the text decoder has no configuration of its own, its settings are the whole model's.
@@ -58,8 +58,8 @@ def build_with(
         parts |= {} if audio is None else {"audio_config": audio}
 
         def assemble() -> Any:
-            built = getattr(transformers, model)(
-                getattr(transformers, config)(**{**parts, "tie_word_embeddings": False, **settings})
+            built = transformers_class(model)(
+                transformers_class(config)(**{**parts, "tie_word_embeddings": False, **settings})
             )
             if attn_implementation != "sdpa":
                 built.set_attn_implementation({"" if text is None else "text_config": attn_implementation})
