@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import datetime
+import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,19 +21,41 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MEDIA_PAGE = PAGE.with_name("media.md")
 EVALUATION_PAGE = PAGE.with_name("eval.md")
 #: What is in the place of a model's name where the measurement is of another part; each has a page of its own.
-_PARTS = ("media", "evaluation")
+_PARTS = ("media", "evaluation", "gpu")
 _OPEN, _CLOSE = "<!-- generated from benchmarks/history.csv -->", "<!-- end -->"
 
 
-def append(rows: list[dict[str, object]], path: Path = HISTORY) -> None:
-    """Append measurements to the history; columns are the first line's."""
-    common = surroundings()
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*common, *rows[0]])
-        if new:
+def append(
+    rows: Sequence[Mapping[str, object]], path: Path = HISTORY, where: Mapping[str, object] | None = None
+) -> None:
+    """Append measurements to the history.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        The measurements.
+    path : Path
+        The history. A column that it does not have yet is added, empty in the lines before.
+    where : mapping, optional
+        `surroundings` of the measurements, where they are not those of this process.
+    """
+    common = surroundings() if where is None else where
+    made = [{**common, **row} for row in rows]
+    columns: list[str] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or ())
+            before = list(reader)
+    added = [name for name in dict.fromkeys(name for row in made for name in row) if name not in columns]
+    if added:
+        columns += added
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
-        writer.writerows({**common, **row} for row in rows)
+            writer.writerows(before if len(columns) > len(added) else [])
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.DictWriter(file, columns, restval="").writerows(made)
 
 
 def write_table(history: Path = HISTORY, page: Path = PAGE) -> None:
@@ -77,6 +101,7 @@ def surroundings() -> dict[str, object]:
         "omnisink": omnisink.__version__,
         "commit": _commit(),
         "torch": torch.__version__,
+        "triton": _triton(),
         "transformers": transformers.__version__,
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu(),
         "threads": torch.get_num_threads(),
@@ -85,10 +110,20 @@ def surroundings() -> dict[str, object]:
 
 
 def _commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HISTORY.parent, check=False
-    )
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HISTORY.parent, check=False
+        )
+    except OSError:  # no git: a copy of the sources
+        return "unknown"
     return found.stdout.strip() or "unknown"
+
+
+def _triton() -> str:
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _cpu() -> str:

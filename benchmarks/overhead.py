@@ -32,21 +32,28 @@ def smollm2(dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     return load_model("smollm2-135m", device=str(device), dtype=str(dtype).removeprefix("torch.")).model
 
 
-def seven_billion(dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Make random weights of Qwen2.5-7B's shape, with a sink planted at the first token."""
-    config = Qwen2Config(
-        vocab_size=152_064,
-        hidden_size=3584,
-        intermediate_size=18_944,
-        num_hidden_layers=28,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        max_position_embeddings=32_768,
-    )
+#: Sizes of Qwen2.5-7B.
+SEVEN_BILLION = {
+    "vocab_size": 152_064,
+    "hidden_size": 3584,
+    "intermediate_size": 18_944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32_768,
+    "tie_word_embeddings": False,
+}
+
+
+def seven_billion(dtype: torch.dtype, device: torch.device, **sizes: int) -> PreTrainedModel:
+    """Make random weights of Qwen2.5-7B's shape, or of other `sizes`, with a sink planted at the first token."""
+    config = Qwen2Config(**{**SEVEN_BILLION, **sizes})
     torch.set_default_dtype(dtype)
-    with torch.device(device):
-        model = Qwen2ForCausalLM(config).eval()
-    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device(device):
+            model = Qwen2ForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
     with torch.no_grad():
         model.get_input_embeddings().weight[1, 7] = 30_000.0
     return model

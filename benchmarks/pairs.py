@@ -39,16 +39,40 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def compare(plain: Timed, changed: Timed, pairs: int, warm_up: int = 1) -> Ratio:
-    """Run both ways in turns; which comes first alternates, so that drift of the machine falls on both."""
+def compare(
+    plain: Timed, changed: Timed, pairs: int, warm_up: int = 1, limit: float | None = None, fewest: int = 3
+) -> Ratio:
+    """Run both ways in turns; which comes first alternates, so that drift of the machine falls on both.
+
+    Parameters
+    ----------
+    plain, changed : callable
+        Do the work once and return the seconds that count.
+    pairs : int
+        How often each runs.
+    warm_up : int
+        How often each runs before.
+    limit : float, optional
+        Seconds after which no further pair is begun, once there are as many as `fewest`.
+    fewest : int
+        Pairs that are run whatever they take.
+
+    Returns
+    -------
+    Ratio
+        Of `changed` to `plain`.
+    """
     for _ in range(warm_up):
         plain()
         changed()
     ratios, times = [], []
+    begun = time.perf_counter()
     gc.collect()
     gc.disable()
     try:
         for i in range(pairs):
+            if limit is not None and i >= fewest and time.perf_counter() - begun > limit:
+                break
             if i % 2:
                 after, before = changed(), plain()
             else:
@@ -58,7 +82,7 @@ def compare(plain: Timed, changed: Timed, pairs: int, warm_up: int = 1) -> Ratio
     finally:
         gc.enable()
     cuts = statistics.quantiles(ratios, n=10, method="inclusive")
-    return Ratio(cuts[1], statistics.median(ratios), cuts[7], statistics.median(times) * 1e3, pairs)
+    return Ratio(cuts[1], statistics.median(ratios), cuts[7], statistics.median(times) * 1e3, len(ratios))
 
 
 def _wait(device: torch.device) -> None:
