@@ -15,7 +15,7 @@ DEBIAN := espeak-ng ffmpeg chromium
 # vLLM on CPUs: threads are not bound to cores, and the key/value cache is small.
 ON_CPU := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} VLLM_CPU_OMP_THREADS_BIND=$${VLLM_CPU_OMP_THREADS_BIND:-nobind}
 SERVED := runs/served
-.PHONY: help demo eval-demo serve-demo test test-lmms test-serving bench-serving check format bench figure verify docs constraints system clean clean-all
+.PHONY: help demo eval-demo serve-demo test test-lmms test-serving bench-serving bench-gpu check format bench figure verify docs constraints system clean clean-all
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -55,6 +55,9 @@ bench: $(STAMPS)/dev system ## Measure the cost of OutRo and of reading video; a
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.media)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.evaluation)
+
+bench-gpu: $(if $(BENCH_PYTHON),,$(STAMPS)/dev) ## Check and measure OutRo on a GPU in four minutes; BENCH_PYTHON=python3 takes an environment with PyTorch as it is
+	$(or $(BENCH_PYTHON),$(BIN)/python) -m benchmarks.gpu $(ARGS)
 
 bench-serving: $(STAMPS)/serving ## Measure throughput and latency of vLLM with and without OutRo, in pairs
 	$(SERVING)/bin/python -m omnisink.models.checkpoint smollm2-135m $(SERVED)/smollm2-135m

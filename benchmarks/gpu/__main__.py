@@ -32,7 +32,9 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip-checks", action="store_true", help="measure alone")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="for everything [default: 235; --quick: 58]")
     parser.add_argument("--part-limit", type=float, metavar="SECONDS", help="after which a part begins no other case")
-    parser.add_argument("--layers", type=int, default=0, help="how many are compiled [default: what there is time for]")
+    parser.add_argument(
+        "--layers", type=int, default=0, help="how many are compiled [default: what there is time for]"
+    )
     parser.add_argument("--workers", type=int, default=5, help="processes that share the families")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to try the command itself")
     parser.add_argument("--shape", choices=("7b", "tiny"), default="7b", help="tiny: to try the command itself")
@@ -50,7 +52,9 @@ def main(given: list[str] | None = None) -> int:
     if asked.record is not None:
         record(json.loads(asked.record.read_text(encoding="utf-8")), asked.before)
         return 0
-    parts = tuple(asked.only.split(",")) if asked.only else tuple(p for p in PARTS if not (asked.quick and p in NOT_QUICK))
+    parts = (
+        tuple(asked.only.split(",")) if asked.only else tuple(p for p in PARTS if not (asked.quick and p in NOT_QUICK))
+    )
     unknown = [part for part in parts if part not in PARTS]
     if unknown:
         print(f"unknown part {unknown[0]!r}: use some of {','.join(PARTS)}", file=sys.stderr)

@@ -66,7 +66,9 @@ def edges(dtype: torch.dtype) -> Iterator[tuple[str, Tensor, Tensor | None, dict
     for level, ratio in ((500.0, 1000.0), (500.0, 700.0), (600.0, 1200.0), (100.0, 3.0)):
         hidden = torch.full((1, 9, 64), 0.5 if ratio > 100 else 33.0, dtype=dtype)
         signed = torch.tensor(level, dtype=dtype)
-        for token, other in enumerate((signed, torch.nextafter(signed, signed * 0), torch.nextafter(signed, signed * 2))):
+        for token, other in enumerate(
+            (signed, torch.nextafter(signed, signed * 0), torch.nextafter(signed, signed * 2))
+        ):
             hidden[0, 2 * token, 5] = -other if token == 1 else other
         yield f"on the threshold {level} of {ratio}", hidden, None, {"median_ratio": ratio}
     for name, value in (("infinity", float("inf")), ("minus infinity", float("-inf")), ("no number", float("nan"))):
@@ -132,7 +134,10 @@ def rotation(device: torch.device, dtype: torch.dtype) -> str:
         strength = gamma.to(device) if isinstance(gamma, Tensor) else gamma
         there = None if keep is None else keep.to(device)
         base = output.to(device)
-        for name, given in (("", base.clone()), (" not contiguous", base.transpose(1, 2).contiguous().transpose(1, 2))):
+        for name, given in (
+            ("", base.clone()),
+            (" not contiguous", base.transpose(1, 2).contiguous().transpose(1, 2)),
+        ):
             found = rotate(given, unit.to(device), gamma=strength, tau=0.1, keep=there).cpu()
             case = f"{(batch, length, heads, width)}, gamma {gamma}, keep {keeping}{name}"
             assert found.dtype == dtype, f"{case}: the dtype is {found.dtype}"

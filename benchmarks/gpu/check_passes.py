@@ -29,7 +29,14 @@ def as_on_the_cpu(device: torch.device) -> str:
     ids, mask = padded(host)
     size = effect(run(host, ids, mask), answer(host, ids, mask))
     worst = 0.0
-    for method in (METHOD, OutRo(gamma=-0.4), OutRo(gamma=3.0), OutRo(rotate=False), OutRo(relax=False), OutRo(decode=False)):
+    for method in (
+        METHOD,
+        OutRo(gamma=-0.4),
+        OutRo(gamma=3.0),
+        OutRo(rotate=False),
+        OutRo(relax=False),
+        OutRo(decode=False),
+    ):
         with method(host) as trace:
             expected = answer(host, ids, mask)
             seen = trace.sinks.to_json(), trace.relaxed, trace.rotated_tokens
@@ -132,7 +139,9 @@ def compiled(device: torch.device, mode: str) -> str:
         forward = torch.compile(model.forward, fullgraph=True, **how)
         cache = static(model)
         worst = 0.0
-        for ids, expected, what in zip(prompts, eager, ("the first prompt", "another prompt in the cache"), strict=True):
+        for ids, expected, what in zip(
+            prompts, eager, ("the first prompt", "another prompt in the cache"), strict=True
+        ):
             cache.reset()
             found = answer(model, ids, cache=cache, tokens=expected.tokens, forward=forward)
             worst = max(worst, same(found, expected, size, what))

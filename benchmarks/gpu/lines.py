@@ -30,8 +30,8 @@ class Line:
     part, case : str
         Which.
     status : str
-        ``"measured"``; ``"passed"`` or ``"failed"`` for a check; ``"refused"``, where what was to be measured cannot be
-        done; ``"skipped"``, where it does not apply; ``"not run"``.
+        ``"measured"``; ``"passed"`` or ``"failed"`` for a check; ``"refused"``, where what was to be measured cannot
+        be done; ``"skipped"``, where it does not apply; ``"not run"``.
     p20, p50, p80 : float or None
         Percentiles of the ratio to the untouched model.
     plain_ms : float or None

@@ -87,7 +87,14 @@ class Run:
             if code == 0 or options.left() < 2 * _MARGIN or progress == settled:
                 return
             for case in [case for case in self._begun if case not in {line.case for line in self.lines}]:
-                self._add(Line(self._begun[case], case, "refused", detail=f"its process ended with status {code}{self._last()}"))
+                self._add(
+                    Line(
+                        self._begun[case],
+                        case,
+                        "refused",
+                        detail=f"its process ended with status {code}{self._last()}",
+                    )
+                )
 
     def _together(self, wanted: list[tuple[str, Options]], until: float) -> list[int]:
         """Run processes beside each other until all have ended, or there is no time left; return their statuses."""

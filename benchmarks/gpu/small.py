@@ -42,7 +42,7 @@ def single(model: PreTrainedModel, length: int, seed: int, sinks: tuple[int, ...
 
 @dataclass
 class Answer:
-    """The logits of a prompt's last token and of every step, each (B, vocabulary) on the CPU, and the tokens (B, n)."""
+    """The logits of the prompt's last token and of every step, each (B, vocabulary) on the CPU; the tokens (B, n)."""
 
     logits: list[Tensor]
     tokens: Tensor

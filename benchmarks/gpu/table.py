@@ -54,7 +54,8 @@ def shown(case: str, value: float) -> str:
 def told(line: Line) -> str:
     """Say in one line what came of a case."""
     if line.status != "measured" or line.p50 is None:
-        return f"{line.part:9} {line.case:38} {line.status.upper() if line.status == 'failed' else line.status}  {line.detail}"
+        status = line.status.upper() if line.status == "failed" else line.status
+        return f"{line.part:9} {line.case:38} {status}  {line.detail}"
     target = TARGETS.get(line.case)
     mark = "" if target is None else f"  at most {shown(line.case, target)}: {'yes' if line.p50 <= target else 'NO'}"
     spread = f" ({shown(line.case, line.p20 or 0)} to {shown(line.case, line.p80 or 0)}, {line.pairs} pairs"

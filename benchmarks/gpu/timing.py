@@ -38,7 +38,7 @@ class Measured:
         self.model = measured_model(options.shape, self.device)
         self.trial = options.shape == "tiny"
         self.context = TRIAL_CONTEXT if self.trial else CONTEXT
-        self.compiling = 60.0  # seconds that a compiled case is thought to take, until one has been seen
+        self.compiling = 50.0  # seconds that a compiled case is thought to take, until one has been seen
 
     def cases(self) -> Iterator[Case]:
         """List what is measured, what matters most first."""
@@ -73,11 +73,12 @@ class Measured:
             peaks.append(torch.cuda.max_memory_allocated())
         weights = weight_bytes(self.model)
         share = (peaks[1] - peaks[0]) / weights
-        detail = f"{(peaks[1] - peaks[0]) / 1e6:,.1f} MB over a peak of {peaks[0] / 1e6:,.0f} MB, weights {weights / 1e6:,.0f} MB"
+        over, peak, weigh = (n / 1e6 for n in (peaks[1] - peaks[0], peaks[0], weights))
+        detail = f"{over:,.1f} MB over a peak of {peak:,.0f} MB, weights {weigh:,.0f} MB"
         return {"p20": share, "p50": share, "p80": share, "pairs": 1, "detail": detail}
 
     def decode(self, batch: int) -> dict[str, Any]:
-        """Compare eager steps over a dynamic cache; of several sequences, all but the longest are padded on the left."""
+        """Compare eager steps over a dynamic cache; of several sequences, all but the first are padded on the left."""
         ids = prompt(self.model, self.context).repeat(batch, 1)
         mask = torch.ones(batch, self.context + STEPS + 1, dtype=torch.long, device=self.device)
         for b in range(1, batch):
@@ -85,9 +86,10 @@ class Measured:
             mask[b, :start] = 0
             ids[b, start] = ids[0, 0]
         place = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        more: Callable[[int, int], dict[str, Any]] = lambda a, b: (  # noqa: E731
-            {} if batch == 1 else {"attention_mask": mask[:, :b], "position_ids": place[:, a:b]}
-        )
+
+        def more(start: int, stop: int) -> dict[str, Any]:
+            return {} if batch == 1 else {"attention_mask": mask[:, :stop], "position_ids": place[:, start:stop]}
+
         first, *rest = [more(self.context + i, self.context + i + 1) for i in range(STEPS + 1)]
         token = ids[:, -1:].clone()
 
@@ -151,7 +153,7 @@ class Measured:
             if not trace.rotated_tokens:
                 raise RuntimeError("no token was rotated: the measurement would be of an idle method")
         detail = f"{layers} of {depth} layers, compiled in {taken:.0f} s"
-        if mode == "reduce-overhead":
+        if mode == "reduce-overhead" and self.device.type == "cuda":
             detail += f", CUDA graphs skipped {skipped} times" if skipped else ", CUDA graphs used"
         torch._dynamo.reset()
         return {**said(ratio, STEPS), "detail": detail}

@@ -1,4 +1,4 @@
-"""A process of a run: `python -m benchmarks.gpu.worker KIND OPTIONS`; `benchmarks.gpu` starts it and reads its lines."""
+"""A process of a run: `python -m benchmarks.gpu.worker KIND OPTIONS`, which `benchmarks.gpu` starts and listens to."""
 
 from __future__ import annotations
 
