@@ -17,6 +17,7 @@ import torch
 from transformers import StaticCache
 
 from benchmarks.gpu import ROOT, check_maths, table
+from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.lines import BROKEN, Case, Line, Skip, run_cases
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.run import Run
@@ -25,6 +26,7 @@ from benchmarks.gpu.steps import Rewind, filled
 from benchmarks.gpu.worker import checks, compiling, families
 from benchmarks.history import HISTORY, PAGE, append
 from omnisink.models.families import FAMILIES
+from omnisink.models.verify import Result
 
 CPU = torch.device("cpu")
 
@@ -212,6 +214,43 @@ def test_the_table_of_the_docs_comes_from_the_history(tmp_path):
     assert "| prefill 4096 | 1.234 (A GPU, 2026-01-02) | 0.98 | 1.012 | 1.001 to 1.300 | at most 1.020 |" in text
     assert "| memory 16384 | 0.40% (A GPU, 2026-01-02) |  | 0.40% |  | at most 1.00% |" in text
     assert "| decode, CUDA graph captured by hand |  | 1.0005 | not measured |" in text
+
+
+def test_results_of_another_machine_are_recorded_in_the_history_and_both_pages(tmp_path, monkeypatch, capsys):
+    names = {name: tmp_path / name for name in ("history.csv", "benchmarks.md", "models.md")}
+    for original in (HISTORY, PAGE, PAGE.with_name("models.md")):
+        shutil.copy(original, names[original.name])
+    monkeypatch.setattr("benchmarks.history.HISTORY", names["history.csv"])
+    monkeypatch.setattr("benchmarks.history.PAGE", names["benchmarks.md"])
+    family = FAMILIES["llama"]
+    result = Result(family.name, family.title, family.example, family.modalities, family.expectation, "supported")
+    result.backends = ("sdpa", "eager")
+    found = {
+        "shape": "7b",
+        "where": {"date": "2026-01-02T03:04Z", "omnisink": "7", "commit": "abc", "torch": "9", "triton": "8"}
+        | {"transformers": "5", "machine": "A GPU", "threads": 1, "load": 0, "device": "cuda", "python": "3"},
+        "lines": [
+            asdict(Line("prefill", "prefill 4096", "measured", 1.0, 1.0123, 1.3, 100.0, 11)),
+            asdict(Line("families", "llama", "passed", data={"family": result.to_dict()})),
+        ],
+    }
+    (tmp_path / "trial.json").write_text(json.dumps({**found, "shape": "tiny"}))
+    (tmp_path / "gpu.json").write_text(json.dumps(found))
+    untouched = [path.read_bytes() for path in names.values()]
+    assert main(["--record", str(tmp_path / "trial.json")]) == 0
+    assert "this was a trial" in capsys.readouterr().err
+    assert [path.read_bytes() for path in names.values()] == untouched
+    assert main(["--record", str(tmp_path / "gpu.json"), "--before"]) == 0
+    assert "1.012 (A GPU, 2026-01-02) | 0.98 | not measured" in names["benchmarks.md"].read_text()
+    assert names["models.md"].read_bytes() == untouched[2]
+    assert main(["--record", str(tmp_path / "gpu.json")]) == 0
+    assert "| 0.98 | 1.012 | 1.000 to 1.300 | at most 1.020 | 100.00 ms | A GPU" in names["benchmarks.md"].read_text()
+    with names["history.csv"].open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert (last["commit"], last["triton"], last["model"], last["case"]) == ("abc", "8", "gpu", "prefill 4096")
+    models = names["models.md"].read_text()
+    assert "On a GPU: A GPU, 2026-01-02, with omnisink 7, torch 9, transformers 5." in models
+    assert "| supported | sdpa, eager, flex_attention | sdpa, eager |  |" in models
 
 
 def test_the_history_takes_a_new_column(tmp_path):
