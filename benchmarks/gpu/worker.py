@@ -41,7 +41,10 @@ def checks(device: torch.device, options: Options) -> Iterator[Case]:
     for check in (maths.sinks, maths.direction, maths.rotation, maths.relaxed):
         for name, dtype in maths.DTYPES.items():
             yield _check(f"maths, {check.__name__}, {name}", lambda c=check, d=dtype: c(device, d))
-    for check in (passes.as_on_the_cpu, passes.nothing_done, passes.alone, passes.in_a_static_cache, passes.captured):
+    for check in (
+        *(passes.as_on_the_cpu, passes.captured, passes.alone, passes.nothing_done, passes.in_a_static_cache),
+        passes.other_families_as_on_the_cpu,
+    ):
         yield _check(check.__name__.replace("_", " "), lambda c=check: c(device))
 
 
