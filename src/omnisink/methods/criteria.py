@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from omnisink.maths.bounds import check_threshold
 from omnisink.maths.sinks import massive_activation_sinks, sink_dimension_sinks
 
 
@@ -46,8 +47,7 @@ class MassiveActivation:
 
     def __post_init__(self) -> None:
         for setting in ("min_activation", "median_ratio"):
-            if not getattr(self, setting) > 0:
-                raise ValueError(f"{setting} must be a positive number, got {getattr(self, setting)}")
+            check_threshold(setting, getattr(self, setting))
 
     def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
         """Mark the sinks of (B, S, d); see `omnisink.maths.sinks.massive_activation_sinks`."""
@@ -84,8 +84,7 @@ class SinkDimension:
             raise ValueError(
                 "the sink-dimension criterion needs the model's sink channels, for example channels=(138, 378)"
             )
-        if not self.threshold > 0:
-            raise ValueError(f"threshold must be a positive number, got {self.threshold}")
+        check_threshold("threshold", self.threshold)
 
     def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
         """Mark the sinks of (B, S, d); see `omnisink.maths.sinks.sink_dimension_sinks`."""

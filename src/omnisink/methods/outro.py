@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import OmnisinkError
+from omnisink.maths.bounds import check_gamma, check_tau
 from omnisink.maths.host import host_may_look
 from omnisink.maths.layers import looks_at, relaxes_at
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
@@ -41,9 +41,9 @@ class OutRo(Method):
     ----------
     gamma : float
         Strength of the rotation; 0 switches it off, negative turns away. It is specific to a model: tune it, on data
-        that is not the test data.
+        that is not the test data. At most `omnisink.maths.bounds.MAX_GAMMA` (1e4) in absolute value.
     tau : float
-        Temperature of the gate ``tanh(relu(cos) / tau)``.
+        Temperature of the gate ``tanh(relu(cos) / tau)``, from 1e-6 to 1e6.
     rotate : bool
         Rotate head outputs.
     relax : bool
@@ -80,10 +80,8 @@ class OutRo(Method):
     max_relaxed: int = 256
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.gamma):
-            raise ValueError(f"gamma must be a finite number, got {self.gamma}")
-        if not (math.isfinite(self.tau) and self.tau > 0):
-            raise ValueError(f"tau must be a positive number, got {self.tau}")
+        check_gamma(self.gamma)
+        check_tau(self.tau)
         if self.max_relaxed < 1:
             raise ValueError(f"max_relaxed must be at least 1, got {self.max_relaxed}")
         for name in ("detect_layers", "relax_layers"):

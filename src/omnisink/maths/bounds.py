@@ -1,0 +1,88 @@
+"""Settings of the rotation and of its thresholds that float32 arithmetic can hold, on every way to run the method."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+#: Largest strength of the rotation, in absolute value. The rotation squares it; from 1.8e19 on float32 has no square,
+#: and half precision is left with NaN far earlier. At a hundredth of this limit nothing but the sink's direction is
+#: left of a head output.
+MAX_GAMMA = 1e4
+#: Smallest and largest temperature of the gate: its reciprocal multiplies a cosine, which may be 0.
+MIN_TAU, MAX_TAU = 1e-6, 1e6
+#: Largest threshold of a criterion: far above every activation, and its product with one is at most infinite.
+MAX_THRESHOLD = 1e30
+
+
+def check_gamma(gamma: Any) -> None:
+    """Refuse a strength of the rotation that is not a number or that overflows.
+
+    Parameters
+    ----------
+    gamma : object
+        What was given as the strength.
+
+    Raises
+    ------
+    ValueError
+        If it is not a finite number of at most `MAX_GAMMA` in absolute value.
+    """
+    if not _is_number(gamma) or not -math.inf < gamma < math.inf:
+        raise ValueError(f"gamma must be a finite number, got {_shown(gamma)}")
+    if abs(gamma) > MAX_GAMMA:
+        raise ValueError(
+            f"gamma must be at most {MAX_GAMMA:g} in absolute value, got {_shown(gamma)}: larger ones overflow"
+        )
+
+
+def check_tau(tau: Any) -> None:
+    """Refuse a temperature of the gate that is not a positive number, or whose reciprocal overflows.
+
+    Parameters
+    ----------
+    tau : object
+        What was given as the temperature.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number from `MIN_TAU` to `MAX_TAU`.
+    """
+    if not _is_number(tau) or not 0 < tau < math.inf:
+        raise ValueError(f"tau must be a positive number, got {_shown(tau)}")
+    if not MIN_TAU <= tau <= MAX_TAU:
+        raise ValueError(f"tau must lie between {MIN_TAU:g} and {MAX_TAU:g}, got {_shown(tau)}")
+
+
+def check_threshold(name: str, threshold: Any) -> None:
+    """Refuse a threshold of a criterion that is not a positive number of float32's range.
+
+    Parameters
+    ----------
+    name : str
+        Name of the setting.
+    threshold : object
+        What was given.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive number of at most `MAX_THRESHOLD`.
+    """
+    if not _is_number(threshold) or not threshold > 0:
+        raise ValueError(f"{name} must be a positive number, got {_shown(threshold)}")
+    if not threshold <= MAX_THRESHOLD:
+        raise ValueError(f"{name} must be at most {MAX_THRESHOLD:g}, got {_shown(threshold)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as an error shows it: whole numbers of a thousand digits and long texts are cut."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**18:
+        return f"a whole number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
