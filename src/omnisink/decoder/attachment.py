@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from typing import Any, Protocol
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.arguments import check_cache, find_cache, find_mask
 from omnisink.decoder.caches import BASE_CACHE, follow
+from omnisink.decoder.checkpointing import CheckpointWatch
 from omnisink.decoder.interface import AttentionCall, listen, refuse_packed
 from omnisink.decoder.masks import real_tokens
 from omnisink.decoder.passes import Pass, begin_pass
@@ -69,7 +70,11 @@ class Attachment:
         self._stack = ExitStack()
         self._mask: Any = _UNSEEN
         self._now: Pass | None = None
+        self._entered: set[int] = set()
         self._reached: set[int] = set()
+        self._has_cache = False
+        self._checkpoints = CheckpointWatch()
+        self._attached = False
         self._followed: set[type] = set()
         self._asked_layer = min(anatomy.attention)
 
@@ -100,9 +105,11 @@ class Attachment:
             for index, site in anatomy.attention.items():
                 stack.callback(listen(site, index, self))
             self._stack = stack.pop_all()
+        self._attached = True
 
     def detach(self) -> None:
         """Take the handler off; the model is as it was."""
+        self._attached = False
         self._stack.close()
         self._now = None
 
@@ -118,18 +125,30 @@ class Attachment:
         stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     def _take_mask(self) -> Callable[..., None]:
-        find = _argument(self._anatomy.text_model, "attention_mask")
+        find, cache_of = find_mask(self._anatomy.text_model), find_cache(self._anatomy.text_model)
 
         def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not self._attached:
+                return  # The hook of a copy that was made inside the block, which is over.
+            if module is not self._anatomy.text_model:
+                raise UnsupportedModelError(
+                    f"this is a copy of the {type(module).__name__} that {self._name} is on, as DataParallel makes "
+                    "for each device: what belongs to one prompt could not be kept apart. Put the method on the copy"
+                )
             self._mask = find(args, kwargs)
+            self._has_cache = cache_of(args, kwargs) is not None
             self._now = None
+            if not torch.compiler.is_compiling():
+                self._checkpoints = CheckpointWatch()
 
         return take
 
     def _take_residual(self, index: int, layer: nn.Module) -> Callable[..., None]:
-        find_cache = _argument(layer, "past_key_values")
+        cache_of = find_cache(layer)
 
         def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if not self._attached:
+                return
             hidden = args[0] if args else kwargs.get("hidden_states")
             if not isinstance(hidden, Tensor) or hidden.dim() != 3:
                 what = tuple(hidden.shape) if isinstance(hidden, Tensor) else type(hidden).__name__
@@ -138,8 +157,11 @@ class Attachment:
                 )
             if self._now is None:
                 refuse_packed(kwargs)
-                self._begin(find_cache(args, kwargs), hidden)
+                cache = cache_of(args, kwargs)
+                check_cache(cache, layer, model_has_one=self._has_cache)
+                self._begin(cache, hidden)
             assert self._now is not None
+            self._entered.add(index)
             self._handler.residual_stream(index, hidden, self._now)
 
         return take
@@ -157,8 +179,12 @@ class Attachment:
         batch, length, _ = hidden.shape
         now = begin_pass(cache, self._asked_layer, hidden, self._owner)
         if now.is_prefill or length > 1:
-            now.real = real_tokens(self._mask, batch, length, hidden.device, is_prefill=now.is_prefill)
+            now.real = real_tokens(
+                self._mask, batch, length, hidden.device, is_prefill=now.is_prefill, doubts=now.doubts
+            )
         self._mask = _UNSEEN
+        self._has_cache = cache is not None
+        self._entered = set()
         self._reached = set()
         self._handler.begin(now)
         self._now = now
@@ -171,7 +197,13 @@ class Attachment:
 
     def attention_input(self, call: AttentionCall) -> AttentionCall:
         """Hand a layer's queries, keys and values to the handler."""
-        return call if self._now is None else self._handler.attention_input(call, self._now)
+        if self._now is None:
+            if self._mask is not _UNSEEN:
+                raise self._unannounced(call.layer)
+            return call
+        if not torch.compiler.is_compiling():
+            self._checkpoints.refuse_recomputation()
+        return self._handler.attention_input(call, self._now)
 
     def head_output(self, call: AttentionCall, output: Tensor) -> Tensor:
         """Hand a layer's head outputs to the handler."""
@@ -181,19 +213,23 @@ class Attachment:
         return self._handler.head_output(call, output, self._now)
 
     def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._now is not None:
-            self._handler.end(self._now, self._reached)
-            self._now = None
+        if module is not self._anatomy.text_model:
+            return
+        now, self._now = self._now, None
+        pending, self._mask = self._mask is not _UNSEEN, _UNSEEN
+        if pending:
+            raise self._unannounced(None)
+        if now is None:
+            return
+        if unannounced := self._reached - self._entered:
+            raise self._unannounced(min(unannounced))
+        if not self._has_cache and getattr(output, "past_key_values", None) is not None:
+            check_cache(None, self._anatomy.layers[0], model_has_one=True)
+        self._handler.end(now, self._reached)
 
-
-def _argument(module: nn.Module, name: str) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
-    """Return a function that finds one argument of the module's ``forward`` by name, however it is passed."""
-    names = list(inspect.signature(type(module).forward).parameters)[1:]
-    position = names.index(name) if name in names else None
-
-    def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if name in kwargs:
-            return kwargs[name]
-        return args[position] if position is not None and position < len(args) else None
-
-    return find
+    def _unannounced(self, layer: int | None) -> UnsupportedModelError:
+        which = "none of its layers was" if layer is None else f"layer {layer} was not"
+        return UnsupportedModelError(
+            f"{type(self._anatomy.text_model).__name__} ran, but {which} called as a module, so that its hooks never "
+            "saw the residual stream. Layers have to be called as layer(...), not as layer.forward(...)"
+        )

@@ -8,7 +8,7 @@ emptied.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from omnisink.decoder.patching import PATCHES, replace_attribute
+from omnisink.errors import OmnisinkError
 
 _STATES = "_omnisink_states"
 
@@ -33,11 +34,36 @@ class SequenceState:
         By any key; the first dimension of every tensor is the sequence.
     record : object
         What the method reports of this prefill; shared by copies of the cache.
+    length : int
+        Tokens S of the prefill, padding included: the cache must go on holding all of them.
+    layer : int
+        A layer whose cached length can be asked for.
     """
 
     batch: int
     tensors: dict[Hashable, Tensor] = field(default_factory=dict)
     record: Any = None
+    length: int = 0
+    layer: int = 0
+
+    def check_length(self, held: Any) -> None:
+        """Refuse a cache that was cut to less than the prompt.
+
+        Parameters
+        ----------
+        held : int or Tensor
+            Tokens in the cache. A tensor, which only the device knows, is of a static cache, and those are not cut.
+
+        Raises
+        ------
+        OmnisinkError
+            If a part of the prompt is gone.
+        """
+        if isinstance(held, int) and 0 < held < self.length:
+            raise OmnisinkError(
+                f"the cache was cut to {held} of the {self.length} tokens of its prompt: what was cut off, as a draft "
+                "that was run with the prompt, has had its part in the sinks. Run the prompt in a pass of its own"
+            )
 
     def select(self, index: Tensor) -> None:
         """Keep, reorder or repeat sequences: the new sequence i is the old sequence ``index[i]``."""
@@ -46,7 +72,7 @@ class SequenceState:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SequenceState:
         """Copy the tensors with a copied cache (contrastive branches, prefix reuse) and share the record."""
-        return SequenceState(self.batch, {k: t.clone() for k, t in self.tensors.items()}, self.record)
+        return replace(self, tensors={k: t.clone() for k, t in self.tensors.items()})
 
 
 def stored_state(cache: Any, owner: Hashable) -> SequenceState | None:
@@ -91,6 +117,8 @@ def _wrap(owner: type, name: str, index_of: Callable[[int, Any], Tensor | None])
             index = index_of(state.batch, *args, **kwargs)
             if index is not None:
                 state.select(index)
+            if name == "crop":
+                state.check_length(self.get_seq_length(state.layer))
         if name == "reset":
             states.clear()
         return result
@@ -108,12 +136,13 @@ def _by_repeat(batch: int, repeats: Any) -> Tensor:
     return torch.arange(batch).repeat_interleave(repeats)
 
 
-#: Cache methods that change which sequences a cache holds, and the old index of every new sequence.
+#: Cache methods that change what a cache holds, and the old index of every new sequence where those change.
 _FOLLOWED: dict[str, Callable[..., Tensor | None]] = {
     "reorder_cache": _by_index,
     "batch_select_indices": _by_index,
     "batch_repeat_interleave": _by_repeat,
     "reset": lambda batch: None,
+    "crop": lambda batch, *_, **__: None,
 }
 
 #: The class all of transformers' caches share.

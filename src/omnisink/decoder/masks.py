@@ -8,11 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omnisink.decoder.arguments import UnnamedMask
 from omnisink.decoder.interface import AttentionCall
-from omnisink.errors import UnsupportedModelError
+from omnisink.errors import OmnisinkError, UnsupportedModelError
+
+#: Floats up to this, added to a score, close a key: -1e4 is the weakest in use for it.
+_CLOSED = -5e3
+#: A float from this on leaves it open: biases by distance and by position are larger.
+_OPEN = -50.0
+
+#: Bool scalars that must turn out False, with what to raise where one does not; looked at when the host may wait.
+Doubts = list[tuple[Tensor, OmnisinkError]]
 
 
-def real_tokens(mask: Any, batch: int, length: int, device: torch.device, *, is_prefill: bool) -> Tensor | None:
+def real_tokens(
+    mask: Any, batch: int, length: int, device: torch.device, *, is_prefill: bool, doubts: Doubts
+) -> Tensor | None:
     """Tell real tokens from padding.
 
     Parameters
@@ -27,6 +38,8 @@ def real_tokens(mask: Any, batch: int, length: int, device: torch.device, *, is_
     is_prefill : bool
         Whether the pass starts its sequences. In later passes a 2-D mask covers the cached tokens too, and only its
         end belongs to this pass.
+    doubts : list of (Tensor, OmnisinkError)
+        Takes what only the values of the mask can tell.
 
     Returns
     -------
@@ -42,6 +55,9 @@ def real_tokens(mask: Any, batch: int, length: int, device: torch.device, *, is_
         mask = _most_telling(mask)
     if mask is None:
         return None
+    if isinstance(mask, UnnamedMask):
+        _refuse_unnamed(mask, batch, doubts)
+        return None
     if isinstance(mask, Tensor) and mask.dim() == 2:
         part = mask[:, :length] if is_prefill else mask[:, -length:]
         if part.shape != (batch, length):
@@ -52,16 +68,66 @@ def real_tokens(mask: Any, batch: int, length: int, device: torch.device, *, is_
     if not is_prefill:
         return None  # Prepared masks of later passes place padding among the cached keys, which are not touched.
     if isinstance(mask, Tensor) and mask.dim() == 4:
-        # A real token may attend to itself; a padding token is masked as a key, for itself too.
-        diagonal = mask[:, 0].diagonal(dim1=-2, dim2=-1)
-        allowed = diagonal if mask.dtype == torch.bool else diagonal > torch.finfo(mask.dtype).min / 2
-        return allowed.to(device).expand(batch, -1)[:, :length]
+        return _real_of_prepared(mask, length, doubts).to(device).expand(batch, -1)
     if hasattr(mask, "mask_mod"):
         position = torch.arange(length, device=mask.kv_num_blocks.device)[None, :]
         sequence = torch.arange(batch, device=position.device)[:, None]
         allowed = mask.mask_mod(sequence, torch.zeros_like(position), position, position)
         return allowed.to(device).expand(batch, length)
     raise UnsupportedModelError(f"cannot tell padding from an attention mask of type {type(mask).__name__}")
+
+
+def _real_of_prepared(mask: Tensor, length: int, doubts: Doubts) -> Tensor:
+    """Read (B or 1, S) bool off a prepared mask (B or 1, H or 1, S or 1, T): True at real tokens."""
+    if (
+        mask.shape[2] not in (1, length)
+        or mask.shape[3] < length
+        or not (mask.dtype == torch.bool or mask.is_floating_point())
+    ):
+        raise UnsupportedModelError(
+            f"cannot tell padding from an attention mask of type {mask.dtype} and shape {tuple(mask.shape)} for "
+            f"{length} tokens: use bool, or float that is added to the scores, of shape (B, 1, S, T)"
+        )
+    part = mask[:, 0, :, :length]
+    if mask.shape[2] == 1:  # The same keys for every query: nothing but padding is closed.
+        return _is_open(part[:, 0], doubts)
+    # A real token may attend to itself; a padding token is closed as a key, for itself too. Backends that have no
+    # answer for a query that sees nothing let it see everything. Such rows, from the first on, are left padding,
+    # unless every row sees everything, as in a prompt without padding under attention that is not causal.
+    sees_all = part.all(dim=-1) if part.dtype == torch.bool else part.amin(dim=-1) > _CLOSED
+    opened = sees_all.int().cumprod(dim=1).bool() & ~sees_all.all(dim=1, keepdim=True)
+    diagonal = part.diagonal(dim1=-2, dim2=-1)
+    return _is_open(diagonal, doubts) & ~opened
+
+
+def _is_open(values: Tensor, doubts: Doubts) -> Tensor:
+    """Tell which entries of a mask let a token be seen; floats that neither open nor close it are doubted."""
+    if values.dtype == torch.bool:
+        return values
+    unclear = ((values > _CLOSED) & (values < _OPEN)).any()
+    doubts.append(
+        (
+            unclear,
+            UnsupportedModelError(
+                f"cannot tell padding from an attention mask of type {values.dtype} with numbers between {_CLOSED:g} "
+                f"and {_OPEN:g}: they neither open nor close a key. Close keys with torch.finfo(dtype).min"
+            ),
+        )
+    )
+    return values > _CLOSED
+
+
+def _refuse_unnamed(mask: UnnamedMask, batch: int, doubts: Doubts) -> None:
+    """Refuse a batch whose padding cannot be known; a sequence alone has none unless something says so."""
+    error = UnsupportedModelError(
+        f"{mask.text_model} takes no argument called attention_mask, so that padding cannot be told from the prompt. "
+        "Run one prompt at a time, without padding"
+    )
+    if batch > 1:
+        raise error
+    for values in mask.candidates.values():
+        if values.numel():
+            doubts.append(((values != values.flatten()[0]).any(), error))
 
 
 def visible_keys(call: AttentionCall, real: Tensor | None, length: int) -> Callable[[slice], Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,8 +34,8 @@ class Pass:
         (B, S) bool, False at padding; None where every token is real.
     state : SequenceState
         What the method keeps for these sequences.
-    warm : Tensor or None
-        Bool scalar that must turn out False: set where only the device knows whether the cache was empty.
+    doubts : list of (Tensor, OmnisinkError)
+        Bool scalars that must turn out False, and what to raise if one does not: what only the device knows.
     """
 
     is_prefill: bool
@@ -44,7 +44,7 @@ class Pass:
     device: torch.device
     real: Tensor | None
     state: SequenceState
-    warm: Tensor | None = None
+    doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
 
     def real_on(self, device: torch.device) -> Tensor | None:
         """Return `real` on the device of a layer, where layers are spread over several."""
@@ -87,17 +87,13 @@ def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable
                 f"this pass has {batch} sequences, but its cache was filled with {state.batch}: "
                 "the sink values of the others are unknown"
             )
+        state.check_length(held)
         return Pass(False, batch, length, hidden.device, None, state)
-    warm = None
+    doubts: list[tuple[Tensor, OmnisinkError]] = []
     if isinstance(held, Tensor) and torch.compiler.is_compiling():
-        warm = held > 0
+        doubts.append((held > 0, OmnisinkError(_WARM)))
     elif int(held) > 0:
         raise OmnisinkError(_WARM)
-    state = SequenceState(batch)
+    state = SequenceState(batch, length=length, layer=attention_layer)
     store_state(cache, owner, state)
-    return Pass(True, batch, length, hidden.device, None, state, warm)
-
-
-def warm_cache_error() -> OmnisinkError:
-    """Return the error for a pass whose `warm` turned out true."""
-    return OmnisinkError(_WARM)
+    return Pass(True, batch, length, hidden.device, None, state, doubts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from torch import nn
@@ -12,10 +12,12 @@ from omnisink.decoder.patching import PATCHES, replace_attribute
 from omnisink.errors import UnsupportedModelError
 
 _BATCHING = ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager")
+#: What makes drafts, of whatever kind: another model, the prompt itself, an early exit, extra heads.
+_DRAFTS = "_get_candidate_generator"
 
 
 def refuse_on(model: nn.Module) -> list[Callable[[], None]]:
-    """Refuse continuous batching and chunked prefill on every generating module of `model`.
+    """Refuse continuous batching, chunked prefill and drafts on every generating module of `model`.
 
     Parameters
     ----------
@@ -31,13 +33,12 @@ def refuse_on(model: nn.Module) -> list[Callable[[], None]]:
     for module in model.modules():
         if not hasattr(module, "generate"):
             continue
+        replaced = {**dict.fromkeys(_BATCHING, _refuse_batching), _DRAFTS: _refuse_drafts, "_prefill": _check_prefill}
         stops.extend(
-            PATCHES.acquire((id(module), name), partial(_refuse_batching, module, name))
-            for name in _BATCHING
+            PATCHES.acquire((id(module), name), partial(replacement, module, name))
+            for name, replacement in replaced.items()
             if hasattr(module, name)
         )
-        if hasattr(module, "_prefill"):
-            stops.append(PATCHES.acquire((id(module), "_prefill"), partial(_check_prefill, module)))
     return stops
 
 
@@ -51,9 +52,21 @@ def _refuse_batching(module: nn.Module, name: str) -> Callable[[], None]:
     return replace_attribute(module, name, refuse)
 
 
-def _check_prefill(module: nn.Module) -> Callable[[], None]:
-    original: Callable[..., Any] = module._prefill  # type: ignore[assignment]
+def _refuse_drafts(module: nn.Module, name: str) -> Callable[[], None]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise UnsupportedModelError(
+            "assisted decoding runs the prompt and a draft of what follows in one pass, so that the draft would count "
+            "as prompt: it would change the sinks and the answer. Leave assistant_model, prompt_lookup_num_tokens and "
+            "assistant_early_exit out inside the `with` block"
+        )
 
+    return replace_attribute(module, name, refuse)
+
+
+def _check_prefill(module: nn.Module, name: str) -> Callable[[], None]:
+    original: Callable[..., Any] = getattr(module, name)
+
+    @wraps(original)
     def prefill(input_ids: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
         if getattr(generation_config, "prefill_chunk_size", None) is not None:
             raise UnsupportedModelError(
@@ -62,4 +75,4 @@ def _check_prefill(module: nn.Module) -> Callable[[], None]:
             )
         return original(input_ids, generation_config, *args, **kwargs)
 
-    return replace_attribute(module, "_prefill", prefill)
+    return replace_attribute(module, name, prefill)

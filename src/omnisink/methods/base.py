@@ -146,7 +146,7 @@ class Run:
         self._idle = set()
         if now.is_prefill:
             now.state.record = Record(now.batch, now.length, now.real, skipped=dict(self.anatomy.unreachable))
-            now.state.record.doubt(now.warm)
+            now.state.record.doubts.extend(now.doubts)
             self.trace.begin(now.state.record)
         self.record = now.state.record
         self._method.begin(self)

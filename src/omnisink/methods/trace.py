@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnisink.decoder.passes import warm_cache_error
 from omnisink.errors import OmnisinkError
 from omnisink.methods.sinkmap import SinkMap
 
@@ -57,10 +56,9 @@ class Record:
     skipped: dict[int, str] = field(default_factory=dict)
     doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
 
-    def doubt(self, flag: Tensor | None, error: OmnisinkError | None = None) -> None:
-        """Note what to check when the host may wait: `flag` must be False. The default error is a warm cache's."""
-        if flag is not None:
-            self.doubts.append((flag, error or warm_cache_error()))
+    def doubt(self, flag: Tensor, error: OmnisinkError) -> None:
+        """Note what to check when the host may wait: `flag` must be False."""
+        self.doubts.append((flag, error))
 
 
 class Trace:
