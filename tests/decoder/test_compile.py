@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import StaticCache
 
-from omnisink import OmnisinkError, OutRo
+from omnisink import OmnisinkError, OutRo, find_sinks
+from omnisink.methods.recorder import record
 from tests.plain import prompt, tiny_llama
 
 #: Traces and guards as for any compiler, and runs the graph as it is: what is tested here is the tracing.
@@ -83,3 +84,20 @@ def test_what_only_the_device_knows_is_reported_when_the_block_ends():
     with pytest.raises(OmnisinkError, match="already holds"), OutRo()(model), torch.inference_mode():
         compiled = torch.compile(model.forward, backend=BACKEND, fullgraph=True)
         compiled(input_ids=prompt(4, ()), past_key_values=cache)
+
+
+def test_sinks_of_a_compiled_model_are_found():
+    model, ids = tiny_llama(num_hidden_layers=4), prompt(13, (0, 6))
+    compiled = torch.compile(model, backend="eager")
+    found = find_sinks(compiled, input_ids=ids)
+    assert found.to_json() == find_sinks(model, input_ids=ids).to_json()
+    expected = record(model, input_ids=ids)["mass"]
+    assert abs(record(compiled, input_ids=ids)["mass"] - expected).max() < 1e-5
+
+
+def test_what_is_not_finite_is_told_of_compiled_code_at_the_end():
+    model, ids = tiny_llama(num_hidden_layers=4), prompt(13, (0, 6))
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[3, 3] = float("nan")
+    with pytest.raises(OmnisinkError, match="NaN or inf leaves the last layer"), OutRo()(model):
+        passes(torch.compile(model.forward, backend=BACKEND), model, ids)

@@ -17,7 +17,7 @@ from transformers import DynamicCache, StaticCache
 import omnisink
 from omnisink import OutRo
 from omnisink.maths import rotation, sinks
-from omnisink.methods import outro
+from omnisink.methods import base, outro
 from tests.plain import prompt, tiny_llama
 
 PACKAGE = os.path.dirname(omnisink.__file__) + os.sep
@@ -46,7 +46,7 @@ class NoReads(TorchDispatchMode):
 
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch):
-    for module in (sinks, rotation, outro):
+    for module in (sinks, rotation, outro, base):
         monkeypatch.setattr(module, "host_may_look", lambda _: False)
 
 

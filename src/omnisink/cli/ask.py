@@ -142,6 +142,8 @@ def _answer(
     import torch
     from transformers import TextStreamer
 
+    from omnisink.models.finite import finite_logits
+
     streamer = None
     block: AbstractContextManager[Any] = nullcontext() if method is None else method(loaded.model)
     if heading is not None:
@@ -150,7 +152,7 @@ def _answer(
         streamer = TextStreamer(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
     torch.manual_seed(seed)
     waiting: AbstractContextManager[Any] = nullcontext() if streamer else working("answering")
-    with waiting, block as trace:
+    with waiting, finite_logits(loaded.model), block as trace:
         output = loaded.model.generate(**inputs, **flags, streamer=streamer)
     if heading:
         stdout().print()

@@ -78,7 +78,9 @@ def find(
     loaded = options.load(
         model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
     )
-    _check_layers(wanted_layers, loaded.model.config.get_text_config(decoder=True).num_hidden_layers)
+    depth = getattr(loaded.model.config.get_text_config(decoder=True), "num_hidden_layers", None)
+    if depth is not None:  # Where it is None, find_sinks() says why the model cannot be used.
+        _check_layers(wanted_layers, depth)
     spans = None
     inputs: dict[str, Any]
     if words:

@@ -43,6 +43,9 @@ class Handler(Protocol):
     def head_output(self, call: AttentionCall, output: Tensor, now: Pass) -> Tensor:
         """Receive a layer's head outputs, (B, S, H, D'), and return those to use."""
 
+    def last_hidden_state(self, hidden: Tensor, now: Pass) -> None:
+        """Receive what left the decoder, (B, S' <= S, d)."""
+
     def end(self, now: Pass, reached: set[int]) -> None:
         """End a pass, with the layers whose attention was reached."""
 
@@ -225,6 +228,9 @@ class Attachment:
             raise self._unannounced(min(unannounced))
         if not self._has_cache and getattr(output, "past_key_values", None) is not None:
             check_cache(None, self._anatomy.layers[0], model_has_one=True)
+        hidden = output if isinstance(output, Tensor) else output[0]
+        if isinstance(hidden, Tensor) and hidden.dim() == 3:
+            self._handler.last_hidden_state(hidden, now)
         self._handler.end(now, self._reached)
 
     def _unannounced(self, layer: int | None) -> UnsupportedModelError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -70,3 +70,51 @@ def any_nonfinite(hidden: Tensor, token_mask: Tensor | None = None) -> Tensor:
         Bool scalar on the device of `hidden`. Nothing waits for the accelerator.
     """
     return nonfinite_tokens(token_magnitude(hidden.detach()), token_mask).any()
+
+
+def nonfinite_names(named: Iterable[tuple[str, Tensor]], limit: int = 3) -> list[str]:
+    """Name the first tensors that hold NaN or infinite numbers. The host waits for each.
+
+    Parameters
+    ----------
+    named : iterable of (str, Tensor)
+        As a model's ``named_parameters()``. Tensors that are not here (on the meta device) and whole numbers pass.
+    limit : int
+        How many names are enough.
+
+    Returns
+    -------
+    list of str
+        At most `limit` names, in order.
+    """
+    found = []
+    for name, tensor in named:
+        if tensor.is_meta or not tensor.is_floating_point():
+            continue
+        wide = tensor.detach().float() if tensor.element_size() == 1 else tensor.detach()  # 8 bits cannot be asked
+        if not bool(wide.isfinite().all()):
+            found.append(name)
+            if len(found) == limit:
+                break
+    return found
+
+
+def cause_of_nonfinite(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Say in one sentence where numbers that are not finite come from, and what to do.
+
+    Parameters
+    ----------
+    named : iterable of (str, Tensor)
+        A model's ``named_parameters()``.
+
+    Returns
+    -------
+    str
+        That the weights hold some, with names; that float16 overflowed; or what else to look at.
+    """
+    named = list(named)
+    if names := nonfinite_names(named):
+        return f"The weights are not finite: {', '.join(names)}. The checkpoint is damaged or was saved so"
+    if any(tensor.dtype == torch.float16 for _, tensor in named):
+        return "float16 ends at 65504: load the model with dtype bfloat16 or float32"
+    return "The weights are finite: look at the inputs, and at the strength of the method"

@@ -15,6 +15,8 @@ from omnisink.decoder.attachment import Attachment
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.passes import Pass
 from omnisink.errors import UnsupportedModelError
+from omnisink.maths.host import host_may_look
+from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.trace import Record, Trace
 
 
@@ -96,8 +98,9 @@ class Method(ABC):
         UnsupportedModelError
             If the method would be silently wrong on this model.
         OmnisinkError
-            If the model carries a method of this class already; at the end of the block, if something that only the
-            accelerator knew while it ran makes the result wrong.
+            If the model carries a method of this class already; in the block or at its end, if the residual stream was
+            not finite; at the end of the block, if something that only the accelerator knew while it ran makes the
+            result wrong.
         """
         anatomy = read_anatomy(getattr(model, "_orig_mod", model))
         self.check(anatomy)
@@ -131,7 +134,7 @@ class Run:
     def __init__(self, method: Method, anatomy: Anatomy) -> None:
         self._method = method
         self.anatomy = anatomy
-        self.trace = Trace(method.criterion_settings())
+        self.trace = Trace(method.criterion_settings(), anatomy.model)
         self.now: Pass
         self.record: Record
         self.scratch: dict[str, Tensor] = {}
@@ -145,7 +148,9 @@ class Run:
         self._partial = set()
         self._idle = set()
         if now.is_prefill:
-            now.state.record = Record(now.batch, now.length, now.real, skipped=dict(self.anatomy.unreachable))
+            now.state.record = Record(
+                now.batch, now.length, now.real, skipped=dict(self.anatomy.unreachable), finite=Finiteness(now.real)
+            )
             now.state.record.doubts.extend(now.doubts)
             self.trace.begin(now.state.record)
         self.record = now.state.record
@@ -177,6 +182,18 @@ class Run:
     def head_output(self, call: AttentionCall, output: Tensor, now: Pass) -> Tensor:
         """Hand a layer's head outputs to the method."""
         return output if call.layer in self._partial else self._method.head_output(call, output, self)
+
+    def last_hidden_state(self, hidden: Tensor, now: Pass) -> None:
+        """See whether what left the decoder is finite; on the CPU it is told at once.
+
+        Raises
+        ------
+        OmnisinkError
+            If it is not, and the host may look.
+        """
+        bad = self.record.finite.add_output(hidden, now.real_on(hidden.device), is_prefill=now.is_prefill)
+        if host_may_look(bad) and bool(bad):
+            self.trace.check_finite()
 
     def end(self, now: Pass, reached: set[int]) -> None:
         """Check that the layers thought reachable were reached, but for those that need not run.

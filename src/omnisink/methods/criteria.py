@@ -49,10 +49,14 @@ class MassiveActivation:
         for setting in ("min_activation", "median_ratio"):
             check_threshold(setting, getattr(self, setting))
 
-    def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+    def __call__(self, hidden: Tensor, real: Tensor | None, magnitude: Tensor | None = None) -> Tensor:
         """Mark the sinks of (B, S, d); see `omnisink.maths.sinks.massive_activation_sinks`."""
         return massive_activation_sinks(
-            hidden, real, min_activation=self.min_activation, median_ratio=self.median_ratio
+            hidden,
+            real,
+            min_activation=self.min_activation,
+            median_ratio=self.median_ratio,
+            magnitude=magnitude,
         )
 
 
@@ -153,6 +157,13 @@ class RandomTokens:
         count = torch.minimum(marked.sum(dim=1), free.sum(dim=1))
         rank = draw.argsort(dim=1).argsort(dim=1)
         return free & (rank < count[:, None])
+
+
+def mark_sinks(criterion: Criterion, hidden: Tensor, real: Tensor | None, magnitude: Tensor) -> Tensor:
+    """Mark sinks, (B, S) bool, where the largest activations (B, S) are known; those that need them take them."""
+    if type(criterion) is MassiveActivation:
+        return criterion(hidden, real, magnitude)
+    return criterion(hidden, real)
 
 
 def resolve_criterion(criterion: str | Criterion, channels: Sequence[int] | None = None) -> Criterion:

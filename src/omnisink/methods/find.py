@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import UnsupportedModelError
-from omnisink.maths.sinks import token_magnitude
 from omnisink.methods.base import Run
 from omnisink.methods.criteria import Criterion, resolve_criterion
 from omnisink.methods.marking import SinkMethod
@@ -33,7 +32,7 @@ class SinkFinder(SinkMethod):
         """Mark the sinks and note every token's largest activation."""
         super().residual_stream(layer, hidden, run)
         if layer in run.record.sinks and run.now.is_prefill:
-            run.record.magnitudes[layer] = token_magnitude(hidden)
+            run.record.magnitudes[layer] = run.record.finite.magnitudes[layer]
 
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
         """Return the head outputs unchanged."""
@@ -73,15 +72,18 @@ def find_sinks(
     ------
     UnsupportedModelError
         If the model's decoder cannot be read.
+    OmnisinkError
+        If the residual stream of a real token is not finite; the message names the layer and the cause.
     ValueError
         If the criterion is unknown.
     """
     finder = SinkFinder(resolve_criterion(criterion, channels), None if layers is None else tuple(layers))
-    if type(model).forward is nn.Module.forward:
+    written = getattr(model, "_orig_mod", model)  # What torch.compile() returns shows none of the model's arguments.
+    if type(written).forward is nn.Module.forward:
         raise UnsupportedModelError(
-            f"{type(model).__name__} has no forward pass of its own; pass the part that reads prompts, its thinker"
+            f"{type(written).__name__} has no forward pass of its own; pass the part that reads prompts, its thinker"
         )
-    parameters = inspect.signature(type(model).forward).parameters
+    parameters = inspect.signature(type(written).forward).parameters
     if "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         inputs.setdefault("use_cache", False)
     with torch.inference_mode(), finder(model) as trace:

@@ -13,8 +13,9 @@ from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import host_may_look
 from omnisink.maths.layers import looks_at
+from omnisink.maths.sinks import token_magnitude
 from omnisink.methods.base import Method, Run
-from omnisink.methods.criteria import Criterion, MassiveActivation, describe
+from omnisink.methods.criteria import Criterion, MassiveActivation, describe, mark_sinks
 
 #: With a layer, the key under which a cache keeps the sinks of its prompts.
 _SINKS = "sinks"
@@ -56,7 +57,8 @@ class SinkMethod(Method):
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Mark the sinks of a prefill."""
         if run.now.is_prefill and self.chosen(layer, len(run.anatomy.layers)):
-            marked = self.criterion(hidden, run.now.real_on(hidden.device))
+            magnitude = run.record.finite.magnitudes[layer] = token_magnitude(hidden)
+            marked = mark_sinks(self.criterion, hidden, run.now.real_on(hidden.device), magnitude)
             run.record.sinks[layer] = marked
             run.now.state.tensors[_SINKS, layer] = marked
 

@@ -17,6 +17,7 @@ from omnisink.maths.host import host_may_look
 from omnisink.maths.layers import looks_at, relaxes_at
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 from omnisink.maths.rotation import rotate, sink_direction
+from omnisink.maths.sinks import token_magnitude
 from omnisink.methods.base import Method, Run
 from omnisink.methods.criteria import MassiveActivation, describe
 
@@ -173,7 +174,8 @@ class OutRo(Method):
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Find the layer's sinks in a prefill."""
         if run.now.is_prefill and self._detects(layer, len(run.anatomy.layers)):
-            run.record.sinks[layer] = self.criterion(hidden, run.now.real_on(hidden.device))
+            magnitude = run.record.finite.magnitudes[layer] = token_magnitude(hidden)
+            run.record.sinks[layer] = self.criterion(hidden, run.now.real_on(hidden.device), magnitude)
 
     def idle(self, layer: int, run: Run) -> bool:
         """Leave out the layers of a prefill in which no sequence has a sink: `head_output` returns what it is given.

@@ -17,7 +17,6 @@ from omnisink.errors import OmnisinkError
 from omnisink.maths.decomposition import look_from, read_out, split_columns, split_off, times_seen
 from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
 from omnisink.maths.rotation import sink_value
-from omnisink.maths.sinks import token_magnitude
 from omnisink.methods.base import Run
 from omnisink.methods.criteria import Criterion, MassiveActivation, describe
 from omnisink.methods.marking import SinkMethod
@@ -69,7 +68,7 @@ class Recorder(SinkMethod):
         if layer not in run.record.sinks or not run.now.is_prefill:
             return
         real = run.now.real_on(hidden.device)
-        run.record.magnitudes[layer] = token_magnitude(hidden)
+        run.record.magnitudes[layer] = run.record.finite.magnitudes[layer]
         marks = [run.record.sinks[layer], *(c(hidden, real) for c in self.others)]
         _note(run, layer, "marked", torch.stack(marks, dim=1))
         _note(run, layer, "channel_peak", _channel_peak(hidden, real))
@@ -208,7 +207,7 @@ def record(
     UnsupportedModelError
         If the model's decoder cannot be read.
     OmnisinkError
-        If a set does not fit the prompt.
+        If a set does not fit the prompt, or the residual stream of a real token is not finite.
     """
     recorder = Recorder(
         criterion or MassiveActivation(),
@@ -217,9 +216,10 @@ def record(
         sets or {},
         received,
     )
-    names = inspect.signature(type(model).forward).parameters
+    written: nn.Module = getattr(model, "_orig_mod", model)  # torch.compile() hides the model's arguments.
+    names = inspect.signature(type(written).forward).parameters
     # Layers that share keys and values run on the tokens alone whose logits are asked for; all are to be measured.
-    shared = getattr(read_anatomy(model).text_model.config, "num_kv_shared_layers", 0)
+    shared = getattr(read_anatomy(written).text_model.config, "num_kv_shared_layers", 0)
     for name, quiet in (("use_cache", False), ("logits_to_keep", 0 if shared else 1)):
         if name in names:
             inputs.setdefault(name, quiet)

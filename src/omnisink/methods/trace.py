@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnisink.errors import OmnisinkError
+from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.sinkmap import SinkMap
 
 
@@ -41,6 +43,8 @@ class Record:
         Layers left alone, with the reason.
     doubts : list of (Tensor, OmnisinkError)
         Bool scalars that must turn out False, and what to raise if one does not.
+    finite : Finiteness
+        Whether the residual stream held numbers; `finite.magnitudes` is filled by methods that look at it.
     """
 
     batch: int
@@ -55,6 +59,7 @@ class Record:
     measured: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
     doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
+    finite: Finiteness = field(default_factory=Finiteness)
 
     def doubt(self, flag: Tensor, error: OmnisinkError) -> None:
         """Note what to check when the host may wait: `flag` must be False."""
@@ -67,8 +72,10 @@ class Trace:
     Reading it may wait for the accelerator; the method itself never does.
     """
 
-    def __init__(self, criterion: dict[str, Any]) -> None:
+    def __init__(self, criterion: dict[str, Any], model: nn.Module | None = None) -> None:
         self._criterion = criterion
+        self._model = (lambda: None) if model is None else weakref.ref(model)
+        self._finite: Finiteness | None = None
         self._record: Record | None = None
         self._doubts: dict[str, tuple[Tensor, OmnisinkError]] = {}
 
@@ -78,6 +85,8 @@ class Trace:
             for flag, error in self._record.doubts:
                 before = self._doubts.get(str(error))
                 self._doubts[str(error)] = (flag if before is None else flag | before[0].to(flag.device), error)
+            finite = self._record.finite.reduced()
+            self._finite = finite if self._finite is None else finite.merge(self._finite)
         self._record = record
 
     def settle(self) -> None:
@@ -92,6 +101,19 @@ class Trace:
         for flag, error in [*self._doubts.values(), *current]:
             if bool(flag):
                 raise error
+        self.check_finite()
+
+    def check_finite(self) -> None:
+        """Raise where a residual stream of the block was not finite; the host waits.
+
+        Raises
+        ------
+        OmnisinkError
+            Of the last prefill, or else of the earlier ones.
+        """
+        for finite in (self._record.finite if self._record is not None else None, self._finite):
+            if finite is not None:
+                finite.check(self._model())
 
     @property
     def record(self) -> Record:

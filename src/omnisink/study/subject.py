@@ -18,6 +18,7 @@ from omnisink.methods.base import Method
 from omnisink.methods.modality import label_tokens
 from omnisink.methods.trace import Record
 from omnisink.models.adapters.spans import Span
+from omnisink.models.finite import finite_logits
 from omnisink.models.items import Item, parse_answer
 from omnisink.models.last_rows import last_rows
 from omnisink.models.loaded import Loaded
@@ -106,6 +107,7 @@ class Subject:
         kept = None if self.item.passage is not None else len(self._gold[0])
         with torch.inference_mode(), ExitStack() as stack:
             stack.enter_context(last_rows(self.loaded.model, kept))
+            stack.enter_context(finite_logits(self.loaded.model))
             if start is not None:
                 stack.enter_context(self._tape.from_layer(start))
             traces = [stack.enter_context(method(self.loaded.model)) for method in methods]

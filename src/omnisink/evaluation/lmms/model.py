@@ -24,6 +24,7 @@ from omnisink.evaluation.running.prefetch import told
 from omnisink.media import Uniform
 from omnisink.models.adapters.asking import answer
 from omnisink.models.adapters.prompt import Encoded, Prompt
+from omnisink.models.finite import finite_logits
 from omnisink.models.last_rows import last_rows
 from omnisink.models.loading import load_model
 
@@ -283,7 +284,8 @@ class OmnisinkSimple(OmnisinkChat):
                 )
         longest = max(map(len, spelled))
         block = nullcontext() if self.method is None else self.method(self.loaded.model)
-        with torch.inference_mode(), block, last_rows(self.loaded.model, longest + 1):
+        logits = finite_logits(self.loaded.model)
+        with torch.inference_mode(), logits, block, last_rows(self.loaded.model, longest + 1):
             rows = self.loaded.model(**inputs, use_cache=False).logits[:, -longest - 1 : -1].float().log_softmax(-1)
         found = []
         for row, tokens in zip(rows, spelled, strict=True):

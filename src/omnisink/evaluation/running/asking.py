@@ -18,6 +18,7 @@ from omnisink.methods.base import Method
 from omnisink.methods.trace import Trace
 from omnisink.models.adapters.asking import answer
 from omnisink.models.adapters.prompt import Encoded
+from omnisink.models.finite import finite_logits
 from omnisink.models.last_rows import last_rows
 from omnisink.models.loaded import Loaded
 from omnisink.models.spellings import spellings
@@ -87,7 +88,8 @@ def ask(
     Raises
     ------
     OmnisinkError
-        If likelihoods are asked for and an answer has no spelling in one token, or shares it with another.
+        If likelihoods are asked for and an answer has no spelling in one token, or shares it with another, or if the
+        logits or the residual stream are not finite.
     """
     tokens = [_tokens(loaded.tokenizer, instance.answers) for instance in instances]
     if score == "likelihood":
@@ -133,7 +135,7 @@ def _likeliest(
     loaded: Loaded, inputs: Encoded, tokens: Sequence[dict[str, list[int]]], method: Method | None
 ) -> list[Reply]:
     with torch.inference_mode(), nullcontext() if method is None else method(loaded.model) as trace:
-        with last_rows(loaded.model):
+        with last_rows(loaded.model), finite_logits(loaded.model):
             rows = loaded.model(**inputs, use_cache=False).logits[:, -1].float().log_softmax(dim=-1)
         found = _sinks(trace, len(rows))
     replies = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.models.adapters.prompt import Encoded, Facts, Prompt, check_choices, parse_letter
+from omnisink.models.finite import finite_logits
 from omnisink.models.last_rows import last_rows
 
 if TYPE_CHECKING:
@@ -142,13 +143,18 @@ def answer(
     -------
     list of Answer
         One for each prompt.
+
+    Raises
+    ------
+    OmnisinkError
+        If the logits or the residual stream are not finite: an answer would mean nothing.
     """
     import torch
 
     adapter = loaded.adapter
     flags = {**adapter.generate_options(max_new_tokens), **options}
     block: AbstractContextManager[Any] = nullcontext() if method is None else method(loaded.model)
-    with torch.inference_mode(), last_rows(loaded.model), block as trace:
+    with torch.inference_mode(), last_rows(loaded.model), finite_logits(loaded.model), block as trace:
         output = loaded.model.generate(**inputs, **flags)
     new = output[:, inputs["input_ids"].shape[1] :]
     texts = [loaded.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
