@@ -16,10 +16,12 @@ from omnisink.decoder.checkpointing import CheckpointWatch
 from omnisink.decoder.interface import AttentionCall, listen, refuse_packed
 from omnisink.decoder.masks import real_tokens
 from omnisink.decoder.passes import Pass, begin_pass
-from omnisink.decoder.refusals import refuse_on
+from omnisink.decoder.refusals import watch_generation
+from omnisink.decoder.threads import ThreadGuard
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 
-_ATTACHED = "_omnisink_attached"
+#: By the id of a text model, the kinds of handlers on it. It carries no mark itself, as its copies would carry it too.
+_ATTACHED: dict[int, set[str]] = {}
 
 #: Stands for "the text model has not been called": None is a mask like any other.
 _UNSEEN = object()
@@ -78,6 +80,7 @@ class Attachment:
         self._has_cache = False
         self._checkpoints = CheckpointWatch()
         self._attached = False
+        self._threads = ThreadGuard()
         self._followed: set[type] = set()
         self._asked_layer = min(anatomy.attention)
 
@@ -92,17 +95,17 @@ class Attachment:
             If its attention implementation is unknown to transformers.
         """
         anatomy = self._anatomy
-        attached: set[str] = vars(anatomy.text_model).get(_ATTACHED, set())
-        if self._name in attached:
+        if self._name in _ATTACHED.get(id(anatomy.text_model), ()):
             raise OmnisinkError(f"{self._name} is already attached to this {type(anatomy.model).__name__}")
         with ExitStack() as stack:
-            object.__setattr__(anatomy.text_model, _ATTACHED, attached | {self._name})
+            _ATTACHED.setdefault(id(anatomy.text_model), set()).add(self._name)
             stack.callback(self._unmark)
-            for stop in [*refuse_on(anatomy.model), *follow(BASE_CACHE)]:
+            for stop in [*watch_generation(anatomy.model, self._threads), *follow(BASE_CACHE)]:
                 stack.callback(stop)
             self._followed.add(BASE_CACHE)
             self._hook(stack, anatomy.text_model, self._take_mask())
             stack.callback(anatomy.text_model.register_forward_hook(self._finish).remove)
+            stack.callback(anatomy.text_model.register_forward_hook(self._leave, always_call=True).remove)
             for index, layer in enumerate(anatomy.layers):
                 self._hook(stack, layer, self._take_residual(index, layer))
             for index, site in anatomy.attention.items():
@@ -111,17 +114,32 @@ class Attachment:
         self._attached = True
 
     def detach(self) -> None:
-        """Take the handler off; the model is as it was."""
+        """Take the handler off; the model is as it was.
+
+        Raises
+        ------
+        OmnisinkError
+            If another thread was still generating. It gets an error too, and the handler is off all the same.
+        """
+        stopped = self._threads.close()
         self._attached = False
         self._stack.close()
         self._now = None
+        if stopped:
+            raise OmnisinkError(
+                f"the block of {self._name} ended while something was still generating, which was stopped: half of it "
+                "would have been without the method. Join the thread inside the block"
+            )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Attachment:
+        """Return itself: in a copy of the model it is what knows that this is a copy."""
+        return self
 
     def _unmark(self) -> None:
-        left = vars(self._anatomy.text_model)[_ATTACHED] - {self._name}
-        if left:
-            object.__setattr__(self._anatomy.text_model, _ATTACHED, left)
-        else:
-            object.__delattr__(self._anatomy.text_model, _ATTACHED)
+        key = id(self._anatomy.text_model)
+        _ATTACHED[key].discard(self._name)
+        if not _ATTACHED[key]:
+            del _ATTACHED[key]
 
     @staticmethod
     def _hook(stack: ExitStack, module: nn.Module, hook: Callable[..., None]) -> None:
@@ -138,6 +156,8 @@ class Attachment:
                     f"this is a copy of the {type(module).__name__} that {self._name} is on, as DataParallel makes "
                     "for each device: what belongs to one prompt could not be kept apart. Put the method on the copy"
                 )
+            if not torch.compiler.is_compiling():
+                self._threads.enter_pass()
             self._mask = find(args, kwargs)
             self._has_cache = cache_of(args, kwargs) is not None
             self._now = None
@@ -232,6 +252,10 @@ class Attachment:
         if isinstance(hidden, Tensor) and hidden.dim() == 3:
             self._handler.last_hidden_state(hidden, now)
         self._handler.end(now, self._reached)
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self._threads.leave_pass()
 
     def _unannounced(self, layer: int | None) -> UnsupportedModelError:
         which = "none of its layers was" if layer is None else f"layer {layer} was not"

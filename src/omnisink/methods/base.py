@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.attachment import Attachment
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.passes import Pass
-from omnisink.errors import UnsupportedModelError
+from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.maths.host import host_may_look
 from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.trace import Record, Trace
@@ -109,8 +109,11 @@ class Method(ABC):
         attachment.attach()
         try:
             yield run.trace
-        finally:
-            attachment.detach()
+        except BaseException:
+            with suppress(OmnisinkError):  # What went wrong in the block matters more.
+                attachment.detach()
+            raise
+        attachment.detach()
         run.trace.settle()
 
 
