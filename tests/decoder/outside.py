@@ -5,10 +5,17 @@ from __future__ import annotations
 import types
 
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import (
+    LlamaAttention,
+    LlamaDecoderLayer,
+    LlamaModel,
+    apply_rotary_pos_emb,
+    eager_attention_forward,
+)
 
 from tests.plain import tiny_llama
 
@@ -180,10 +187,43 @@ def with_attention(kind, **settings):
     return model
 
 
-class Wrapped(nn.Module):
-    """A composite that holds a language model, and whose configuration calls its text part by a name of its own."""
+class OwnEager(LlamaAttention):
+    """Asks the interface for everything but eager attention, as files of transformers 4.48 do."""
 
-    def __init__(self, language_model, config):
-        super().__init__()
+    def forward(self, hidden_states, position_embeddings, attention_mask=None, past_key_values=None, **kwargs):
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            p(hidden_states).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attention = eager_attention_forward
+        if self.config._attn_implementation != "eager":
+            attention = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
+        output, weights = attention(self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling)
+        return self.o_proj(output.reshape(*hidden_states.shape[:-1], -1)), weights
+
+
+class CompositeConfig(PreTrainedConfig):
+    """Calls the configuration of its language model otherwise."""
+
+    model_type = "omnisink_test_composite"
+
+    def __init__(self, llm_config=None, **kwargs):
+        super().__init__(**kwargs)
+        self.llm_config = llm_config
+
+
+class Composite(PreTrainedModel):
+    """Holds a language model."""
+
+    config_class = CompositeConfig
+
+    def __init__(self, language_model):
+        super().__init__(CompositeConfig(llm_config=language_model.config))
+        self.projector = nn.Linear(2, 2)
         self.language_model = language_model
-        self.config = config
+
+    def forward(self, **kwargs):
+        return self.language_model(**kwargs)

@@ -7,7 +7,19 @@ import torch
 from transformers import DynamicCache
 
 from omnisink import OutRo, UnsupportedModelError, find_sinks
-from tests.decoder.outside import MaskHandedOn, OwnMask, outside_llama, with_text_model
+from omnisink.decoder.attention_code import uses_interface
+from tests.decoder.outside import (
+    Composite,
+    MaskHandedOn,
+    OwnEager,
+    OwnMask,
+    ThroughFunction,
+    ThroughMethod,
+    ThroughSuper,
+    outside_llama,
+    with_attention,
+    with_text_model,
+)
 from tests.plain import PlainOutRo, prompt, tiny_llama
 
 
@@ -193,3 +205,52 @@ def test_a_mask_that_neither_opens_nor_closes_is_refused():
     for unclear, says in ((weak, "neither open nor close"), (causal(mask).long(), "use bool, or float")):
         with pytest.raises(UnsupportedModelError, match=says), torch.inference_mode(), OutRo()(model):
             model(input_ids=ids, attention_mask=unclear)
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", [ThroughSuper, ThroughMethod, ThroughFunction])
+def test_attention_that_uses_the_interface_by_a_detour_is_reached(kind, backend):
+    ids, found = prompt(11, (0, 4)), []
+    for model in (with_attention(kind, attn_implementation=backend), tiny_llama(backend)):
+        with torch.inference_mode(), OutRo()(model) as trace:
+            found.append(model(input_ids=ids).logits)
+        assert trace.rotated_tokens[0] == 9
+        assert not trace.skipped_layers
+    assert torch.equal(*found)
+
+
+def test_what_holds_an_attention_is_not_one():
+    model = with_attention(ThroughSuper)
+    layer = model.model.layers[0]
+    assert [type(m).__name__ for m in model.modules() if uses_interface(m)] == ["ThroughSuper"] * 6
+    assert not uses_interface(layer)
+
+
+def test_eager_attention_past_the_interface_says_to_load_with_sdpa():
+    ids, rotated = prompt(11, (0, 4)), []
+    with torch.inference_mode():
+        for model in (tiny_llama(), with_attention(OwnEager)):
+            with OutRo()(model) as trace:
+                model(input_ids=ids)
+            rotated.append(trace.rotated_tokens)
+        assert rotated[0] == rotated[1]
+        model = with_attention(OwnEager, attn_implementation="eager")
+        with (
+            pytest.raises(UnsupportedModelError, match="Load the model with attn_implementation='sdpa'"),
+            OutRo()(model),
+        ):
+            model(input_ids=ids)
+
+
+def test_a_composite_says_which_part_to_pass():
+    model = Composite(tiny_llama())
+    for wrapped, name in ((model, "language_model"), (torch.nn.DataParallel(tiny_llama()), "module")):
+        with pytest.raises(UnsupportedModelError, match=rf"pass the language model in it, model\.{name}$"):
+            with OutRo()(wrapped):
+                pass
+    with pytest.raises(UnsupportedModelError, match="no list of decoder layers"):
+        find_sinks(model, input_ids=prompt(9))
+    ids = prompt(11, (0, 4))
+    with torch.inference_mode(), OutRo()(model.language_model) as trace:
+        model(input_ids=ids)
+    assert trace.sinks.positions(0) == [0, 4]

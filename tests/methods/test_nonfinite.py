@@ -76,8 +76,9 @@ def test_what_goes_wrong_in_the_middle_is_named_where_it_enters(layer):
     weight = rf"{says}.*layers\.{layer}\.self_attn\.o_proj\.weight"
     with pytest.raises(OmnisinkError, match=weight):
         find_sinks(damaged(layer), input_ids=prompt(11))
-    with pytest.raises(OmnisinkError, match=weight), OutRo()(damaged(layer)) as trace, torch.inference_mode():
-        trace._model().__call__(input_ids=prompt(11))
+    model = damaged(layer)
+    with pytest.raises(OmnisinkError, match=weight), OutRo()(model), torch.inference_mode():
+        model(input_ids=prompt(11))
 
 
 @pytest.mark.parametrize("method", METHODS)

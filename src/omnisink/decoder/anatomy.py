@@ -2,19 +2,18 @@
 
 The decoder is found by what it is, never by a dotted path: the module that runs the text configuration's
 ``num_hidden_layers`` layers. Vision and audio towers and a talker have layers too, but not that configuration.
-Attention modules are found by what their code does: their ``forward`` asks transformers' attention interface for a
-function.
+Attention modules are found by what their code does: it asks transformers' attention interface for a function.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from omnisink.decoder.attention_code import resolve_interface, uses_interface
 from omnisink.errors import UnsupportedModelError
 
 #: Part of decoder layers that carry several residual streams at once: "a token's activation" has no single meaning.
@@ -94,7 +93,7 @@ def read_anatomy(model: nn.Module) -> Anatomy:
     name = type(model).__name__
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "get_text_config"):
-        raise UnsupportedModelError(f"{name} is not a transformers model: it has no configuration")
+        raise UnsupportedModelError(f"{name} is not a transformers model: it has no configuration{_inner(model)}")
     if getattr(config, "is_encoder_decoder", False):
         raise UnsupportedModelError(
             f"{name} is an encoder-decoder model; sinks of its decoder would share prompts with the encoder"
@@ -133,8 +132,9 @@ def _find_layers(model: nn.Module, text_config: Any) -> tuple[nn.Module, tuple[n
     # Lists beside the layers (per-layer norms, projections) have the same length and no attention.
     owners = [o for o in owners if any(_attention_modules(layer) for layer in o[1])] or owners[:1]
     if not owners:
+        what = "decoder layers" if depth is None else f"{depth} decoder layers"
         raise UnsupportedModelError(
-            f"{type(model).__name__}: no list of {depth} decoder layers was found under its text configuration"
+            f"{type(model).__name__}: no list of {what} was found under its text configuration{_inner(model)}"
         )
     if len(owners) > 1:
         names = ", ".join(type(owner).__name__ for owner, _ in owners)
@@ -144,29 +144,23 @@ def _find_layers(model: nn.Module, text_config: Any) -> tuple[nn.Module, tuple[n
     return owners[0]
 
 
+def _inner(model: nn.Module) -> str:
+    """Say which part of a model to pass in its place: the first that is a decoder by itself."""
+    for name, part in model.named_modules():
+        config: Any = getattr(part, "config", None)
+        if name and hasattr(config, "get_text_config") and getattr(config, "num_hidden_layers", None) is not None:
+            try:
+                _find_layers(part, config.get_text_config(decoder=True))
+            except UnsupportedModelError:
+                continue
+            return f"; pass the language model in it, model.{name}"
+    return ""
+
+
 def _belongs(module: nn.Module, text_config: Any) -> bool:
     """Whether `module` runs the text configuration: the very object, or a copy of it a wrapper made."""
     config: Any = getattr(module, "config", None)
     return config is text_config or (type(config) is type(text_config) and config.to_dict() == text_config.to_dict())
-
-
-def forward_code(module: nn.Module) -> tuple[Any, dict[str, Any]]:
-    """Code object and globals of the class's own ``forward``, under whatever decorators and hooks wrap it."""
-    forward = inspect.unwrap(type(module).forward)
-    return getattr(forward, "__code__", None), getattr(forward, "__globals__", {})
-
-
-def uses_interface(module: nn.Module) -> bool:
-    """Whether the module's ``forward`` asks transformers' attention interface for its function."""
-    code, names = forward_code(module)
-    return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names and "ALL_ATTENTION_FUNCTIONS" in names
-
-
-def resolve_interface(module: nn.Module) -> tuple[Any, Callable[..., Any] | None]:
-    """Interface instance and eager function that the module's own file uses."""
-    code, names = forward_code(module)
-    eager = [n for n in code.co_names if n.endswith("eager_attention_forward") and n in names]
-    return names["ALL_ATTENTION_FUNCTIONS"], names[eager[0]] if eager else names.get("eager_attention_forward")
 
 
 def _attention_modules(layer: nn.Module) -> list[nn.Module]:

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from omnisink.decoder.anatomy import AttentionSite, resolve_interface
+from omnisink.decoder.anatomy import AttentionSite
+from omnisink.decoder.attention_code import resolve_interface
 from omnisink.decoder.patching import PATCHES
 from omnisink.errors import UnsupportedModelError
 

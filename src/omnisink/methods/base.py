@@ -143,6 +143,7 @@ class Run:
         self.scratch: dict[str, Tensor] = {}
         self._partial: set[int] = set()
         self._idle: set[int] = set()
+        self._backends = self._backends_now()
 
     def begin(self, now: Pass) -> None:
         """Start a pass; a prefill gets a new record."""
@@ -211,8 +212,25 @@ class Run:
             return
         if not reached:
             raise UnsupportedModelError(
-                f"no attention layer of {type(self.anatomy.model).__name__} was reached: "
-                "its attention implementation was changed inside the block, or it does not go through the interface"
+                f"no attention layer of {type(self.anatomy.model).__name__} was reached: {self._why_not_reached()}"
             )
         for layer in missed:
             self.record.skipped[layer] = "its attention did not run through the attention interface in this pass"
+
+    def _why_not_reached(self) -> str:
+        now = self._backends_now()
+        if now != self._backends:
+            before, after = (" and ".join(sorted(names)) for names in (self._backends, now))
+            return (
+                f"its attention implementation was changed inside the block, from {before} to {after}. Change it before "
+                "the block"
+            )
+        if now == {"eager"}:
+            return (
+                "with attn_implementation='eager' its code calls a function of its own, past transformers' attention "
+                "interface. Load the model with attn_implementation='sdpa'"
+            )
+        return "its attention does not go through transformers' attention interface"
+
+    def _backends_now(self) -> set[str]:
+        return {site.backend for site in self.anatomy.attention.values()}
