@@ -150,6 +150,16 @@ class PlainOutRo:
         return turned * o.norm() / turned.norm()
 
 
+def plain_greedy(model, ids, count, **settings):
+    """Return the first greedy tokens of the restatement."""
+    plain = PlainOutRo(model, **settings)
+    with torch.inference_mode():
+        tokens = [int(plain.prefill(ids)[-1].argmax())]
+        while len(tokens) < count:
+            tokens.append(int(plain.step(tokens[-1]).argmax()))
+    return tokens
+
+
 def _doubled(model):
     twin = type(model)(model.config)
     twin.load_state_dict(model.state_dict())

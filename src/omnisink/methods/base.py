@@ -222,8 +222,8 @@ class Run:
         if now != self._backends:
             before, after = (" and ".join(sorted(names)) for names in (self._backends, now))
             return (
-                f"its attention implementation was changed inside the block, from {before} to {after}. Change it before "
-                "the block"
+                f"its attention implementation was changed inside the block, from {before} to {after}. "
+                "Change it before the block"
             )
         if now == {"eager"}:
             return (
