@@ -305,3 +305,23 @@ class TestDemo:
             assert 0 < part["ratio_p20"] <= part["ratio"] <= part["ratio_p80"]
             assert part["without_ms"] > 0
             assert part["with_ms"] > 0
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_weights_that_are_no_numbers_are_told(llama_folder, tmp_path, number):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float(number))
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(llama_folder).save_pretrained(tmp_path)
+    for more in ((), ("--json",)):
+        line = refused("ask", "w1 w2 w3", "--model", str(tmp_path), *more)
+        assert "the residual stream is not finite" in line
+        assert "model.embed_tokens.weight" in line
+    line = refused("ask", "w1 w2 w3", "--model", str(tmp_path), "--compare", "--json")
+    assert "the logits are not finite" in line
+    assert "the residual stream is not finite" in refused("find", "--text", "-", "--model", str(tmp_path), stdin="w1")
