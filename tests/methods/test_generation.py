@@ -248,6 +248,23 @@ def test_packed_sequences_are_refused():
         model(input_ids=prompt(8), cu_seq_lens_q=torch.tensor([0, 4, 8]), cu_seq_lens_k=torch.tensor([0, 4, 8]))
 
 
+def test_guidance_rotates_each_prompt_with_its_own_sink_and_traces_the_unconditional_one():
+    model, ids, scale = tiny_llama(), prompt(13, (0, 6)), 1.5
+    with OutRo(gamma=1.0)(model) as trace:
+        found = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False, guidance_scale=scale
+        )
+    assert trace.sinks.real.shape == (1, 1)  # The unconditional prompt is the last token alone.
+    prompted, free = PlainOutRo(model, gamma=1.0), PlainOutRo(model, gamma=1.0)
+    with torch.inference_mode():
+        rows, tokens = [prompted.prefill(ids)[-1], free.prefill(ids[:, -1:])[-1]], []
+        while len(tokens) < 5:
+            said, unsaid = (row.log_softmax(-1) for row in rows)
+            tokens.append(int((scale * (said - unsaid) + unsaid).argmax()))
+            rows = [one.step(tokens[-1]) for one in (prompted, free)]
+    assert found[0, 13:].tolist() == tokens
+
+
 def test_without_a_cache_every_pass_is_a_prefill():
     model = tiny_llama()
     ids = prompt(9, (0,))

@@ -31,7 +31,7 @@ class CheckpointWatch:
         if self._with_gradients and (not torch.is_grad_enabled() or _checkpoint_hook() is not self._hook):
             raise UnsupportedModelError(
                 "gradient checkpointing runs the layers a second time in the backward pass, outside the pass of their "
-                "prompt, so that the gradients would be those of the untouched model. Call "
+                "prompt: the gradients would be those of the model without the method. Call "
                 "model.gradient_checkpointing_disable(), or run without gradients (torch.no_grad())"
             )
 

@@ -117,4 +117,5 @@ def cause_of_nonfinite(named: Iterable[tuple[str, Tensor]]) -> str:
         return f"The weights are not finite: {', '.join(names)}. The checkpoint is damaged or was saved so"
     if any(tensor.dtype == torch.float16 for _, tensor in named):
         return "float16 ends at 65504: load the model with dtype bfloat16 or float32"
-    return "The weights are finite: look at the inputs, and at the strength of the method"
+    looked_at = "weights in memory" if any(tensor.is_meta for _, tensor in named) else "weights"
+    return f"The {looked_at} are finite: look at the inputs, and at the strength of the method"

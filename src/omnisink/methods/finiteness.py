@@ -85,7 +85,7 @@ class Finiteness:
         if bad:
             at = layers.index(bad[0])
             kinds = [kind for kind, flags in (("NaN", nan), ("inf", inf)) if bool(flags[at])]
-            more = f", and {len(bad) - 1} later layers" if len(bad) > 1 else ""
+            more = f", and {len(bad) - 1} more after it" if len(bad) > 1 else ""
             return f"{' and '.join(kinds)} enters layer {bad[0]}{self._where(bad[0])}{more}"
         if self.prompt is not None and bool(self.prompt):
             return "NaN or inf leaves the last layer"
