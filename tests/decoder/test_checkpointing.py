@@ -117,3 +117,11 @@ def test_tensors_saved_on_the_cpu_do_no_harm(trained):
     with torch.autograd.graph.save_on_cpu():
         found = gradients(model)[1]
     assert all(torch.allclose(found[name], expected[name]) for name in expected)
+
+
+def test_what_is_noted_for_the_check_keeps_no_graph(trained):
+    model = copy.deepcopy(trained)
+    with OutRo(gamma=1.0)(model) as trace:
+        model(input_ids=IDS, use_cache=False)
+    finite = trace.record.finite
+    assert not any(m.requires_grad for m in [*finite.magnitudes.values(), finite.prompt, finite.generated])

@@ -57,7 +57,7 @@ class SinkMethod(Method):
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Mark the sinks of a prefill."""
         if run.now.is_prefill and self.chosen(layer, len(run.anatomy.layers)):
-            magnitude = run.record.finite.magnitudes[layer] = token_magnitude(hidden)
+            magnitude = run.record.finite.magnitudes[layer] = token_magnitude(hidden.detach())
             marked = mark_sinks(self.criterion, hidden, run.now.real_on(hidden.device), magnitude)
             run.record.sinks[layer] = marked
             run.now.state.tensors[_SINKS, layer] = marked

@@ -174,7 +174,7 @@ class OutRo(Method):
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Find the layer's sinks in a prefill."""
         if run.now.is_prefill and self._detects(layer, len(run.anatomy.layers)):
-            magnitude = run.record.finite.magnitudes[layer] = token_magnitude(hidden)
+            magnitude = run.record.finite.magnitudes[layer] = token_magnitude(hidden.detach())
             run.record.sinks[layer] = self.criterion(hidden, run.now.real_on(hidden.device), magnitude)
 
     def idle(self, layer: int, run: Run) -> bool:
