@@ -90,6 +90,43 @@ def test_a_question_for_yes_or_no_asks_for_it_once(folder: Path, question: str, 
     assert item.question.startswith(question)
 
 
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"),
+    [
+        (["A. bell", "B. drum"], "B", "B"),
+        (["A. bell", "B. drum"], "drum", "B"),
+        (["A. bell", "B. drum"], "B. drum", "B"),
+        (["(a) bell", "(b) drum"], "b", "B"),
+        (["I. bell", "II. drum"], "II", "B"),
+        (["1) bell", "2) drum"], "2", "B"),
+        (["bell", "drum"], "(B)", "B"),
+        (["bell", "drum"], "b", "B"),
+        (["bell", "drum"], "B.", "B"),
+        (["bell", "b"], "b", "B"),
+    ],
+)
+def test_choices_have_their_letters_once(folder: Path, choices: list[str], answer: str, right: str) -> None:
+    item = read_one(folder, question="Which?", choices=choices, answer=answer)
+    assert item.answer == right
+    assert item.choices == (("bell", "b") if choices[1] == "b" else ("bell", "drum"))
+
+
+def test_choices_of_which_only_some_have_letters_stay(folder: Path) -> None:
+    assert read_one(folder, question="Who?", choices=["A. Lincoln", "G. Washington"], answer="A").choices == (
+        "A. Lincoln",
+        "G. Washington",
+    )
+
+
+def test_byte_order_marks_are_no_part_of_a_row(folder: Path) -> None:
+    path = folder / "questions.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "one"}\r\n\xef\xbb\xbf{"text": "two"}\r\n\xef\xbb\xbf\r\n')
+    assert [item.passage for item in read_items(path)] == ["one", "two"]
+    path.write_text('{"text": "one"}', encoding="utf-16")
+    with pytest.raises(OmnisinkError, match="jsonl:1: it is not UTF-8; save the file in that encoding"):
+        read_items(path)
+
+
 def test_yes_among_choices_is_a_choice(folder: Path) -> None:
     item = read_one(folder, question="Is it?", choices=["yes", "no"], answer="no")
     assert (item.question, item.answer) == ("Is it?", "B")
@@ -180,6 +217,15 @@ ASK = {"question": "Which?", "answer": "red"}
         ({**ASK, "choices": ["red", 1]}, "choices must be a list of texts"),
         ({**ASK, "choices": ["blue", "green"]}, "the answer 'red' is not among the choices"),
         ({"question": "Which?", "answer": "D", "choices": COLOURS}, "the answer 'D' is not among the choices"),
+        ({**ASK, "question": "\ud800?"}, "question has half of a surrogate pair, '.ud800'"),
+        ({**ASK, "answer": "\udc00"}, "answer has half of a surrogate pair"),
+        ({**ASK, "id": "a\ud800"}, "id has half of a surrogate pair"),
+        ({**ASK, "category": "\ud800"}, "category has half of a surrogate pair"),
+        ({**ASK, "choices": ["red", "\ud800"]}, "choices has half of a surrogate pair"),
+        (b'{"question": "Which?", "answer": "a", "answer": "b"}', "the key 'answer' is there twice"),
+        (b'{"question": "Which?", "answer": NaN}', "answer must be text and not empty, got nan"),
+        ({**ASK, "choices": ["B. red", "A. blue"]}, "the choices carry the letters B, A"),
+        ({**ASK, "choices": {"A": "red"}}, "choices must be a list of texts"),
         ({**ASK, "id": ""}, "id must be text and not empty"),
         ({**ASK, "id": True}, "id must be text and not empty"),
         ({**ASK, "category": 1}, "category must be text"),

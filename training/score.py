@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,8 +17,8 @@ import numpy as np
 import torch
 
 from omnisink import OutRo, load_model
-from omnisink.models.adapters.prompt import parse_letter
 from omnisink.models.loaded import Loaded
+from omnisink.models.parsing import parse_letter, parse_yes_no
 from omnisink.synthav.dataset import draw_split
 from omnisink.synthav.questions import CATEGORIES, Question
 from omnisink.synthav.render import render
@@ -56,8 +55,7 @@ def parse(answer: str, question: Question) -> str | None:
     """Return the letter, or yes or no; None where the answer is neither."""
     if question.choices:
         return parse_letter(answer, len(question.choices))
-    found = re.match(r"\s*(yes|no)\b", answer, re.IGNORECASE)
-    return found[1].lower() if found else None
+    return parse_yes_no(answer)
 
 
 def run(loaded: Loaded, split: Any, count: int, arms: list[str], folder: Path, out: Path) -> None:

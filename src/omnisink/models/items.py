@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from omnisink.errors import OmnisinkError
 from omnisink.media.files import check_file
-from omnisink.models.adapters.prompt import LETTERS, check_choices, parse_letter
+from omnisink.models.adapters.prompt import check_choices
+from omnisink.models.letters import LETTERS, split_letters
+from omnisink.models.parsing import parse_letter, parse_yes_no
 
 YES_NO = "Answer yes or no."
+#: Behind a letter that is an answer, and around it.
+_NAMED = re.compile(r"[(\[]?(\w+)[)\].:]*")
 _ASKS_YES_NO = re.compile(r"\banswer\s+(with\s+)?yes\s+or\s+no\b", re.IGNORECASE)
 
 
@@ -31,7 +36,7 @@ class Item:
     answer : str
         A letter where there are choices, ``"yes"`` or ``"no"``, or free text; empty for a passage.
     choices : tuple of str
-        Empty where there are none.
+        Without letters of their own; empty where there are none.
     video, image : Path or None
         Files, resolved.
     audio : Path, False or None
@@ -94,8 +99,20 @@ def read_items(path: str | Path, limit: int | None = None) -> list[Item]:
     return items
 
 
-def scan_items(path: str | Path) -> Iterator[tuple[int, Item | OmnisinkError]]:
+def scan_items(path: str | Path, *, check_files: bool = True) -> Iterator[tuple[int, Item | OmnisinkError]]:
     """Yield the number of every line of a file of items, and its item or why it is none; see `read_items`.
+
+    Parameters
+    ----------
+    path : str or Path
+        The JSON Lines file.
+    check_files : bool
+        Whether a row whose file is missing or empty is none; a name that leaves the folder is refused all the same.
+
+    Yields
+    ------
+    int, Item or OmnisinkError
+        Lines count from 1.
 
     Raises
     ------
@@ -105,10 +122,11 @@ def scan_items(path: str | Path) -> Iterator[tuple[int, Item | OmnisinkError]]:
     folder = Path(path).resolve().parent
     seen: set[str] = set()
     for number, line in enumerate(_read(path).split(b"\n"), 1):
+        line = line.removeprefix(codecs.BOM_UTF8)  # at the beginning, and where files were joined
         if not line.strip():
             continue
         try:
-            item = _item(_row(line), f"line-{number:04d}", folder)
+            item = _item(_row(line), f"line-{number:04d}", folder, check_files)
             if item.id in seen:
                 raise OmnisinkError(f"the id {item.id!r} was used before")
         except OmnisinkError as error:
@@ -127,8 +145,7 @@ def parse_answer(text: str, item: Item) -> str | None:
     if item.choices:
         return parse_letter(text, len(item.choices))
     if item.answer in ("yes", "no"):
-        found = re.match(r"\s*(yes|no)\b", text, re.IGNORECASE)
-        return found[1].lower() if found else None
+        return parse_yes_no(text)
     return text
 
 
@@ -147,9 +164,9 @@ def _read(path: str | Path) -> bytes:
 def _row(line: bytes) -> dict[str, Any]:
     """Return the object of a line; what is null counts as absent."""
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8"), object_pairs_hook=_once)
     except UnicodeDecodeError:
-        raise OmnisinkError("it is not UTF-8") from None
+        raise OmnisinkError("it is not UTF-8; save the file in that encoding") from None
     except (ValueError, RecursionError) as error:
         raise OmnisinkError(f"it is not JSON: {error}") from None
     if not isinstance(row, dict):
@@ -157,7 +174,16 @@ def _row(line: bytes) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def _item(row: dict[str, Any], default: str, folder: Path) -> Item:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object, unless a key is there twice: which of the two is meant is not guessed."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise OmnisinkError(f"the key {twice!r} is there twice")
+    return found
+
+
+def _item(row: dict[str, Any], default: str, folder: Path, check_files: bool) -> Item:
     name = row.get("id", default)
     name = str(name) if type(name) is int else _text({"id": name}, "id")
     category = _text(row, "category") if "category" in row else None
@@ -169,14 +195,17 @@ def _item(row: dict[str, Any], default: str, folder: Path) -> Item:
     answer, given = _text(row, "answer").strip(), row.get("choices", [])
     if not isinstance(given, list) or not all(isinstance(choice, str) for choice in given):
         raise OmnisinkError(f"choices must be a list of texts, got {given!r}")
-    choices = check_choices(given or None)
+    for choice in given:
+        _whole(choice, "choices")
+    texts, labels = split_letters(given)
+    choices = check_choices(texts or None)
     if choices:
-        answer = _letter(answer, choices)
+        answer = _letter(answer, choices, given, labels)
     elif answer.lower() in ("yes", "no"):
         answer = answer.lower()
         if not _ASKS_YES_NO.search(question):
             question = f"{question}\n{YES_NO}"
-    video, image, audio = (_file(row, key, folder) for key in ("video", "image", "audio"))
+    video, image, audio = (_file(row, key, folder, check_files) for key in ("video", "image", "audio"))
     if row.get("audio") is True and video is None:
         raise OmnisinkError("audio: true means the sound of the video, and there is no video")
     sound: Path | Literal[False] | None = False if row.get("audio") is False else audio
@@ -191,19 +220,35 @@ def _text(row: dict[str, Any], key: str) -> str:
     value = row[key]
     if not isinstance(value, str) or not value.strip():
         raise OmnisinkError(f"{key} must be text and not empty, got {value!r}")
+    return _whole(value, key)
+
+
+def _whole(value: str, key: str) -> str:
+    """Return a text that can be written to a file: JSON can hold half of a surrogate pair, and UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise OmnisinkError(f"{key} has half of a surrogate pair, {value[error.start]!a}") from None
     return value
 
 
-def _letter(answer: str, choices: tuple[str, ...]) -> str:
-    """Return the letter of an answer that is a letter or the text of a choice."""
-    named = {letter for letter, choice in zip(LETTERS, choices, strict=False) if answer in (letter, choice.strip())}
+def _letter(answer: str, choices: Sequence[str], filed: Sequence[str], labels: Sequence[str]) -> str:
+    """Return the letter of an answer: a letter, a text of a choice, both, or its label in the file.
+
+    "(B)", "B." and "b" are B where nothing else is meant.
+    """
+    letters = LETTERS[: len(choices)]
+    pairs = list(zip(letters, choices, filed, labels or letters, strict=True))
+    named = {a for a, text, whole, label in pairs if answer in (a, label, text.strip(), whole.strip())}
+    if not named and (found := _NAMED.fullmatch(answer)):
+        named = {a for a, _, _, label in pairs if found[1].casefold() in (a.casefold(), label.casefold())}
     if len(named) != 1:
         problem = f"names several choices, {', '.join(sorted(named))}" if named else "is not among the choices"
         raise OmnisinkError(f"the answer {answer!r} {problem}")
     return named.pop()
 
 
-def _file(row: dict[str, Any], key: str, folder: Path) -> Path | None:
+def _file(row: dict[str, Any], key: str, folder: Path, check: bool) -> Path | None:
     """Return a file inside the folder, with symbolic links followed; the data may name no other."""
     if key not in row or (key == "audio" and isinstance(row[key], bool)):
         return None
@@ -212,6 +257,6 @@ def _file(row: dict[str, Any], key: str, folder: Path) -> Path | None:
         path = (folder / name).resolve()
         if Path(name).is_absolute() or not path.is_relative_to(folder):
             raise OmnisinkError(f"{name} must be inside the folder of the questions, and named relative to it")
-        return check_file(path)
+        return check_file(path) if check else path
     except (OmnisinkError, OSError, ValueError, RuntimeError) as error:  # a zero byte, a loop of links
         raise OmnisinkError(f"{key}: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
 from omnisink.media import Clip, FrameChoice, MediaRecord
+from omnisink.models.letters import LETTERS
+from omnisink.models.parsing import parse_letter as parse_letter  # imported from here by those who ask
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 #: The last line of a question with choices.
 BY_LETTER = "Answer with the letter."
 
@@ -175,26 +175,3 @@ def check_choices(choices: Sequence[str] | None) -> tuple[str, ...]:
     if empty := [i for i, choice in enumerate(choices) if not choice.strip()]:
         raise OmnisinkError(f"one of the choices is empty: {LETTERS[empty[0]]}")
     return tuple(choices)
-
-
-def parse_letter(answer: str, count: int) -> str | None:
-    """Return the letter that an answer names, or None: it is never guessed.
-
-    Parameters
-    ----------
-    answer : str
-        What the model said.
-    count : int
-        How many choices there were.
-
-    Returns
-    -------
-    str or None
-        The letter where the answer is one, begins with one, or holds exactly one in brackets or after "answer is".
-    """
-    allowed = LETTERS[:count]
-    said = answer.strip()
-    first = re.match(rf"\(?([{allowed}])\)?(?![\w'])", said)
-    named = re.findall(rf"[(\[]([{allowed}])[)\]]|(?i:answer(?: is)?:?)\s+([{allowed}])\b", said)
-    letters = {a or b for a, b in named} | ({first[1]} if first else set())
-    return letters.pop() if len(letters) == 1 else None
