@@ -80,7 +80,7 @@ def test_everything_that_is_wrong_is_found_at_once(clips: dict[str, bytes], tmp_
     assert found["videos/mute.mp4"].startswith("has no sound")
     assert found["videos/wav.mp4"].startswith("has no video")
     assert "leaves the data folder" in found["QA.json, row 12"]
-    assert "leaves the data folder" in found["QA.json, row 13"]
+    assert "leaves the data folder" in found["videos/link.mp4"]
     assert len(found) == 11
 
 
@@ -92,7 +92,9 @@ def test_an_id_that_is_there_twice(clips: dict[str, bytes], tmp_path: Path) -> N
     assert errors(found) == [
         ("AV_Human_data.json, row 4", "the id '454' was used before, in AV_Human_data.json, row 1")
     ]
-    assert found.left_out == {"the right answer, C, is a blank option": 1}
+    assert found.left_out == {"the right answer is a blank option": 1}
+    (remark,) = found.remarks
+    assert remark == "1 row left out: the right answer is a blank option; the first: AV_Human_data.json, row 2"
 
 
 def test_sound_is_not_missed_where_it_is_not_asked_about(clips: dict[str, bytes], tmp_path: Path) -> None:

@@ -152,12 +152,15 @@ def _place(device: str | None) -> tuple[Rank, str | None]:
 def _questions(task: Task, data: str | None, protocol: str | None, **options: Any) -> list[Instance]:
     """Read a task's questions, and say how far that is where clips have to be rendered or looked at first."""
     with stderr().status(f"reading {task.title}") as status:
-        return task.load(
+        found = task.read(
             data,
             protocol,
             progress=lambda done, total, what: status.update(text(f"{done} of {total} {what}")),
             **options,
         )
+    for line in found.remarks:
+        note(line)
+    return found.instances
 
 
 def _batch_size(given: str) -> int | None:

@@ -100,8 +100,8 @@ def _report(found: Check) -> None:
         stdout().print(text(f"{problem.severity}  {problem.where}: {problem.what}"))
     if len(found.problems) > SHOWN:
         print(f"... and {len(found.problems) - SHOWN} more; --json lists all")
-    for why, count in found.left_out.items():
-        note(f"{count:,} rows are left out: {why}")
+    for line in found.remarks:
+        note(line)
     warnings = len(found.problems) - found.errors
     counts = ((found.questions, "question"), (found.files, "file"), (found.errors, "error"), (warnings, "warning"))
     print(f"{found.task}, {found.split}: {', '.join(_count(*c) for c in counts)}")

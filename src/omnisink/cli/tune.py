@@ -75,7 +75,10 @@ def tune(
     if profile is not None:
         check_writable(profile)
     with working(f"reading {found.title}"):
-        instances = found.load(data, protocol, split=split, limit=limit, where=options.groups_of(only))
+        read = found.read(data, protocol, split=split, limit=limit, where=options.groups_of(only))
+    instances = read.instances
+    for line in read.remarks:
+        note(line)
     if split != TUNE:
         note(
             f"these are not questions for tuning: {found.title} "

@@ -7,10 +7,11 @@ Where an official evaluation does either, the docstring says what is done instea
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.evaluation.tasks.rows import LETTERS
+from omnisink.models.letters import LETTERS
+from omnisink.models.parsing import parse_letter, parse_yes_no
 
 Parser = Callable[[str, Instance], str | None]
 
@@ -25,17 +26,26 @@ _PREFIXES = (
 )
 
 
-def letter(text: str, instance: Instance) -> str | None:
-    """Ours: the letter that the text is, begins with, or names once in brackets or after "answer is"."""
-    from omnisink.models.adapters.prompt import parse_letter
+#: VLMEvalKit's for WorldSense, which are two more.
+_WORLDSENSE = (*_PREFIXES, "Answer:", "Option:")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+#: Between two words of a closed set that are both named.
+_BETWEEN = (
+    r"\s*(?:[,/;|&+.:–—-]|\b(?:or|and|nor|to|but|versus|vs)\b)[\s,]*(?:(?:maybe|perhaps|possibly|not|even)\b\s*)*"
+)
 
+
+def letter(text: str, instance: Instance) -> str | None:
+    """Ours: the letter that the text is, begins with, or names once in brackets or after "answer is".
+
+    Nothing where it names two, denies one, or where the letter is an article: "A or B", "not (A)", "A bell.".
+    """
     return parse_letter(text, len(instance.answers))
 
 
 def yes_no(text: str, instance: Instance) -> str | None:
-    """Ours: the first word, if it is yes or no."""
-    found = re.match(r"\s*(yes|no)\b", text, re.IGNORECASE)
-    return found[1].lower() if found else None
+    """Ours: the first word, if it is yes or no and the other does not follow: "Yes or no" is neither."""
+    return parse_yes_no(text)
 
 
 def letters(text: str, instance: Instance) -> str | None:
@@ -48,12 +58,25 @@ def letters(text: str, instance: Instance) -> str | None:
 
 
 def words(text: str, instance: Instance) -> str | None:
-    """Ours, for a closed set: the longest of its words that the text begins with, whatever the case."""
-    said = text.strip().casefold()
-    for answer in sorted(instance.answers, key=len, reverse=True):
-        if re.match(rf"{re.escape(answer.casefold())}(?!\w)", said):
-            return answer
+    """Ours, for a closed set: the longest of its words that the text begins with, if no other of them is joined to it.
+
+    Case does not matter, "acoustic guitar" is acoustic_guitar, and 0 to 10 are words; "2 or 3" is neither.
+    """
+    known = {_plain_words(answer): answer for answer in instance.answers}
+    said = _plain_words(text)
+    for name in sorted(known, key=len, reverse=True):
+        if found := re.match(rf"{re.escape(name)}(?!\w|[.,]\d)", said):
+            rest = said[found.end() :]
+            others = "|".join(re.escape(other) for other in known if other != name)
+            joined = re.match(rf"{_BETWEEN}(?:{others or '(?!)'}|\d+)(?!\w)", rest)
+            return None if joined else known[name]
     return None
+
+
+def _plain_words(text: str) -> str:
+    """Return a text in lower case, with blanks for underscores and words for the numbers up to ten."""
+    said = re.sub(r"[\s_]+", " ", text.strip().casefold())
+    return re.sub(r"(?<![\w.,])(\d|10)(?!\w|[.,]\d)", lambda m: _NUMBERS[int(m[1])], said)
 
 
 def exact(text: str, instance: Instance) -> str | None:
@@ -103,12 +126,21 @@ def video_holmes(text: str, instance: Instance) -> str | None:
 
 
 def first_capital(text: str, instance: Instance) -> str | None:
-    """Video-MME's and VLMEvalKit's rule: without certain phrases, the first of A to D anywhere: "Based" is B.
+    """Video-MME's evaluation: without certain phrases, the first of A to D anywhere: "Based" is B."""
+    return _first_capital(text, _PREFIXES)
 
-    VLMEvalKit asks a second model where there is none; here the answer is then not parseable.
+
+def worldsense(text: str, instance: Instance) -> str | None:
+    """VLMEvalKit's for WorldSense: as Video-MME's, and "Answer:" and "Option:" are taken out too.
+
+    Where nothing is left it looks for the text of an option, which its table does not hold, so that nothing is found.
     """
+    return _first_capital(text, _WORLDSENSE)
+
+
+def _first_capital(text: str, prefixes: Iterable[str]) -> str | None:
     said = text.strip()
-    for prefix in _PREFIXES:
+    for prefix in prefixes:
         said = said.replace(prefix, "")
     found = re.search(r"[ABCD]", said)
     return found[0] if found else None
@@ -127,10 +159,12 @@ def first_token(text: str, instance: Instance) -> str | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def before_bracket(text: str, instance: Instance) -> str | None:
-    """MLVU's evaluation: what stands before the first ")", after the reply "Best Option: (", is the letter itself."""
-    said = text.strip().split(")")[0].strip()
-    return said if said in instance.answers else None
+def mlvu(text: str, instance: Instance) -> str | None:
+    """MLVU's `choice_bench.py`: the one character before the first ")", else the whole text, is the letter itself."""
+    said = text.strip()
+    place = said.find(")")
+    named = said if place < 0 else said[max(0, place - 1) : place]
+    return named if named in instance.answers else None
 
 
 def cmm(text: str, instance: Instance) -> str | None:
@@ -213,8 +247,9 @@ PARSERS: dict[str, Parser] = {
         daily_omni,
         video_holmes,
         first_capital,
+        worldsense,
         first_token,
-        before_bracket,
+        mlvu,
         cmm,
         lvbench,
         first_upper,

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.evaluation.tasks.places import find_file, has_sound
+from omnisink.evaluation.tasks.odd import OddRows
+from omnisink.evaluation.tasks.places import StrayLinkError, find_file, has_sound, is_file
 from omnisink.evaluation.tasks.protocol import Protocol
-from omnisink.evaluation.tasks.rows import LETTERS, Bad, Left, Outcome, Row, Source
-
-#: How many items are done, how many there are, and what they are.
-Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What was loaded of a task.
-
-    Attributes
-    ----------
-    instances : list of Instance
-        In the order of the annotations.
-    left_out : list of Left
-        Rows that are no questions of the task, and why; all of them, whatever the limit.
-    """
-
-    instances: list[Instance]
-    left_out: list[Left]
+from omnisink.evaluation.tasks.questions import Progress, Questions, files_of, matching, with_own_id
+from omnisink.evaluation.tasks.remarks import remarks
+from omnisink.evaluation.tasks.rows import Bad, Left, Missing, Outcome, Row, Source
+from omnisink.models.letters import LETTERS
 
 
 @dataclass(frozen=True)
@@ -73,6 +58,8 @@ class Task:
         The protocol that is used where none is named.
     notes : tuple of str
         What is particular about the data.
+    odd_rows : mapping of str to str
+        What is done with rows that are odd; see `omnisink.evaluation.tasks.odd`.
     """
 
     name: str
@@ -94,6 +81,7 @@ class Task:
     mean_over: str = ""
     counts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    odd_rows: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -154,7 +142,7 @@ class Task:
         allow_missing: bool = False,
         progress: Progress | None = None,
     ) -> Questions:
-        """Load questions.
+        """Load questions. A row that cannot be asked is left out and told; it does not stop the others.
 
         Parameters
         ----------
@@ -168,52 +156,67 @@ class Task:
         where : mapping of str to str, optional
             Only questions of these groups, as ``{"task": "AV Matching"}``.
         allow_missing : bool
-            Take questions whose files are missing all the same; asking one is then an error of its own.
+            Take questions whose files are missing all the same; asking one is then an error of its own. Questions
+            whose annotations are missing, or whose files a link puts outside the folder, are left out.
         progress : callable, optional
             Called with how many are done, how many there are and what they are, where loading takes long.
 
         Returns
         -------
         Questions
-            The instances, and rows that are no questions.
+            The instances, and rows that are none.
 
         Raises
         ------
         OmnisinkError
-            If a name is unknown, the folder lacks the annotations, a row is wrong, an id is there twice, a file is
-            missing or outside the folder, or there is no question.
+            If a name is unknown, the folder lacks the annotations, a file is missing, a link leads out of the folder,
+            or there is no question that can be asked.
         """
         asked, split = self.protocol(protocol), self.check_split(split)
         if limit is not None and limit < 1:
             raise OmnisinkError(f"the number of questions must be positive, got {limit}")
+        outcomes: list[Outcome | Instance]
         if self.loader == "items":
-            from omnisink.evaluation.tasks.own import read_own
+            from omnisink.evaluation.tasks.own import scan_own
 
-            return Questions(_matching(read_own(self, asked), where, limit, self.name), [])
-        if data is None and self.loader == "synthav":
+            folder, outcomes = Path(self.fields["path"]).resolve().parent, list(scan_own(self, asked))
+        elif data is None and self.loader == "synthav":
             from omnisink.evaluation.tasks.synthav_task import draw_rows
 
-            folder, outcomes = draw_rows(self, split, limit, progress)
+            folder, drawn = draw_rows(self, split, limit, progress)
+            outcomes = [*drawn]
         else:
             folder = self.folder(data)
             outcomes = list(self.outcomes(folder, split))
-        _refuse_bad(self.name, outcomes)
-        rows = _matching([o for o in outcomes if isinstance(o, Row)], where, limit, self.name)
+        bad = [o for o in outcomes if isinstance(o, Bad)]
+        if (absent := next((b for b in bad if isinstance(b, Missing)), None)) and not allow_missing:
+            raise OmnisinkError(f"{absent.where}: {absent.why}")
+        rows = matching([o for o in outcomes if isinstance(o, Row | Instance)], where, limit, self.name, bad)
         sounding: dict[Path, bool] = {}
-        instances, missing = [], []
+        instances: list[Instance] = []
         for number, row in enumerate(rows):
-            instance = self.instance(row, asked, folder, sounding)
-            missing += [p for p in files_of(instance) if not p.is_file()]
-            instances.append(instance)
+            try:
+                made = row if isinstance(row, Instance) else self.instance(row, asked, folder, sounding)
+            except OmnisinkError as error:
+                assert isinstance(row, Row)
+                if isinstance(error, StrayLinkError) and not allow_missing:
+                    raise OmnisinkError(f"{self.name}: {error}") from None
+                bad.append(Bad(row.where, str(error)))
+            else:
+                instances.append(made)
             if progress is not None and self.sound == "if-there":
                 progress(number + 1, len(rows), "videos looked at")
+        if not instances:
+            matching([], where, limit, self.name, bad)
+        missing = list(dict.fromkeys(p for i in instances for p in files_of(i) if not is_file(p)))
         if missing and not allow_missing:
-            missing = list(dict.fromkeys(missing))
             raise OmnisinkError(
                 f"{self.name}: {len(missing)} of its files are missing, the first being {missing[0]}. "
                 f"`omnisink tasks check {self.name} --data DIR` lists what is missing"
             )
-        return Questions(instances, [o for o in outcomes if isinstance(o, Left)])
+        told = [o for o in outcomes if isinstance(o, Row | Left)]
+        left = [o for o in outcomes if isinstance(o, Left)]
+        return Questions(instances, left, bad, remarks(self, [*told, *bad]))
 
     def folder(self, data: str | Path | None) -> Path:
         """Return the data folder, resolved; an `OmnisinkError` says what it should be."""
@@ -230,7 +233,7 @@ class Task:
         return path.resolve()
 
     def outcomes(self, folder: Path, split: str) -> Iterable[Outcome]:
-        """Yield what every row of the annotations is; an id that was used before makes a row wrong.
+        """Yield what every row of the annotations is; an id that was used before makes a row odd.
 
         Raises
         ------
@@ -240,19 +243,17 @@ class Task:
         from omnisink.evaluation.tasks.loaders import LOADERS
 
         names = self.annotations[split]
-        file = next((folder / name for name in names if (folder / name).is_file()), None)
+        file = next((folder / name for name in names if is_file(folder / name)), None)
         if names and file is None:
             raise OmnisinkError(f"{folder}: the annotations of {self.name} are not there: {' or '.join(names)}")
         seen: dict[str, str] = {}
-        for outcome in LOADERS["listed" if self.loader == "synthav" else self.loader](
-            Source(folder, file, self.fields)
-        ):
-            if isinstance(outcome, Row):
-                if outcome.id in seen:
-                    yield Bad(outcome.where, f"the id {outcome.id!r} was used before, in {seen[outcome.id]}")
-                    continue
-                seen[outcome.id] = outcome.where
-            yield outcome
+        odd = OddRows(self.odd_rows)
+        loader = LOADERS["listed" if self.loader == "synthav" else self.loader]
+        for outcome in loader(Source(folder, file, self.fields, odd)):
+            found = with_own_id(outcome, seen, odd) if isinstance(outcome, Row) else outcome
+            if isinstance(found, Row):
+                seen[found.id] = found.where
+            yield found
 
     def instance(self, row: Row, protocol: Protocol, folder: Path, sounding: dict[Path, bool]) -> Instance:
         """Put a row into words.
@@ -278,10 +279,7 @@ class Task:
         OmnisinkError
             If a file is outside the folder.
         """
-        try:
-            video, audio, image = (find_file(folder, n) if n else None for n in (row.video, row.audio, row.image))
-        except OmnisinkError as error:
-            raise OmnisinkError(f"{row.where}: {error}") from None
+        video, audio, image = (find_file(folder, n) if n else None for n in (row.video, row.audio, row.image))
         heard: Path | Literal[False] | None = audio
         if audio is None and (video is None or not self._hears(video, sounding)):
             heard = False
@@ -312,24 +310,3 @@ class Task:
                 sounding[video] = has_sound(video)
             return sounding[video]
         return self.sound == "always"
-
-
-def files_of(instance: Instance) -> list[Path]:
-    """Return the files that an instance names."""
-    return [p for p in (instance.video, instance.audio, instance.image) if isinstance(p, Path)]
-
-
-def _refuse_bad(name: str, outcomes: Iterable[Outcome]) -> None:
-    bad = [o for o in outcomes if isinstance(o, Bad)]
-    if bad:
-        more = f", and {len(bad) - 1} more rows; `omnisink tasks check {name} --data DIR` lists all" if bad[1:] else ""
-        raise OmnisinkError(f"{bad[0].where}: {bad[0].why}{more}")
-
-
-def _matching(found: list[Any], where: Mapping[str, str] | None, limit: int | None, name: str) -> list[Any]:
-    """Return those of the given groups, up to the limit."""
-    for key, value in (where or {}).items():
-        found = [f for f in found if value in f.groups.get(key, ())]
-    if not found:
-        raise OmnisinkError(f"{name}: no question is left" + (f" with {dict(where)}" if where else ""))
-    return found[:limit]

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omnisink.errors import MediaError, OmnisinkError
-from omnisink.evaluation.tasks.benchmark import Progress, Task
+from omnisink.evaluation.tasks.benchmark import Task
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.evaluation.tasks.places import find_file
+from omnisink.evaluation.tasks.places import StrayLinkError, find_file
+from omnisink.evaluation.tasks.questions import Progress
+from omnisink.evaluation.tasks.remarks import remarks
 from omnisink.evaluation.tasks.rows import Bad, Left, Row
 
 Role = Literal["video", "audio", "image"]
@@ -48,6 +50,8 @@ class Check:
         Questions that can be read, and different files that they name.
     left_out : mapping of str to int
         Why rows are no questions of the task, and how many.
+    remarks : list of str
+        A line for each kind of row that is left out or odd: how many, and the first.
     problems : list of Problem
         Errors first.
     """
@@ -57,6 +61,7 @@ class Check:
     questions: int
     files: int
     left_out: dict[str, int]
+    remarks: list[str]
     problems: list[Problem]
 
     @property
@@ -104,27 +109,33 @@ def check_task(
     folder = task.folder(data)
     problems: list[Problem] = []
     rows: list[Row] = []
-    left: Counter[str] = Counter()
+    left: list[Left] = []
     try:
         for outcome in task.outcomes(folder, split):
             if isinstance(outcome, Bad):
                 problems.append(Problem("error", outcome.where, outcome.why))
             elif isinstance(outcome, Left):
-                left[outcome.why] += 1
+                left.append(outcome)
             else:
                 rows.append(outcome)
     except OmnisinkError as error:
         problems.append(Problem("error", task.name, str(error)))
     files: dict[tuple[Path, Role], str] = {}
+    strays: Counter[str] = Counter()
     for row in rows:
-        for found in _files(row, folder):
-            if isinstance(found, Problem):
-                problems.append(found)
-            else:
-                files.setdefault(found, row.where)
+        found = _files(row, folder)
+        if isinstance(found, StrayLinkError):
+            strays[found.link] += 1
+        elif isinstance(found, OmnisinkError):
+            problems.append(Problem("error", row.where, str(found)))
+        else:
+            files |= {key: row.where for key in found if key not in files}
+    problems += [_stray(link, number) for link, number in strays.items()]
     problems += _open_all(files, folder, task.sound == "always", progress)
     problems += _count(task, split, rows) if rows else []
-    return Check(task.name, split, len(rows), len({p for p, _ in files}), dict(left), _sorted(problems))
+    said = remarks(task, [*rows, *left])
+    counted = dict(Counter(outcome.why for outcome in left))
+    return Check(task.name, split, len(rows), len({p for p, _ in files}), counted, said, _sorted(problems))
 
 
 def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
@@ -140,8 +151,6 @@ def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
                 instances.append(found)
     except OmnisinkError as error:
         problems.append(Problem("error", task.name, str(error)))
-    if not instances and not problems:
-        problems.append(Problem("error", task.name, "there is no item in the file"))
     folder = Path(task.fields["path"]).resolve().parent
     quiet = {i.video for i in instances if i.audio is False}
     files: dict[tuple[Path, Role], str] = {}
@@ -156,10 +165,16 @@ def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
         for path in dict.fromkeys(i.video for i in instances if i.video and i.audio is None)
         if path not in quiet and not _hears(path)
     ]
-    return Check(task.name, split, len(instances), len({p for p, _ in files}), {}, _sorted(problems))
+    return Check(task.name, split, len(instances), len({p for p, _ in files}), {}, [], _sorted(problems))
 
 
-def _files(row: Row, folder: Path) -> list[tuple[Path, Role] | Problem]:
+def _stray(link: str, number: int) -> Problem:
+    files = f"{number:,} question{'' if number == 1 else 's'}"
+    return Problem("error", link, f"{StrayLinkError(link)} ({files} would read through it)")
+
+
+def _files(row: Row, folder: Path) -> list[tuple[Path, Role]] | OmnisinkError:
+    """Return the files of a row, or why it may not read them."""
     named: tuple[tuple[Role, tuple[str, ...]], ...] = (
         ("video", row.video),
         ("audio", row.audio),
@@ -168,7 +183,7 @@ def _files(row: Row, folder: Path) -> list[tuple[Path, Role] | Problem]:
     try:
         return [(find_file(folder, names), role) for role, names in named if names]
     except OmnisinkError as error:
-        return [Problem("error", row.where, str(error))]
+        return error
 
 
 def _open_all(
@@ -194,10 +209,15 @@ def _open(path: Path, role: Role, sound: bool) -> None:
         read_image(path)
         return
     with open_media(path, None) as container:
-        if role == "video" and not container.streams.video:
+        if role == "video" and not _moving(container):
             raise MediaError(f"{path}: has no video")
         if (role == "audio" or sound) and not container.streams.audio:
             raise MediaError(f"{path}: has no sound")
+
+
+def _moving(container: Any) -> bool:
+    """Tell whether there is a video; the cover of a song is a stream of one picture, and none."""
+    return any(not s.disposition & type(s.disposition).attached_pic for s in container.streams.video)
 
 
 def _hears(path: Path) -> bool:

@@ -126,10 +126,21 @@ def _cmm(records: list[Record], breakdowns: Sequence[str], mean_over: str) -> tu
     return _cell(records).score, _each(records, breakdowns, _perception)
 
 
+def _readable(records: list[Record], breakdowns: Sequence[str], mean_over: str) -> tuple[float, Extra]:
+    """Video-MME: accuracy; and that of the answers that could be read, which its own program reports."""
+    return _cell(records).score, _each(records, breakdowns, _of_readable)
+
+
 Metric = Callable[[list[Record], Sequence[str], str], tuple[float, Extra]]
 
 #: All metrics, by name.
-METRICS: dict[str, Metric] = {"accuracy": _accuracy, "group_mean": _group_mean, "yes_no": _yes_no, "cmm": _cmm}
+METRICS: dict[str, Metric] = {
+    "accuracy": _accuracy,
+    "group_mean": _group_mean,
+    "yes_no": _yes_no,
+    "cmm": _cmm,
+    "readable": _readable,
+}
 
 
 def _detection(records: list[Record]) -> dict[str, float]:
@@ -150,6 +161,11 @@ def _perception(records: list[Record]) -> dict[str, float]:
         if rows := [r for r in records if r["gold"] == answer]:
             found[name] = _cell(rows).score
     return found
+
+
+def _of_readable(records: list[Record]) -> dict[str, float]:
+    rows = [r for r in records if r.get("parsed") is not None]
+    return {"accuracy of readable answers": _cell(rows).score} if rows else {}
 
 
 def _each(records: list[Record], breakdowns: Sequence[str], what: Callable[[list[Record]], dict[str, float]]) -> Extra:

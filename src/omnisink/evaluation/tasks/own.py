@@ -12,7 +12,8 @@ from omnisink.evaluation.tasks import answers
 from omnisink.evaluation.tasks.benchmark import Task
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.protocol import Protocol
-from omnisink.evaluation.tasks.rows import LETTERS, Bad
+from omnisink.evaluation.tasks.rows import Bad
+from omnisink.models.letters import LETTERS
 
 if TYPE_CHECKING:
     from omnisink.models.items import Item
@@ -56,43 +57,27 @@ def own_task(path: Path) -> Task:
     )
 
 
-def read_own(task: Task, protocol: Protocol) -> list[Instance]:
-    """Read the items of a user's file as instances.
-
-    Raises
-    ------
-    OmnisinkError
-        If a row cannot be used, or is a passage, which has no answer to be scored.
-    """
-    path = Path(task.fields["path"])
-    found = []
-    for one in scan_own(task, protocol):
-        if isinstance(one, Bad):
-            raise OmnisinkError(f"{path.with_name(one.where)}: {one.why}")
-        found.append(one)
-    if not found:
-        raise OmnisinkError(f"{path}: there is no item in the file")
-    return found
-
-
 def scan_own(task: Task, protocol: Protocol) -> Iterator[Instance | Bad]:
     """Yield every item of a user's file as an instance, and every row that cannot be used.
 
     Raises
     ------
     OmnisinkError
-        If the file cannot be read.
+        If the file cannot be read or holds no item.
     """
     from omnisink.models.items import scan_items
 
     path = Path(task.fields["path"])
-    for line, found in scan_items(path):
+    line = 0
+    for line, found in scan_items(path, check_files=False):
         if isinstance(found, OmnisinkError):
             yield Bad(f"{path.name}:{line}", str(found))
         elif found.passage is not None:
             yield Bad(f"{path.name}:{line}", f"{found.id} is a passage, which has no answer to be scored")
         else:
             yield _instance(found, protocol)
+    if not line:
+        raise OmnisinkError(f"{path}: there is no item in the file")
 
 
 def _instance(item: Item, protocol: Protocol) -> Instance:

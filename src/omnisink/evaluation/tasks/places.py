@@ -8,6 +8,30 @@ from pathlib import Path
 from omnisink.errors import MediaError, OmnisinkError
 
 
+class StrayLinkError(OmnisinkError):
+    """A link in the data folder leads out of it.
+
+    Attributes
+    ----------
+    link : str
+        The link, relative to the folder.
+    """
+
+    def __init__(self, link: str) -> None:
+        super().__init__(
+            f"the link {link} leaves the data folder; files must lie in it themselves, and no link may lead out of it"
+        )
+        self.link = link
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is a file of a name, which may be too long for one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def find_file(folder: Path, names: Sequence[str]) -> Path:
     """Return the first of several names that is a file in the folder, else the first.
 
@@ -25,11 +49,13 @@ def find_file(folder: Path, names: Sequence[str]) -> Path:
 
     Raises
     ------
+    StrayLinkError
+        If a symbolic link leads out of the folder.
     OmnisinkError
-        If a name leaves the folder, by itself or through a symbolic link.
+        If a name leaves the folder by itself, or is none.
     """
     paths = [_inside(folder, name) for name in names]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next((path for path in paths if is_file(path)), paths[0])
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -37,11 +63,17 @@ def _inside(folder: Path, name: str) -> Path:
         path = (folder / name).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a loop of links
         raise OmnisinkError(f"{name!r} is no name of a file: {error}") from None
-    if Path(name).is_absolute() or not path.is_relative_to(folder):
-        raise OmnisinkError(
-            f"{name} leaves the data folder; files must lie in it themselves, and a link must not lead out of it"
-        )
-    return path
+    if path.is_relative_to(folder) and not Path(name).is_absolute():
+        return path
+    if not Path(name).is_absolute() and ".." not in Path(name).parts:
+        here = folder
+        for part in Path(name).parts:
+            here /= part
+            if not here.resolve().is_relative_to(folder):
+                raise StrayLinkError(here.relative_to(folder).as_posix())
+    raise OmnisinkError(
+        f"{name} leaves the data folder; files must lie in it themselves, and a link must not lead out of it"
+    )
 
 
 def has_sound(path: Path) -> bool:

@@ -9,11 +9,15 @@ from string import Formatter
 from typing import Any
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.tasks.rows import KINDS, LETTERS, Row
+from omnisink.evaluation.tasks.rows import KINDS, Row
+from omnisink.models.letters import LETTERS
 
 #: Fields of every text; a task may have further ones.
 TEXT_FIELDS = {"question", "options", "options_list", "answers"}
 OPTION_FIELDS = {"letter", "text", "filed"}
+#: What of a text can lose the white space at its ends: all of it, the question before anything is added to it, or the
+#: end of the list of options.
+STRIPPED = ("", "text", "question", "options")
 #: What may differ between the kinds of questions of one task.
 BY_KIND = {"text", "option", "join", "parser", "max_new_tokens", "reply", "suffix", "suffix_unless"}
 
@@ -41,6 +45,9 @@ class Protocol:
         Between options.
     suffix, suffix_unless : str
         A last text, which is left out where the regular expression is found in the question, whatever its case.
+    strip : {"", "text", "question", "options"}
+        What loses the white space at its ends, as in the benchmark's own program: nothing, the whole text, the
+        question, or the end of the list of options.
     reply : str
         What the answer is made to begin with.
     text_first : bool
@@ -62,6 +69,7 @@ class Protocol:
     join: str = "\n"
     suffix: str = ""
     suffix_unless: str = ""
+    strip: str = ""
     reply: str = ""
     text_first: bool = False
     with_sound: str = ""
@@ -75,16 +83,17 @@ class Protocol:
     def words(self, row: Row, sound: bool) -> str:
         """Return what the user says, to the letter. What the data hold is never read as a template."""
         letters = zip(LETTERS, row.options, row.filed, strict=False)
-        options = [self.option.format(letter=a, text=text, filed=filed) for a, text, filed in letters]
+        options = self.join.join([self.option.format(letter=a, text=text, filed=filed) for a, text, filed in letters])
         said = self.text.format(
-            question=row.question,
-            options=self.join.join(options),
+            question=row.question.strip() if self.strip == "question" else row.question,
+            options=options.rstrip() if self.strip == "options" else options,
             options_list=repr(list(row.filed)),
             answers=", ".join(row.words),
             **row.extra,
         )
         asks = self.suffix_unless and re.search(self.suffix_unless, row.question, re.IGNORECASE)
-        return (self.with_sound if sound else "") + said + ("" if asks else self.suffix)
+        whole = (self.with_sound if sound else "") + said + ("" if asks else self.suffix)
+        return whole.strip() if self.strip == "text" else whole
 
 
 def make_protocol(name: str, given: Mapping[str, Any], parsers: set[str], extra: set[str]) -> Protocol:
@@ -119,6 +128,8 @@ def make_protocol(name: str, given: Mapping[str, Any], parsers: set[str], extra:
         _check_template(name, part.get("text", ""), TEXT_FIELDS | extra)
         _check_template(name, part.get("option", ""), OPTION_FIELDS)
         _check_pattern(name, part.get("suffix_unless", ""))
+    if given.get("strip", "") not in STRIPPED:
+        raise OmnisinkError(f"protocol {name}: strip must be one of {', '.join(STRIPPED[1:])}, got {given['strip']!r}")
     if given.get("max_new_tokens", 1) < 1:
         raise OmnisinkError(f"protocol {name}: max_new_tokens must be positive")
     return Protocol(name=name, **given)

@@ -12,6 +12,8 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.rows import Bad
 
 Json = dict[str, Any]
+#: A byte order mark, which programs on Windows put at the beginning of a text.
+_MARK = "\ufeff"
 
 
 def read_json(path: Path) -> Any:
@@ -34,10 +36,10 @@ def read_rows(path: Path) -> Iterator[tuple[str, Json] | Bad]:
     """
     if path.suffix == ".parquet":
         for number, row in enumerate(_parquet(path), 1):
-            yield f"{path.name}, row {number}", row
+            yield f"{path.name}, row {number}", _clean(row)
         return
     text = _text(path)
-    if text.lstrip()[:1] == "[":
+    if text.lstrip()[:1] == "[" and not _goes_on(text):
         rows = _json(text, path.name)
         for number, row in enumerate(rows, 1):
             yield _checked(f"{path.name}, row {number}", row)
@@ -46,7 +48,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, Json] | Bad]:
         if line.strip():
             where = f"{path.name}, line {number}"
             try:
-                row = _json(line, where)
+                row = _json(line.strip(_MARK), where)
             except OmnisinkError as error:
                 yield Bad(where, str(error).removeprefix(f"{where}: "))
             else:
@@ -54,16 +56,32 @@ def read_rows(path: Path) -> Iterator[tuple[str, Json] | Bad]:
 
 
 def _checked(where: str, row: Any) -> tuple[str, Json] | Bad:
-    return (where, row) if isinstance(row, dict) else Bad(where, f"not a JSON object but {type(row).__name__}")
+    if not isinstance(row, dict):
+        return Bad(where, f"not a JSON object but {type(row).__name__}")
+    return where, _clean(row)
+
+
+def _clean(row: Json) -> Json:
+    """Take byte order marks off keys and texts: tables that were joined have them in the middle of a file."""
+    return {k.lstrip(_MARK): v.lstrip(_MARK) if isinstance(v, str) else v for k, v in row.items()}
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise OmnisinkError(f"{path}: it is not UTF-8") from None
+        raise OmnisinkError(f"{path}: it is not UTF-8; save it in that encoding") from None
     except (OSError, ValueError) as error:
         raise OmnisinkError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _goes_on(text: str) -> bool:
+    """Tell whether there is more after a list, which is then the first of several lines."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return bool(text.lstrip()[end:].strip())
 
 
 def _json(text: str, where: str) -> Any:
@@ -82,6 +100,6 @@ def _parquet(path: Path) -> list[Json]:
         ) from None
     try:
         rows: list[Json] = parquet.read_table(path).to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's own errors are both
+    except (OSError, ValueError, ArithmeticError) as error:  # pyarrow's own errors are the first two
         raise OmnisinkError(f"{path}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
     return rows

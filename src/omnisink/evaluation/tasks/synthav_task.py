@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.tasks.benchmark import Progress, Task
+from omnisink.evaluation.tasks.benchmark import Task
 from omnisink.evaluation.tasks.loaders.listed import RowMaker
+from omnisink.evaluation.tasks.questions import Progress
 from omnisink.evaluation.tasks.rows import Outcome
 
 #: Questions of a whole split. The test split has been reported with these since SmolOmni was made.

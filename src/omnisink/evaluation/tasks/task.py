@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.tasks.benchmark import Questions, Task
+from omnisink.evaluation.tasks.benchmark import Task
+from omnisink.evaluation.tasks.odd import check_rules
 from omnisink.evaluation.tasks.protocol import Protocol, make_protocol
+from omnisink.evaluation.tasks.questions import Questions
 
 __all__ = ["Protocol", "Questions", "Task", "find_task", "parse_task", "task_names"]
 
 SOUNDS = ("always", "never", "if-there", "own")
 _TEXTS = {"title", "paper", "licence", "size", "layout", "loader", "sound", "metric", "default", "mean_over"}
 _LISTS = {"needs", "sources", "breakdowns", "notes"}
-_MAPPINGS = {"fields", "annotations", "counts", "protocols"}
-_OPTIONAL = {"mean_over", "counts", "notes", "fields"}
+_MAPPINGS = {"fields", "annotations", "counts", "protocols", "odd_rows"}
+_OPTIONAL = {"mean_over", "counts", "notes", "fields", "odd_rows"}
 
 
 def task_names() -> tuple[str, ...]:
@@ -117,6 +119,7 @@ def _task(name: str, given: Any) -> Task:
         raise OmnisinkError(f"unknown metric {given['metric']!r}: use one of {', '.join(METRICS)}")
     if given["sound"] not in SOUNDS:
         raise OmnisinkError(f"sound must be one of {', '.join(SOUNDS)}, got {given['sound']!r}")
+    check_rules(given.get("odd_rows", {}))
     protocols = _protocols(given, fields)
     if given["default"] not in protocols:
         raise OmnisinkError(f"the default protocol {given['default']!r} is none of {', '.join(protocols)}")
@@ -132,6 +135,7 @@ def _task(name: str, given: Any) -> Task:
         annotations=annotations,
         counts=given.get("counts", {}),
         protocols=protocols,
+        odd_rows=given.get("odd_rows", {}),
     )
 
 

@@ -5,12 +5,13 @@
 ``question``   Key.
 ``options``    Key of a list, or of letters with texts; or a list of keys, of which those that are null are no options.
 ``answer``     Key; a letter, a text of an option, yes or no.
+``answer_is``  ``text`` where the answer is the text of an option: "A" is then the option of that text.
 ``tag``        The answer is inside this tag, as ``answer`` for ``<answer>A</answer>``.
 ``kind``       What an answer is; or ``{of: key, map: {value: kind}}``; or ``auto``: choice where there are options.
 ``media``      For video, audio and image: templates, the likeliest first. One whose key is missing is passed over.
 ``stem``       Key of a path; templates of media may then have ``{stem}``, its file name without suffix.
-``cluster``    Template.
-``groups``     Name of the group to key; a key that is not there is no group.
+``cluster``    Template, which may have ``{pair}``: rows 1 and 2 are the first pair, 3 and 4 the second.
+``groups``     Name of the group to key, or to a template of keys; where a key is not there, there is no group.
 ``extra``      Name of a further template field to key.
 ``leave_out``  List of ``{of: key, is: [values], why: text}``.
 =============  =========================================================================================
@@ -26,17 +27,18 @@ from string import Formatter
 from typing import Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks.odd import LeftOutError, OddRows
 from omnisink.evaluation.tasks.reading import read_rows
 from omnisink.evaluation.tasks.rows import (
     KINDS,
     Bad,
-    LeftOutError,
     Outcome,
     Row,
     Source,
     find_letter,
     group,
     guarded,
+    question_of,
     split_options,
     text_of,
     value_of,
@@ -48,6 +50,7 @@ FIELDS = {
     "question",
     "options",
     "answer",
+    "answer_is",
     "tag",
     "kind",
     "media",
@@ -62,30 +65,35 @@ FIELDS = {
 def load_listed(source: Source) -> Iterator[Outcome]:
     """Read a flat list; see the module."""
     assert source.file is not None
-    maker = RowMaker(source.fields)
+    maker = RowMaker(source.fields, source.odd)
     for found in read_rows(source.file):
-        yield found if isinstance(found, Bad) else maker.outcome(*found)
+        yield maker.skip(found) if isinstance(found, Bad) else maker.outcome(*found)
 
 
 class RowMaker:
     """Makes rows of objects that come one after the other, as ``fields`` say."""
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self.fields = fields
+    def __init__(self, fields: Mapping[str, Any], odd: OddRows | None = None) -> None:
+        self.fields, self.odd = fields, odd or OddRows()
         self._index = -1
         self._same: Counter[str] = Counter()
 
     def outcome(self, where: str, row: Mapping[str, Any]) -> Outcome:
         """Return what one object is."""
         self._index += 1
-        return guarded(where, self._row, row)
+        return guarded(where, self.odd, self._row, row)
+
+    def skip(self, bad: Bad) -> Bad:
+        """Count a row that is no object: the rows after it keep their places."""
+        self._index += 1
+        return bad
 
     def _row(self, where: str, row: Mapping[str, Any]) -> Row:
         fields = self.fields
         for rule in fields.get("leave_out", ()):
             if row.get(rule["of"]) in rule["is"]:
                 raise LeftOutError(rule["why"])
-        question = text_of(row, fields["question"])
+        question = question_of(row, fields["question"], self.odd)
         options, filed = self._options(row)
         kind = self._kind(row, bool(options))
         if kind not in ("choice", "several"):
@@ -99,12 +107,12 @@ class RowMaker:
             where=where,
             question=question,
             kind=kind,
-            gold=_gold(self._answer(row), kind, options, filed),
+            gold=self._gold(self._answer(row), kind, options, filed),
             options=options,
             filed=filed,
             **media,
-            cluster=_fill(fields["cluster"], row) if "cluster" in fields else "",
-            groups={g: found for g, key in fields.get("groups", {}).items() if (found := group(row.get(key)))},
+            cluster=_fill(fields["cluster"], row, pair=self._index // 2) if "cluster" in fields else "",
+            groups={g: found for g, key in fields.get("groups", {}).items() if (found := _group(row, key))},
             extra={name: text_of(row, key) for name, key in fields.get("extra", {}).items()},
         )
 
@@ -113,7 +121,7 @@ class RowMaker:
         if where is None:
             return (), ()
         given = [row[key] for key in where if row.get(key) is not None] if isinstance(where, list) else row.get(where)
-        return split_options(given) if given else ((), ())
+        return split_options(given, self.odd) if given else ((), ())
 
     def _kind(self, row: Mapping[str, Any], has_options: bool) -> str:
         said = self.fields["kind"]
@@ -121,7 +129,7 @@ class RowMaker:
             return "choice" if has_options else "yes-no"
         if isinstance(said, Mapping):
             value = value_of(row, said["of"])
-            if value not in said["map"]:
+            if not isinstance(value, str) or value not in said["map"]:
                 raise OmnisinkError(f"{said['of']} is {value!r}, which is none of {', '.join(said['map'])}")
             said = said["map"][value]
         assert said in KINDS
@@ -138,6 +146,17 @@ class RowMaker:
             raise OmnisinkError(f"there is nothing in <{tag}> and </{tag}>: {answer!r}")
         return found[1]
 
+    def _gold(self, answer: str, kind: str, options: tuple[str, ...], filed: tuple[str, ...]) -> str:
+        by_text = self.fields.get("answer_is") == "text"
+        if kind == "choice":
+            return find_letter(answer, options, filed, self.odd, by_text=by_text)
+        if kind == "yes-no":
+            return yes_or_no(answer)
+        if kind == "several":
+            letters = [part.strip() for part in answer.split(",")]
+            return ",".join(sorted({find_letter(letter, options, filed, self.odd) for letter in letters}))
+        return answer.strip()
+
     def _id(self, row: Mapping[str, Any]) -> str:
         template = self.fields["id"]
         same = _fill(template, row, index=self._index, n="")
@@ -147,17 +166,6 @@ class RowMaker:
         return _fill(template, row, index=self._index, n=self._same[same])
 
 
-def _gold(answer: str, kind: str, options: tuple[str, ...], filed: tuple[str, ...]) -> str:
-    if kind == "choice":
-        return find_letter(answer, options, filed)
-    if kind == "yes-no":
-        return yes_or_no(answer)
-    if kind == "several":
-        letters = [part.strip() for part in answer.split(",")]
-        return ",".join(sorted({find_letter(letter, options, filed) for letter in letters}))
-    return answer.strip()
-
-
 class _Values(dict[str, Any]):
     def __missing__(self, key: str) -> Any:
         raise OmnisinkError(f"{key} is missing")
@@ -165,11 +173,26 @@ class _Values(dict[str, Any]):
 
 def _fill(template: str, row: Mapping[str, Any], **more: Any) -> str:
     """Fill a template of the task's own; values go in as they are, with whatever braces they hold."""
+    for key in _keys(template):
+        value = row.get(key, "")
+        if isinstance(value, bool) or not (value is None or isinstance(value, str | int | float)):
+            raise OmnisinkError(f"{key} must be a text or a number, got {value!r}")
     return template.format_map(_Values({k: v for k, v in row.items() if v is not None}, **more))
 
 
 def _fill_all(templates: str | list[str], row: Mapping[str, Any]) -> Iterator[str]:
     there = {key for key, value in row.items() if value is not None}
     for template in [templates] if isinstance(templates, str) else templates:
-        if {key for _, key, _, _ in Formatter().parse(template) if key} <= there:
+        if _keys(template) <= there:
             yield _fill(template, row)
+
+
+def _keys(template: str) -> set[str]:
+    return {key for _, key, _, _ in Formatter().parse(template) if key}
+
+
+def _group(row: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return the groups of a key, or the one that a template makes of several keys where all of them are there."""
+    if "{" not in key:
+        return group(row.get(key))
+    return (_fill(key, row),) if all(row.get(part) not in (None, "") for part in _keys(key)) else ()

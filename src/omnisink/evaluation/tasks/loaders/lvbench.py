@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks.odd import OddRows
 from omnisink.evaluation.tasks.reading import read_rows
 from omnisink.evaluation.tasks.rows import (
     Bad,
@@ -36,15 +37,15 @@ def load_lvbench(source: Source) -> Iterator[Outcome]:
             yield Bad(where, "the video has no question")
             continue
         for number, question in enumerate(questions, 1):
-            yield guarded(f"{where}, question {number}", _row, video, question)
+            yield guarded(f"{where}, question {number}", source.odd, _row, video, question, source.odd)
 
 
-def _row(where: str, video: Mapping[str, Any], asked: Any) -> Row:
+def _row(where: str, video: Mapping[str, Any], asked: Any, odd: OddRows) -> Row:
     if not isinstance(asked, dict):
         raise OmnisinkError(f"must be an object, not a {type(asked).__name__}")
     key, whole = text_of(video, "key"), text_of(asked, "question")
     question, *parts = re.split(r"\n(?=\([A-Z]\))", whole)
-    options, filed = split_options([part.strip() for part in parts])
+    options, filed = split_options([part.strip() for part in parts], odd)
     if options == filed:
         raise OmnisinkError(f"the options in the question are not (A), (B), (C), ...: {whole!r}")
     kinds = {"type": asked.get("question_type"), "video_type": video.get("type")}
@@ -53,7 +54,7 @@ def _row(where: str, video: Mapping[str, Any], asked: Any) -> Row:
         where=where,
         question=question,
         kind="choice",
-        gold=find_letter(text_of(asked, "answer"), options, filed),
+        gold=find_letter(text_of(asked, "answer"), options, filed, odd),
         options=options,
         filed=filed,
         video=(f"videos/{key}.mp4", f"{key}.mp4"),

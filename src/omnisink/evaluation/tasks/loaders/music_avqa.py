@@ -1,4 +1,7 @@
-"""MUSIC-AVQA: lists inside texts, placeholders in the questions, answers from a closed set, and the key ``anser``."""
+"""MUSIC-AVQA: lists inside texts, placeholders in the questions, answers from a closed set, and the key ``anser``.
+
+Under ``fields``: ``words``, the closed set, which the authors take from the file for training.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks.odd import LeftOutError
 from omnisink.evaluation.tasks.reading import read_rows
-from omnisink.evaluation.tasks.rows import Bad, LeftOutError, Outcome, Row, Source, guarded, text_of
+from omnisink.evaluation.tasks.rows import Bad, Outcome, Row, Source, guarded, text_of
 
-FIELDS: set[str] = set()
+FIELDS = {"words"}
 _PLACE = re.compile(r"<\w+>")
 
 
 def load_music_avqa(source: Source) -> Iterator[Outcome]:
-    """Read all questions. The closed set is the set of the answers in the file, in the order of the alphabet."""
+    """Read all questions."""
     assert source.file is not None
-    rows = list(read_rows(source.file))
-    given = [found[1].get("anser") for found in rows if not isinstance(found, Bad)]
-    words = tuple(sorted({a.strip() for a in given if isinstance(a, str) and a.strip()}))
-    for found in rows:
+    words = tuple(source.fields["words"])
+    for found in read_rows(source.file):
         if isinstance(found, Bad):
             yield found
         else:
-            yield guarded(found[0], _row, found[1], words)
+            yield guarded(found[0], source.odd, _row, found[1], words)
 
 
 def _row(where: str, row: Mapping[str, Any], words: tuple[str, ...]) -> Row:
@@ -34,13 +36,15 @@ def _row(where: str, row: Mapping[str, Any], words: tuple[str, ...]) -> Row:
     kinds, values = _list(row, "type"), _list(row, "templ_values")
     if len(kinds) != 2:
         raise OmnisinkError(f"type must be two texts, got {kinds!r}")
-    video = text_of(row, "video_id")
+    video, answer = text_of(row, "video_id"), text_of(row, "anser").strip()
+    if answer not in words:
+        raise OmnisinkError(f"the answer {answer!r} is none of the {len(words)} words of the closed set")
     return Row(
         id=text_of(row, "question_id"),
         where=where,
         question=_filled(text_of(row, "question_content"), values),
         kind="words",
-        gold=text_of(row, "anser").strip(),
+        gold=answer,
         words=words,
         video=(f"videos/{video}.mp4", f"{video}.mp4"),
         cluster=video,
@@ -53,7 +57,7 @@ def _list(row: Mapping[str, Any], key: str) -> list[str]:
     text = text_of(row, key)
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(v, str) for v in found):
         raise OmnisinkError(f"{key} must be a list of texts, written as JSON in a text; got {text!r}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks.odd import OddRows
 from omnisink.evaluation.tasks.reading import read_json
 from omnisink.evaluation.tasks.rows import (
     Bad,
@@ -16,6 +17,7 @@ from omnisink.evaluation.tasks.rows import (
     find_letter,
     group,
     guarded,
+    question_of,
     split_options,
     text_of,
 )
@@ -40,21 +42,21 @@ def load_worldsense(source: Source) -> Iterator[Outcome]:
         if not tasks:
             yield Bad(where, "the video has no question")
         for key in tasks:
-            yield guarded(f"{where}, {key}", _row, name, video, key)
+            yield guarded(f"{where}, {key}", source.odd, _row, name, video, key, source.odd)
 
 
-def _row(where: str, name: str, video: Mapping[str, Any], key: str) -> Row:
+def _row(where: str, name: str, video: Mapping[str, Any], key: str, odd: OddRows) -> Row:
     task = video[key]
     if not isinstance(task, dict):
         raise OmnisinkError(f"must be an object, not a {type(task).__name__}")
-    options, filed = split_options(task.get("candidates"))
+    options, filed = split_options(task.get("candidates"), odd)
     found = {**{k: task.get(k) for k in _OF_TASK}, **{k: video.get(k) for k in _OF_VIDEO}}
     return Row(
         id=f"{name}/{key}",
         where=where,
-        question=text_of(task, "question"),
+        question=question_of(task, "question", odd),
         kind="choice",
-        gold=find_letter(text_of(task, "answer"), options, filed),
+        gold=find_letter(text_of(task, "answer"), options, filed, odd),
         options=options,
         filed=filed,
         video=(f"videos/{name}.mp4", f"{name}.mp4"),

@@ -1,0 +1,57 @@
+"""What is said of rows that are left out, cannot be asked, or are odd: one line for each kind, not for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from omnisink.evaluation.tasks.odd import WORDS
+from omnisink.evaluation.tasks.rows import Bad, Left, Outcome, Row
+
+if TYPE_CHECKING:
+    from omnisink.evaluation.tasks.benchmark import Task
+
+
+def remarks(task: Task, outcomes: Iterable[Outcome]) -> list[str]:
+    """Return a line for each kind of row that a reader of the numbers should know of.
+
+    Parameters
+    ----------
+    task : Task
+        What the rows are of.
+    outcomes : iterable of outcomes
+        All of its rows.
+
+    Returns
+    -------
+    list of str
+        How many there are of each kind, what was done with them, and where the first one is.
+    """
+    kept: dict[str, list[str]] = {}
+    left: dict[str, list[str]] = {}
+    bad: list[Bad] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Row):
+            for kind in outcome.odd:
+                kept.setdefault(kind, []).append(outcome.where)
+        elif isinstance(outcome, Left):
+            left.setdefault(outcome.why, []).append(outcome.where)
+        else:
+            bad.append(outcome)
+    lines = [
+        f"{_rows(len(where))} {WORDS[kind].format(rule=task.odd_rows.get(kind))}, kept as in the benchmark's own "
+        f"program; the first: {where[0]}"
+        for kind, where in kept.items()
+    ]
+    lines += [f"{_rows(len(where))} left out: {why}; the first: {where[0]}" for why, where in left.items()]
+    if bad:
+        listed = f"`omnisink tasks check` of {task.name} lists all"
+        lines.append(
+            f"{_rows(len(bad))} cannot be asked and left out; the first: {bad[0].where}: {bad[0].why}"
+            + (f"; {listed}" if bad[1:] else "")
+        )
+    return lines
+
+
+def _rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"
