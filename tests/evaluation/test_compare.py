@@ -206,7 +206,7 @@ def test_equal_answers_are_no_proof_of_equality(tmp_path: Path) -> None:
     results = compared(write_scores(tmp_path / "run", {"baseline": same, "outro": same}))
     (said,) = results["verdicts"]
     assert said == (
-        "SynthAV, outro: no evidence of a difference from baseline (accuracy 0.0 points, 95 % interval 0.0 to 0.0,"
+        "SynthAV, outro: no evidence of a difference from baseline (accuracy 0.0 points, 95 % interval −3.0 to +3.0,"
         " Holm p = 1.000). With 100 questions in 100 clusters, none better or worse, up to 3.0 % of clusters may still"
         " be so, and a difference of less than 7.8 points is missed more often than one time in five."
     )

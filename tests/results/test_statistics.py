@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from omnisink.errors import OmnisinkError
 from omnisink.results import statistics
+from omnisink.results.power import smallest_detectable
 from omnisink.results.statistics import Difference, Estimate, holm, mean_interval, paired_difference, rank_correlation
 from tests.results.comparing import FEW, alone, near, width
 
@@ -68,7 +69,8 @@ def test_the_mean_covers_what_it_should_with_clusters() -> None:
 @pytest.mark.parametrize(
     ("values", "clusters", "expected"),
     [
-        ([0.1] * 7, ["a", "a", "b", "b", "b", "c", "c"], Estimate(0.1, 0.1, 0.1)),
+        ([0.1] * 7, ["a", "a", "b", "b", "b", "c", "c"], Estimate(0.1, None, None)),
+        ([0.0, 1.0, 1.0, 0.0], ["a", "a", "b", "b"], Estimate(0.5, None, None)),
         ([0.0, 1.0], ["a", "a"], Estimate(0.5, None, None)),
         ([2.0], ["a"], Estimate(2.0, None, None)),
         ([1.0, 1.0], ["a", "a"], Estimate(1.0, None, None)),
@@ -80,6 +82,32 @@ def test_what_says_nothing_of_spread_has_no_bounds(
     assert mean_interval(values, clusters) == expected
     zeros = [0.0] * len(values)
     assert paired_difference(values, zeros, clusters, resamples=FEW).low == expected.low
+
+
+@pytest.mark.parametrize("count", [2, 5, 20, 1000])
+def test_shares_of_nothing_and_of_all_have_an_interval(count: int) -> None:
+    """Hold it to the limit of Clopper and Pearson that `smallest_detectable` gives."""
+    limit = smallest_detectable(np.zeros(count), alone(count)).share
+    right, wrong = (mean_interval([value] * count, alone(count), bounds=(0, 1)) for value in (1.0, 0.0))
+    assert (right.value, right.high, wrong.value, wrong.low) == (1.0, 1.0, 0.0, 0.0)
+    assert right.low == pytest.approx(1 - limit)
+    assert wrong.high == pytest.approx(limit)
+    assert limit == pytest.approx(3 / count, rel=0.6 if count < 10 else 0.1)
+    same = paired_difference(np.ones(count), np.ones(count), alone(count), bounds=(-1, 1))
+    assert (same.value, same.p) == (0.0, 1.0)
+    assert (same.low, same.high) == (pytest.approx(-limit), pytest.approx(limit))
+
+
+def test_clusters_of_one_mean_have_an_interval_too() -> None:
+    """A model that always says yes has half of every pair right: no draw of pairs changes that."""
+    found = mean_interval([1.0, 0.0] * 20, np.repeat(alone(20), 2), bounds=(0, 1))
+    assert found.value == 0.5
+    assert (found.low, found.high) == (pytest.approx(0.43, abs=0.01), pytest.approx(0.57, abs=0.01))
+
+
+def test_repeated_questions_of_one_clip_do_not_narrow_the_interval_of_all_right() -> None:
+    once = mean_interval([1.0] * 5, alone(5), bounds=(0, 1))
+    assert mean_interval([1.0] * 50, np.repeat(alone(5), 10), bounds=(0, 1)) == once
 
 
 @pytest.mark.parametrize(
@@ -167,7 +195,7 @@ def test_many_clusters_agree_with_a_t_test() -> None:
 
 def test_equal_arms_differ_by_nothing() -> None:
     same = np.random.default_rng(5).normal(size=20)
-    assert paired_difference(same, same, alone(20)) == Difference(0.0, 0.0, 0.0, 1.0)
+    assert paired_difference(same, same, alone(20)) == Difference(0.0, None, None, 1.0)
     assert paired_difference([1.0], [0.0], ["a"]) == Difference(1.0, None, None, 1.0)
 
 

@@ -18,6 +18,8 @@ from omnisink.errors import OmnisinkError
 
 Floats = NDArray[np.float64]
 
+#: Bounds of what is right or wrong, and of differences of it.
+SHARE, SHARES_DIFFER = (0.0, 1.0), (-1.0, 1.0)
 #: Random numbers that are drawn at once, which bounds the memory.
 _AT_ONCE = 2**21
 
@@ -31,7 +33,8 @@ class Estimate:
     value : float
         From all items.
     low, high : float or None
-        The interval; None where there is one cluster alone, which says nothing of how clusters differ.
+        The interval; None where there is one cluster only, or where no two clusters differ and the values have no
+        known bounds: the data then say nothing of how clusters differ.
     """
 
     value: float
@@ -53,12 +56,22 @@ class Difference(Estimate):
 
 
 def mean_interval(
-    values: ArrayLike, clusters: Sequence[str], *, seed: int = 0, resamples: int = 9999, level: float = 0.95
+    values: ArrayLike,
+    clusters: Sequence[str],
+    *,
+    bounds: tuple[float, float] | None = None,
+    seed: int = 0,
+    resamples: int = 9999,
+    level: float = 0.95,
 ) -> Estimate:
     """Return the mean of all items with a percentile bootstrap interval over clusters.
 
     Clusters are drawn with all their items, so the drawn mean is the sum of the drawn clusters' sums over the sum of
     their sizes. With fewer than about ten clusters the interval is too narrow, as every bootstrap is.
+
+    Where all clusters have the same mean, as where all answers are right, drawing them says nothing. What is known
+    then is how many other clusters may have been missed: where C agree, up to 1 - (1 - level)^(1/C) of all may not,
+    which is about 3/C (Clopper and Pearson; the rule of three). With `bounds` those may lie anywhere between them.
 
     Parameters
     ----------
@@ -66,6 +79,9 @@ def mean_interval(
         (N,), finite.
     clusters : sequence of str
         (N,), which cluster each item belongs to.
+    bounds : tuple of float, optional
+        Between which every value lies whatever is measured: 0 and 1 for right and wrong, -1 and 1 for differences of
+        it. None where there are none, as for a loss.
     seed : int
         Of the random numbers.
     resamples : int
@@ -76,7 +92,7 @@ def mean_interval(
     Returns
     -------
     Estimate
-        Where all values are equal, so are the bounds; one cluster alone has no bounds.
+        One cluster has no interval, and neither have clusters of one mean where `bounds` is None.
 
     Raises
     ------
@@ -85,12 +101,14 @@ def mean_interval(
     """
     column = _finite("values", values, 1)
     sums, sizes = _by_cluster(column, clusters)
-    # Equal values are set apart so that rounding does not pull the bounds away from the value.
+    # Equal values are set apart so that rounding does not pull the mean away from them.
     value = float(column[0]) if np.ptp(column) == 0 else float(sums.sum() / sizes.sum())
-    if len(sizes) == 1:
+    alike = np.allclose(sums / sizes, value, rtol=1e-12, atol=1e-12)
+    if len(sizes) == 1 or (alike and bounds is None):
         return Estimate(value, None, None)
-    if np.ptp(column) == 0:
-        return Estimate(value, value, value)
+    if alike and bounds is not None:
+        missed = 1 - (1 - level) ** (1 / len(sizes))
+        return Estimate(value, value - missed * (value - bounds[0]), value + missed * (bounds[1] - value))
 
     def mean(drawn: NDArray[np.intp], axis: int) -> Floats:
         return sums[drawn].sum(axis) / sizes[drawn].sum(axis)
@@ -103,6 +121,7 @@ def paired_difference(
     base: ArrayLike,
     clusters: Sequence[str],
     *,
+    bounds: tuple[float, float] | None = None,
     seed: int = 0,
     resamples: int = 9999,
     level: float = 0.95,
@@ -118,11 +137,13 @@ def paired_difference(
         (N,), finite; the same items in the same order.
     clusters, seed, resamples, level
         As for `mean_interval`.
+    bounds : tuple of float, optional
+        As for `mean_interval`, of a difference: -1 and 1 where the arms are right or wrong.
 
     Returns
     -------
     Difference
-        Bounds as for `mean_interval`; p is 1 where nothing differs.
+        With an interval as `mean_interval` has it; p is 1 where nothing differs.
 
     Raises
     ------
@@ -133,7 +154,7 @@ def paired_difference(
     if len(changed) != len(plain):
         raise OmnisinkError(f"arm and base must be paired, got {len(changed)} and {len(plain)} values")
     gap = changed - plain
-    estimate = mean_interval(gap, clusters, seed=seed, resamples=resamples, level=level)
+    estimate = mean_interval(gap, clusters, bounds=bounds, seed=seed, resamples=resamples, level=level)
     sums, _ = _by_cluster(gap, clusters)
     return Difference(estimate.value, estimate.low, estimate.high, _sign_flips(sums[sums != 0], seed, resamples))
 

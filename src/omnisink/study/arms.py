@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omnisink.methods.base import Method
-from omnisink.results.statistics import Difference, holm, mean_interval, paired_difference
+from omnisink.results.statistics import SHARE, SHARES_DIFFER, Difference, holm, mean_interval, paired_difference
 from omnisink.study.subject import Outcome, Subject
 
 #: Separates an arm from the number of its draw: ``random-3#0``.
@@ -113,7 +113,8 @@ def _row(
     if asked:
         right = [mean(item, "right") for item in asked]
         before = [float(base[item]["right"]) for item in asked]
-        score = paired_difference(right, before, [base[item]["cluster"] for item in asked], seed=seed)
+        whose = [base[item]["cluster"] for item in asked]
+        score = paired_difference(right, before, whose, bounds=SHARES_DIFFER, seed=seed)
         row |= {
             "accuracy": sum(right) / len(right),
             "accuracy_change": score.value,
@@ -139,7 +140,8 @@ def summarise_base(base: Mapping[str, Record], seed: int = 0) -> dict[str, Any]:
     }
     asked = [record for record in base.values() if record["right"] is not None]
     if asked:
-        right = mean_interval([float(r["right"]) for r in asked], [r["cluster"] for r in asked], seed=seed)
+        whose = [r["cluster"] for r in asked]
+        right = mean_interval([float(r["right"]) for r in asked], whose, bounds=SHARE, seed=seed)
         out |= {"accuracy": right.value, "accuracy_low": right.low, "accuracy_high": right.high}
     return out
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from omnisink.methods.ablation import ZeroHeads
-from omnisink.results.statistics import mean_interval, rank_correlation
+from omnisink.results.statistics import SHARES_DIFFER, mean_interval, rank_correlation
 from omnisink.study.arms import Record
 from omnisink.study.plan import Plan
 from omnisink.study.subject import Subject
@@ -94,6 +94,7 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
                 score = mean_interval(
                     [float(r["right"][head]) - float(base[r["item"]]["right"]) for r in asked],
                     [base[r["item"]]["cluster"] for r in asked],
+                    bounds=SHARES_DIFFER,
                     seed=plan.seed,
                     resamples=1999,
                 )

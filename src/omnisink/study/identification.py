@@ -11,7 +11,7 @@ import numpy as np
 from omnisink.methods.criteria import RandomTokens
 from omnisink.methods.hiding import HideTokens
 from omnisink.methods.recorder import criterion_name
-from omnisink.results.statistics import mean_interval
+from omnisink.results.statistics import SHARE, mean_interval
 from omnisink.study import words
 from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
 from omnisink.study.plan import Plan
@@ -111,7 +111,7 @@ def _shares(
             if r["tokens"].get(kind):
                 shares.append(h["marked"][kind] / r["tokens"][kind])
                 whose.append(cluster)
-        share = mean_interval(shares, whose, seed=seed, resamples=1999)
+        share = mean_interval(shares, whose, bounds=SHARE, seed=seed, resamples=1999)
         masses = [h["mass"] for h in here if h["mass"] is not None]
         yield {
             "criterion": name,

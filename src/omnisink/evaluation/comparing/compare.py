@@ -17,7 +17,7 @@ from omnisink.evaluation.comparing.wording import LEVEL, counted, percent, sente
 from omnisink.evaluation.tasks.metrics import METRICS, measure
 from omnisink.results.mcnemar import exact_mcnemar
 from omnisink.results.power import smallest_detectable
-from omnisink.results.statistics import Estimate, holm, mean_interval, paired_difference
+from omnisink.results.statistics import SHARE, SHARES_DIFFER, Estimate, holm, mean_interval, paired_difference
 
 FORMAT = "omnisink.comparison.v1"
 POWER = 0.8
@@ -161,7 +161,7 @@ def _paired(task: Task, own: Floats, base: Floats, draw: Drawing) -> dict[str, A
         return dict.fromkeys(empty) | dict.fromkeys(counts, 0) | {"left_out": len(both)}
     clusters = _chosen(task.clusters, both)
     arm, plain = own[:, both].mean(0), base[:, both].mean(0)
-    found = paired_difference(arm, plain, clusters, seed=draw.seed, resamples=draw.resamples)
+    found = paired_difference(arm, plain, clusters, bounds=SHARES_DIFFER, seed=draw.seed, resamples=draw.resamples)
     tested = exact_mcnemar(arm, plain)
     wins, losses = int((gaps > 0).sum()), int((gaps < 0).sum())
     return {
@@ -288,7 +288,8 @@ def _whole(scores: Floats) -> tuple[NDArray[np.bool_], Floats]:
 def _estimate(name: str, values: Floats, clusters: Sequence[str], draw: Drawing) -> dict[str, float | None]:
     if not len(values):
         return {name: None, "low": None, "high": None}
-    found: Estimate = mean_interval(values, clusters, seed=draw.seed, resamples=draw.resamples)
+    bounds = SHARE if name == "accuracy" else SHARES_DIFFER
+    found: Estimate = mean_interval(values, clusters, bounds=bounds, seed=draw.seed, resamples=draw.resamples)
     return {name: found.value, "low": found.low, "high": found.high}
 
 

@@ -17,7 +17,7 @@ from omnisink.evaluation.tuning.search import lead
 from omnisink.methods import profile as profiles
 from omnisink.models.loaded import Loaded
 from omnisink.results.disk import write_whole
-from omnisink.results.statistics import paired_difference
+from omnisink.results.statistics import SHARES_DIFFER, paired_difference
 
 NOT_TESTED = "not tested"
 
@@ -68,7 +68,8 @@ def gain_of(tested: Sequence[Tested], own: Sequence[Tested], seed: int) -> dict[
 def _estimate(tested: Sequence[Tested], read: Callable[[Floats], Floats], seed: int) -> dict[str, Any]:
     arm = np.concatenate([read(t.margins) for t in tested])
     base = np.concatenate([read(t.base) for t in tested])
-    found = paired_difference(arm, base, [c for t in tested for c in t.batch.clusters], seed=seed)
+    clusters = [c for t in tested for c in t.batch.clusters]
+    found = paired_difference(arm, base, clusters, bounds=SHARES_DIFFER if read is _right else None, seed=seed)
     return {
         "questions": len(arm),
         "base": float(base.mean()),
