@@ -84,7 +84,7 @@ def read_text(source: str) -> str:
     Returns
     -------
     str
-        The text, without white space around it.
+        The text, without white space around it and without a byte order mark.
 
     Raises
     ------
@@ -98,11 +98,13 @@ def read_text(source: str) -> str:
         else:
             with open(source, "rb") as file:
                 raw = file.read()
-        found = raw.decode("utf-8").strip()
+        found = raw.decode("utf-8-sig").strip()
     except OSError as error:
         raise OmnisinkError(f"cannot read {where}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise OmnisinkError(f"cannot read {where}: it is not UTF-8 text") from error
+    if "\0" in found:  # UTF-16 without a mark passes for UTF-8
+        raise OmnisinkError(f"cannot read {where}: it is not UTF-8 text")
     if not found:
         raise OmnisinkError(f"{where} is empty: there is nothing to run")
     return found
