@@ -16,6 +16,7 @@ import pytest
 
 from omnisink import OutRo, SinkMap, __version__
 from omnisink.cli.demo import CLIP
+from omnisink.errors import OmnisinkError
 from omnisink.models.families import FAMILIES
 
 VERBS = ("demo", "ask", "find", "study", "eval", "compare", "tasks", "tune", "export", "models", "synthav", "doctor")
@@ -159,6 +160,18 @@ def test_a_model_without_attention_is_refused_by_name(tokenizer, tmp_path):
 
 
 # --- ask and find, on a tiny checkpoint ---
+
+
+def test_a_text_has_no_byte_order_mark_and_is_utf_8(tmp_path):
+    from omnisink.cli.output import read_text
+
+    file = tmp_path / "x.txt"
+    file.write_bytes(b"\xef\xbb\xbfThe sea.\r\n")
+    assert read_text(str(file)) == "The sea."
+    for encoding in ("utf-16", "utf-16-le"):
+        file.write_text("The sea.", encoding=encoding)
+        with pytest.raises(OmnisinkError, match="it is not UTF-8 text"):
+            read_text(str(file))
 
 
 def test_ask_streams_the_answer_and_says_aside_what_it_did(llama_folder):

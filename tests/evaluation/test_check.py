@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -94,7 +95,7 @@ def test_an_id_that_is_there_twice(clips: dict[str, bytes], tmp_path: Path) -> N
     ]
     assert found.left_out == {"the right answer is a blank option": 1}
     (remark,) = found.remarks
-    assert remark == "1 row left out: the right answer is a blank option; the first: AV_Human_data.json, row 2"
+    assert remark == "1 row is left out: the right answer is a blank option; the first: AV_Human_data.json, row 2"
 
 
 def test_sound_is_not_missed_where_it_is_not_asked_about(clips: dict[str, bytes], tmp_path: Path) -> None:
@@ -131,6 +132,28 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
         check_task(find_task("avhbench"))
     with pytest.raises(OmnisinkError, match="needs no folder"):
         check_task(find_task("synthav"))
+
+
+def test_the_cover_of_a_song_is_no_video(clips: dict[str, bytes], tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "song.m4a"), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        cover = container.add_stream("png", rate=1, width=8, height=8, pix_fmt="rgb24")
+        cover.disposition = av.stream.Disposition.attached_pic
+        frame = av.AudioFrame.from_ndarray(sine(440, 0.5, 16_000)[None].astype(np.float32), "fltp", "mono")
+        frame.rate = 16_000
+        picture = av.VideoFrame.from_ndarray(np.zeros((8, 8, 3), np.uint8), "rgb24")
+        for packet in (*cover.encode(picture), *cover.encode(), *stream.encode(frame), *stream.encode()):
+            container.mux(packet)
+    song = (tmp_path / "song.m4a").read_bytes()
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({"question": "Is it?", "answer": "yes", "video": "song.m4a"}), encoding="utf-8")
+    ((where, what),) = errors(check_task(find_task(file)))
+    assert where == "song.m4a"
+    assert what.startswith("has no video")
+    file.write_text(json.dumps({"question": "Is it?", "answer": "yes", "audio": "song.m4a"}), encoding="utf-8")
+    assert errors(check_task(find_task(file))) == []
+    found = check_task(find_task("avhbench"), lay_out("avhbench", tmp_path / "data", song))
+    assert {what.split(" (")[0] for _, what in errors(found)} == {"has no video"}
 
 
 def test_a_users_own_file(clips: dict[str, bytes], tmp_path: Path) -> None:

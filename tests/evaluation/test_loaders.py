@@ -285,7 +285,7 @@ def test_rows_that_are_no_objects_are_counted(tmp_path: Path) -> None:
     found = find_task("daily-omni").read(changed("daily-omni", tmp_path, lambda data: [1, "two", *data]))
     assert [bad.where for bad in found.bad] == ["qa.json, row 1", "qa.json, row 2"]
     assert found.remarks == [
-        "2 rows cannot be asked and left out; the first: qa.json, row 1: not a JSON object but int; "
+        "2 rows that cannot be asked are left out; the first: qa.json, row 1: not a JSON object but int; "
         "`omnisink tasks check` of daily-omni lists all"
     ]
     assert found.instances[0].id == "0002-vid_a-1", "the rows after them keep their places"

@@ -75,11 +75,11 @@ def test_odd_rows_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     found = mlvu(tmp_path, {"answer": "Six"}, *[{}] * 2, {"answer": "Ten"}, {"question": " ", "answer": "Six"})
     assert len(found.instances) == 5
     assert [line for line in found.remarks if "left out" not in line] == [
-        "2 rows whose right answer is the text of several options: the last of them is right, kept as in the "
+        "2 rows whose right answer is the text of several options, of which the last is right, are kept, as by the "
         "benchmark's own program; the first: 1_plotQA.json, row 2",
-        "1 row whose right answer is none of the options: no reply is scored as right, kept as in the benchmark's own "
-        "program; the first: 1_plotQA.json, row 4",
-        "1 row without the text of a question, kept as in the benchmark's own program; "
+        "1 row whose right answer is none of the options, so that no reply is right, is kept, as by the benchmark's "
+        "own program; the first: 1_plotQA.json, row 4",
+        "1 row without the text of a question is kept, as by the benchmark's own program; "
         "the first: 1_plotQA.json, row 5",
     ]
 
@@ -92,7 +92,7 @@ def test_mvbench_asks_rows_with_one_option_and_counts_them(tmp_path: Path) -> No
     assert found.instances[0].text == f"{system}{officially(one)[0]}\nOnly give the best option.\n"
     assert answers.score(answers.parse("A) It collides", found.instances[0]), found.instances[0]) == 1
     (remark,) = found.remarks
-    assert remark.startswith("2 rows with one option only, kept")
+    assert remark.startswith("2 rows with one option only are kept")
     assert remark.endswith("the first: counterfactual_inference.json, row 1")
 
 
@@ -115,7 +115,7 @@ def test_music_avqa_asks_both_questions_of_an_id_that_is_there_twice(tmp_path: P
     assert [i.id for i in found.instances] == ["1", "1/2", "1/2/2", "1/3"]
     assert [i.gold for i in found.instances] == ["two", "three", "four", "two"]
     assert len({i.cluster for i in found.instances}) == 1
-    assert found.remarks[0].startswith("3 rows with an id that was used before; it got a number")
+    assert found.remarks[0].startswith("3 rows whose id was used before, and which get a number, are kept")
     checked = check_task(find_task("music-avqa"), folder)
     assert all(problem.where.endswith(".mp4") for problem in checked.problems if problem.severity == "error")
     assert checked.remarks == found.remarks
@@ -137,7 +137,7 @@ def test_annotations_that_are_missing_may_be_done_without(tmp_path: Path) -> Non
         find_task("mvbench").load(folder)
     found = find_task("mvbench").read(folder, allow_missing=True)
     assert len(found.instances) == 19
-    assert found.remarks == [f"1 row cannot be asked and left out; the first: {MVBENCH}: there is no such file"]
+    assert found.remarks == [f"1 row that cannot be asked is left out; the first: {MVBENCH}: there is no such file"]
 
 
 def test_a_link_out_of_the_folder_is_one_error(tmp_path: Path) -> None:

@@ -257,3 +257,28 @@ def test_a_users_own_task(tmp_path: Path) -> None:
     file.write_text(json.dumps({"text": "A passage."}) + "\n", encoding="utf-8")
     with pytest.raises(OmnisinkError, match="is a passage"):
         find_task(file).load()
+
+
+def test_a_row_of_a_users_own_task_that_cannot_be_asked_is_left_out(tmp_path: Path) -> None:
+    good = {"question": "Which?", "choices": ["(A) bell", "(B) drum"], "answer": "drum"}
+    rows: list[Any] = [
+        {**good, "id": "a"},
+        {**good, "id": "b", "question": "\ud83d?"},
+        {**good, "id": "c", "answer": "horn"},
+        {**good, "id": "a"},
+        {**good, "id": 5, "choices": ["bell", "drum"]},
+        {**good, "id": "5"},
+        {**good, "id": "e", "choices": [["bell"], "drum"]},
+    ]
+    file = tmp_path / "own.jsonl"
+    file.write_text("\ufeff" + "".join(json.dumps(row) + "\r\n" for row in rows), encoding="utf-8")
+    found = find_task(file).read()
+    assert [i.id for i in found.instances] == ["a", "5"]
+    assert {i.text for i in found.instances} == {"Which?\nA. bell\nB. drum\nAnswer with the letter."}
+    assert [bad.where for bad in found.bad] == [f"own.jsonl:{line}" for line in (2, 3, 4, 6, 7)]
+    (remark,) = found.remarks
+    assert remark.startswith("5 rows that cannot be asked are left out; the first: own.jsonl:2: question has half")
+    with pytest.raises(OmnisinkError, match="1 of its files are missing"):
+        file.write_text(json.dumps({**good, "video": "none.mp4"}), encoding="utf-8")
+        find_task(file).read()
+    assert len(find_task(file).load(allow_missing=True)) == 1, "asking it is then an error of its own"

@@ -64,6 +64,7 @@ def tune(
     optuna = _optuna()
     first = options.make_outro(model, None)
     with working("importing"):
+        from omnisink.evaluation.tasks.rows import NO_ANSWER
         from omnisink.evaluation.tasks.task import find_task
         from omnisink.evaluation.tuning.tune import Tuning, tune
         from omnisink.evaluation.tuning.tuned import make_profile, sentences, write_profile
@@ -76,9 +77,12 @@ def tune(
         check_writable(profile)
     with working(f"reading {found.title}"):
         read = found.read(data, protocol, split=split, limit=limit, where=options.groups_of(only))
-    instances = read.instances
+    # Rows that are asked for the sake of the official mean, and have nothing to compare.
+    instances = [i for i in read.instances if len(i.answers) != 1 and i.gold != NO_ANSWER]
     for line in read.remarks:
         note(line)
+    if lost := len(read.instances) - len(instances):
+        note(f"{lost} of these have one answer or none that is right, and cannot be tuned on: left out")
     if split != TUNE:
         note(
             f"these are not questions for tuning: {found.title} "

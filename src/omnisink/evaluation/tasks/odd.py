@@ -26,11 +26,11 @@ DEFAULTS = dict.fromkeys(RULES, "refuse") | {
 }
 #: What is said of such rows, after their number.
 WORDS = {
-    "repeated_id": "with an id that was used before; it got a number",
+    "repeated_id": "whose id was used before, and which get a number,",
     "one_option": "with one option only",
     "blank_question": "without the text of a question",
-    "answer_not_among_options": "whose right answer is none of the options: no reply is scored as right",
-    "answer_of_several_options": "whose right answer is the text of several options: the {rule} of them is right",
+    "answer_not_among_options": "whose right answer is none of the options, so that no reply is right,",
+    "answer_of_several_options": "whose right answer is the text of several options, of which the {rule} is right,",
     "answer_is_blank_option": "whose right answer is a blank option",
 }
 _LEFT_OUT = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import TYPE_CHECKING
 
 from omnisink.evaluation.tasks.odd import WORDS
@@ -39,15 +39,17 @@ def remarks(task: Task, outcomes: Iterable[Outcome]) -> list[str]:
         else:
             bad.append(outcome)
     lines = [
-        f"{_rows(len(where))} {WORDS[kind].format(rule=task.odd_rows.get(kind))}, kept as in the benchmark's own "
-        f"program; the first: {where[0]}"
+        f"{_rows(len(where))} {WORDS[kind].format(rule=task.odd_rows.get(kind))} {_are(where)} kept, as by the "
+        f"benchmark's own program; the first: {where[0]}"
         for kind, where in kept.items()
     ]
-    lines += [f"{_rows(len(where))} left out: {why}; the first: {where[0]}" for why, where in left.items()]
+    lines += [
+        f"{_rows(len(where))} {_are(where)} left out: {why}; the first: {where[0]}" for why, where in left.items()
+    ]
     if bad:
         listed = f"`omnisink tasks check` of {task.name} lists all"
         lines.append(
-            f"{_rows(len(bad))} cannot be asked and left out; the first: {bad[0].where}: {bad[0].why}"
+            f"{_rows(len(bad))} that cannot be asked {_are(bad)} left out; the first: {bad[0].where}: {bad[0].why}"
             + (f"; {listed}" if bad[1:] else "")
         )
     return lines
@@ -55,3 +57,7 @@ def remarks(task: Task, outcomes: Iterable[Outcome]) -> list[str]:
 
 def _rows(number: int) -> str:
     return f"{number:,} row{'' if number == 1 else 's'}"
+
+
+def _are(rows: Sized) -> str:
+    return "is" if len(rows) == 1 else "are"
