@@ -98,16 +98,23 @@ def read_text(source: str) -> str:
         else:
             with open(source, "rb") as file:
                 raw = file.read()
-        found = raw.decode("utf-8-sig").strip()
+        found = raw.decode("utf-8").strip()
     except OSError as error:
         raise OmnisinkError(f"cannot read {where}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise OmnisinkError(f"cannot read {where}: it is not UTF-8 text") from error
-    if "\0" in found:  # UTF-16 without a mark passes for UTF-8
-        raise OmnisinkError(f"cannot read {where}: it is not UTF-8 text")
     if not found:
         raise OmnisinkError(f"{where} is empty: there is nothing to run")
-    return found
+    return _unmarked(found, where)
+
+
+def _unmarked(found: str, where: str) -> str:
+    """Take a byte order mark off a text, which would be its first token, and refuse UTF-16 that passes for UTF-8."""
+    if "\0" in found:
+        raise OmnisinkError(f"cannot read {where}: it is not UTF-8 text")
+    if not (rest := found.lstrip("\ufeff").strip()):
+        raise OmnisinkError(f"{where} is empty: there is nothing to run")
+    return rest
 
 
 def write_text(path: str, content: str) -> None:
