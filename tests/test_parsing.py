@@ -42,7 +42,7 @@ def test_one_letter_is_read(said: str, letter: str) -> None:
             "A, not B",
         ),
         *("The answer is A or B", "The answer is A, B", "Answer: (A) or (B)", "A? No, B", "A\n\nThe answer is B"),
-        *("A bell.", "A man rings a bell", "The answer is A bell", "Another", "Because", "A's", "it is a", "", "E"),
+        *("A bell.", "A man rings a bell", "The answer is A bell", "Another", "C-sharp", "A's", "it is a", "", "E"),
         *(
             "not A",
             "not (A)",
@@ -115,12 +115,17 @@ def test_two_letters_are_one_only_where_they_are_the_same(first: str, second: st
         (["a. bell", "b. drum"], ["bell", "drum"], "ab"),
         (["(a) bell", "(b) drum"], ["bell", "drum"], "ab"),
         (["1. bell", "2. drum"], ["bell", "drum"], "12"),
-        (["A.  bell", "B. drum"], [" bell", "drum"], "AB"),
+        ([" A.  bell ", "B.\tdrum"], ["bell", "drum"], "AB"),
         (["A. ", "B. drum"], ["", "drum"], "AB"),
     ],
 )
 def test_letters_are_taken_off(filed: list[str], texts: list[str], labels: str) -> None:
     assert split_letters(filed) == (tuple(texts), tuple(labels))
+
+
+def test_in_the_files_of_benchmarks_one_blank_alone_belongs_to_a_letter() -> None:
+    assert split_letters(["A.  bell", "B. drum "], letters_alone=True) == ((" bell", "drum "), ("A", "B"))
+    assert split_letters(["a. bell", "b. drum"], letters_alone=True) == (("a. bell", "b. drum"), ())
 
 
 def test_roman_numbers_are_taken_off() -> None:

@@ -36,7 +36,7 @@ def split_letters(choices: Sequence[str], *, letters_alone: bool = False) -> tup
         is taken off only where all choices have theirs, of one kind and in order, and not all of them are empty
         without it; so "A. Lincoln" beside "G. Washington" stays.
     letters_alone : bool
-        Whether capital letters alone are labels, as in the files of benchmarks.
+        Whether capital letters alone are labels, as in the files of benchmarks, whose texts then keep their blanks.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def split_letters(choices: Sequence[str], *, letters_alone: bool = False) -> tup
         found = [re.match(form, choice) for form, choice in zip(forms, choices, strict=True)]
         texts = [choice[m.end() :] for m, choice in zip(found, choices, strict=True) if m is not None]
         if len(texts) == len(choices) and any(text.strip() for text in texts):
-            return tuple(texts), tuple(labels)
+            return tuple(texts) if letters_alone else tuple(text.strip() for text in texts), tuple(labels)
     if not letters_alone:
         _check_order(choices)
     return tuple(choices), ()

@@ -44,12 +44,12 @@ def parse_letter(answer: str, count: int) -> str | None:
         return None
     said = re.sub(r"[*_`\"“”]", "", answer).strip()
     found: list[tuple[str, int, int]] = []
-    if (first := re.match(rf"[(\[]?([{allowed}])[)\]]?(?![\w'’])", said)) and _is_name(said, first):
+    if (first := re.match(rf"[(\[]?([{allowed}])[)\]]?(?![\w'’]|-\w)", said)) and _is_name(said, first):
         found.append((first[1], first.start(), first.end()))
     for form in (
         rf"[(\[]([{allowed}])[)\]]",
         rf"(?<![\w'’(\[])([{allowed}])\)",
-        rf"(?i:\b(?:answer|option|choice)(?:\s+is)?:?)\s+[(\[]?([{allowed}])[)\]]?(?![\w'’])",
+        rf"(?i:\b(?:answer|option|choice)(?:\s+is)?:?)\s+[(\[]?([{allowed}])[)\]]?(?![\w'’]|-\w)",
     ):
         found += [(m[1], m.start(), m.end()) for m in re.finditer(form, said) if _is_name(said, m)]
     named = {letter for letter, _, _ in found}
@@ -72,9 +72,9 @@ def _is_name(said: str, found: re.Match[str]) -> bool:
 def _second(said: str, end: int, letter: str, allowed: str) -> bool:
     """Tell whether another letter is joined to one: "A or B", "A, B". In "B. A drum" there is an article."""
     rest = said[end:]
-    if (m := re.match(rf"{_JOINED}([{allowed}])(?![\w'’])", rest)) and m[1] != letter:
+    if (m := re.match(rf"{_JOINED}([{allowed}])(?![\w'’]|-\w)", rest)) and m[1] != letter:
         return True
-    m = re.match(rf"{_BETWEEN}([{allowed}])(?![\w'’])\s*(?:$|[.,:;!?)\]\n/|&+\-–—])", rest)
+    m = re.match(rf"{_BETWEEN}([{allowed}])(?![\w'’]|-\w)\s*(?:$|[.,:;!?)\]\n/|&+\-–—])", rest)
     return m is not None and m[1] != letter
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
 from omnisink.media import Clip, FrameChoice, MediaRecord
-from omnisink.models.letters import LETTERS
+from omnisink.models.letters import LETTERS, split_letters
 from omnisink.models.parsing import parse_letter as parse_letter  # imported from here by those who ask
 
 #: The last line of a question with choices.
@@ -153,20 +153,23 @@ class Encoded(dict[str, Any]):
 
 
 def with_choices(question: str, choices: Sequence[str]) -> str:
-    """Write the choices below a question, each with its letter, and ask for the letter."""
+    """Write the choices below a question, each with its letter, and ask for the letter.
+
+    Choices that carry their letters already get them once.
+    """
     if not choices:
         return question
-    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, split_letters(choices)[0], strict=False)]
     return "\n".join([question, *lines, BY_LETTER])
 
 
 def check_choices(choices: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the choices of a question.
+    """Return the choices of a question, without letters where they carry them.
 
     Raises
     ------
     OmnisinkError
-        If there is one alone, more than the alphabet has letters, or an empty one.
+        If there is one alone, more than the alphabet has letters, an empty one, or letters in another order.
     """
     if choices is None:
         return ()
@@ -174,4 +177,4 @@ def check_choices(choices: Sequence[str] | None) -> tuple[str, ...]:
         raise OmnisinkError(f"choices must be two texts or more, up to {len(LETTERS)}, got {choices!r}")
     if empty := [i for i, choice in enumerate(choices) if not choice.strip()]:
         raise OmnisinkError(f"one of the choices is empty: {LETTERS[empty[0]]}")
-    return tuple(choices)
+    return split_letters(choices)[0]
