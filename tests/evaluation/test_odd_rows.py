@@ -153,6 +153,16 @@ def test_a_link_out_of_the_folder_is_one_error(tmp_path: Path) -> None:
         find_task("avhbench").load(folder, allow_missing=True)
 
 
+def test_a_folder_of_links_is_one_error_too(tmp_path: Path) -> None:
+    folder = lay_out("avhbench", tmp_path / "data")
+    for video in sorted((folder / "videos").iterdir()):
+        video.rename(tmp_path / video.name)
+        video.symlink_to(tmp_path / video.name)
+    (error,) = [p for p in check_task(find_task("avhbench"), folder).problems if p.severity == "error"]
+    assert error.where == "videos/00001.mp4"
+    assert error.what.endswith("(1 more links do so; 4 questions would read through them)")
+
+
 def test_avhbench_is_read_under_the_name_of_outros_release(tmp_path: Path) -> None:
     folder = lay_out("avhbench", tmp_path)
     expected = find_task("avhbench").load(folder)

@@ -130,7 +130,7 @@ def check_task(
             problems.append(Problem("error", row.where, str(found)))
         else:
             files |= {key: row.where for key in found if key not in files}
-    problems += [_stray(link, number) for link, number in strays.items()]
+    problems += [_stray(strays)] if strays else []
     problems += _open_all(files, folder, task.sound == "always", progress)
     problems += _count(task, split, rows) if rows else []
     said = remarks(task, [*rows, *left])
@@ -168,9 +168,12 @@ def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
     return Check(task.name, split, len(instances), len({p for p, _ in files}), {}, [], _sorted(problems))
 
 
-def _stray(link: str, number: int) -> Problem:
-    files = f"{number:,} question{'' if number == 1 else 's'}"
-    return Problem("error", link, f"{StrayLinkError(link)} ({files} would read through it)")
+def _stray(strays: Counter[str]) -> Problem:
+    """Return one error for all links out of the folder: in a cache of links there is one for every file."""
+    first, number = next(iter(strays)), strays.total()
+    more = f"{len(strays) - 1:,} more links do so; " if strays.keys() - {first} else ""
+    asked = f"{number:,} question{'' if number == 1 else 's'} would read through {'them' if more else 'it'}"
+    return Problem("error", first, f"{StrayLinkError(first)} ({more}{asked})")
 
 
 def _files(row: Row, folder: Path) -> list[tuple[Path, Role]] | OmnisinkError:
