@@ -34,7 +34,7 @@ def test_an_error_is_no_wrong_answer() -> None:
 
 def test_nothing_answered_is_no_number() -> None:
     failed = {"error": "x", "groups": {}}
-    for metric in ("accuracy", "group_mean", "yes_no", "cmm"):
+    for metric in ("accuracy", "group_mean", "yes_no", "cmm", "readable"):
         scores = measure([failed], metric, ("task",), "task")
         assert (scores.value, scores.questions, scores.errors) == (None, 0, 1)
 
@@ -46,6 +46,14 @@ def test_a_mean_over_groups_weighs_them_the_same() -> None:
     assert scores.extra == {"all": {"mean over questions": 0.25}}
     with pytest.raises(OmnisinkError, match="needs every question to be in such a group"):
         measure([*records, record(True)], "group_mean", (), "task")
+
+
+def test_video_mme_reports_the_accuracy_of_what_could_be_read_too() -> None:
+    records = [record(True, task="x"), record(False, task="x"), record(False, parsed=None, task="y")]
+    scores = measure(records, "readable", ("task",))
+    assert (scores.value, scores.unparsed) == (pytest.approx(1 / 3), 1)
+    assert scores.extra["all"] == scores.extra["x"] == {"accuracy of readable answers": 0.5}
+    assert scores.extra["y"] == {}, "nothing was read"
 
 
 def test_avhbench_reports_how_yes_is_said() -> None:

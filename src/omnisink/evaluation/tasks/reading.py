@@ -76,12 +76,13 @@ def _text(path: Path) -> str:
 
 
 def _goes_on(text: str) -> bool:
-    """Tell whether there is more after a list, which is then the first of several lines."""
+    """Tell whether a list is the first of several lines, and not the whole file."""
+    first, _, rest = text.strip().partition("\n")
     try:
-        _, end = json.JSONDecoder().raw_decode(text.lstrip())
+        json.loads(first)
     except (ValueError, RecursionError):
         return False
-    return bool(text.lstrip()[end:].strip())
+    return bool(rest)
 
 
 def _json(text: str, where: str) -> Any:

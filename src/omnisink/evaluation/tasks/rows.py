@@ -291,6 +291,10 @@ def group(value: Any) -> tuple[str, ...]:
         return (str(value).lower(),)
     if isinstance(value, str | int | float):
         return (str(value),)
-    if isinstance(value, Sequence) and all(isinstance(v, str | int | float) for v in value):
+    if (
+        isinstance(value, Sequence)
+        and not isinstance(value, bytes)
+        and all(isinstance(v, str | int | float) for v in value)
+    ):
         return tuple(dict.fromkeys(str(v) for v in value))
     raise OmnisinkError(f"a group must be a text or a list of texts, got {value!r}")
