@@ -9,20 +9,29 @@ from omnisink.errors import OmnisinkError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
-#: A label: bracketed, or with one of these after it. Behind a number or a small letter there must be a space, so that
-#: "1.5" and "a.m." stay whole; behind a capital there may be none, but "A.M." stays whole too.
-_FORM = r"\s*(?:[(\[（]{label}[)\]）]|{label}[.:)．：）、])(?!\w\.){gap}"
+#: A label: in brackets, or with one of these after it. Behind a number or a small letter with a mark there must be a
+#: space, so that "1.5" and "a.m." stay whole; behind a capital there may be none, but "A.M." stays whole too.
+_FORM = r"\s*(?:[(\[（]\s*{label}\s*[)\]）][.:]?[ \t]?|{label}\s?[.:)．：）、](?!\w\.){gap})"
 #: One blank alone belongs to the label: what a choice begins with after it is the choice's own.
 _GAP, _SPACE = r"[ \t]?", r"(?:[ \t]|$)"
 
 
-def _labels(count: int) -> list[tuple[list[str], str]]:
-    """Return the ways of numbering so many choices, and what must follow a label of each."""
-    letters = list(LETTERS[:count])
-    found = [(letters, _GAP), ([a.lower() for a in letters], _SPACE), ([str(i + 1) for i in range(count)], _SPACE)]
+def _form(label: str, gap: str = _SPACE) -> str:
+    return _FORM.format(label=label, gap=gap)
+
+
+def _kinds(count: int) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Return the ways of numbering so many choices, that of benchmarks first: labels, and a pattern for each."""
+    letters, numbers = tuple(LETTERS[:count]), tuple(str(i + 1) for i in range(count))
+    found = [
+        (letters, [_form(a, _GAP) for a in letters]),
+        (letters, [f"{_form(a, _GAP)}|{_form(a.lower())}" for a in letters]),
+        (numbers, [_form(n) for n in numbers]),
+    ]
     if count <= len(_ROMAN):
-        roman = list(_ROMAN[:count])
-        found += [([r.upper() for r in roman], _SPACE), (roman, _SPACE)]
+        small = _ROMAN[:count]
+        capital = tuple(r.upper() for r in small)
+        found += [(capital, [_form(r) for r in capital]), (small, [_form(r) for r in small])]
     return found
 
 
@@ -48,13 +57,12 @@ def split_letters(choices: Sequence[str], *, letters_alone: bool = False) -> tup
     OmnisinkError
         If the choices have the letters of so many choices in another order, and letters are not alone looked for.
     """
-    kinds = _labels(len(choices))[: 1 if letters_alone else None] if 0 < len(choices) <= len(LETTERS) else []
-    for labels, gap in kinds:
-        forms = [_FORM.format(label=re.escape(label), gap=gap) for label in labels]
+    kinds = _kinds(len(choices))[: 1 if letters_alone else None] if 0 < len(choices) <= len(LETTERS) else []
+    for labels, forms in kinds:
         found = [re.match(form, choice) for form, choice in zip(forms, choices, strict=True)]
         texts = [choice[m.end() :] for m, choice in zip(found, choices, strict=True) if m is not None]
         if len(texts) == len(choices) and any(text.strip() for text in texts):
-            return tuple(texts) if letters_alone else tuple(text.strip() for text in texts), tuple(labels)
+            return tuple(texts) if letters_alone else tuple(text.strip() for text in texts), labels
     if not letters_alone:
         _check_order(choices)
     return tuple(choices), ()
@@ -62,7 +70,7 @@ def split_letters(choices: Sequence[str], *, letters_alone: bool = False) -> tup
 
 def _check_order(choices: Sequence[str]) -> None:
     """Refuse "B. bell", "A. drum": an answer A could be either."""
-    form = _FORM.format(label="([A-Za-z])", gap=_SPACE)
+    form = _form("([A-Za-z])")
     found = [m[1] or m[2] for choice in choices if (m := re.match(form, choice))]
     due = list(LETTERS[: len(choices)])
     carried = [letter.upper() for letter in found]
