@@ -44,7 +44,7 @@ def test_the_embedded_model_comes_from_the_installed_package(smollm2):
 
 @pytest.mark.real
 def test_the_embedded_model_chats_with_its_own_template(smollm2):
-    inputs = smollm2.chat("Why is the sea salty?", system="Be brief.")
+    inputs = smollm2.inputs("Why is the sea salty?", system="Be brief.")
     said = smollm2.tokenizer.decode(inputs["input_ids"][0])
     assert said == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhy is the sea salty?<|im_end|>\n"
@@ -52,7 +52,7 @@ def test_the_embedded_model_chats_with_its_own_template(smollm2):
     )
     assert inputs["attention_mask"].all()
     assert set(inputs) == {"input_ids", "attention_mask"}
-    assert "named SmolLM" in smollm2.tokenizer.decode(smollm2.chat("Hello")["input_ids"][0])  # the template's own
+    assert "named SmolLM" in smollm2.tokenizer.decode(smollm2.inputs("Hello")["input_ids"][0])  # the template's own
 
 
 @pytest.mark.real
@@ -99,7 +99,7 @@ def test_a_folder_loads_as_transformers_loads_it(llama_folder):
     assert loaded.source == "local folder"
     assert loaded.name == loaded.model.name_or_path == str(llama_folder)
     assert not loaded.model.training
-    inputs = loaded.chat("hello")
+    inputs = loaded.inputs("hello")
     assert loaded.tokenizer.decode(inputs["input_ids"][0]) == "Whello:"
     expected = AutoModelForCausalLM.from_pretrained(llama_folder)
     with torch.inference_mode():
@@ -123,13 +123,13 @@ def test_auto_is_the_checkpoints_own_dtype(copy):
 
 def test_a_template_that_refuses_is_reported(llama_folder):
     with pytest.raises(OmnisinkError, match="refuses these messages: no system message"):
-        load_model(llama_folder).chat("hello", system="be brief")
+        load_model(llama_folder).inputs("hello", system="be brief")
 
 
 def test_without_a_template_the_question_is_plain_text(llama_folder):
     loaded = load_model(llama_folder)
     loaded.tokenizer.chat_template = None
-    assert loaded.tokenizer.decode(loaded.chat("hello", system="be brief")["input_ids"][0]) == "be brief\n\nhello"
+    assert loaded.tokenizer.decode(loaded.inputs("hello", system="be brief")["input_ids"][0]) == "be brief\n\nhello"
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_omni_thinker", "gemma3_vision"])

@@ -10,7 +10,7 @@ import torch
 
 from omnisink import MediaError, OmnisinkError, load_model
 from omnisink.models.adapters import base, registry
-from omnisink.models.adapters.prompt import parse_letter, with_choices
+from omnisink.models.adapters.prompt import check_choices, parse_letter, with_choices
 from omnisink.models.adapters.qwen2_5_omni import SYSTEM, Qwen25Omni
 from omnisink.models.families_omni import build_full
 from tests.adapters.checkpoints import qwen2_5_omni_parts
@@ -38,6 +38,24 @@ def test_choices_are_lettered_and_the_letter_is_asked_for(omni, clip):
         ("The answer is D", "D"),
         ("red (C)", "C"),
         ("A bird sings", None),
+        ("A Bell.", None),
+        ("A because it rings", "A"),
+        ("A\nThe bell rings.", "A"),
+        ("**B**", "B"),
+        ("Answer: (B)", "B"),
+        ("The correct option is B.", "B"),
+        ("The answer is A bell", None),
+        ("The answer is not B", None),
+        ("B. A bell rings", "B"),
+        ("A and B", None),
+        ("A or B", None),
+        ("A, B", None),
+        ("A/B", None),
+        ("A. B", None),
+        ("The answer is A or B", None),
+        ("Neither A nor B", None),
+        ("C-sharp", None),
+        ("It's A's", None),
         ("Bird", None),
         ("red", None),
         ("E", None),
@@ -47,6 +65,40 @@ def test_choices_are_lettered_and_the_letter_is_asked_for(omni, clip):
 )
 def test_a_letter_is_read_and_never_guessed(answer, letter):
     assert parse_letter(answer, 4) == letter
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"), [("I think it is C", None), ("I", "I"), ("(I)", "I"), ("I. nine", "I"), ("J", "J")]
+)
+def test_the_pronoun_is_no_letter(answer, letter):
+    assert parse_letter(answer, 10) == letter
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["A. bell", "B. drum"],
+        ["(A) bell", "(B) drum"],
+        ["a) bell", "b) drum"],
+        ["[A] bell", "B: drum"],
+        ["A.bell", "B.drum"],
+        ["A、bell", "B、drum"],
+        [" A)  bell ", "B)\tdrum"],
+    ],
+)
+def test_choices_that_carry_their_letters_get_them_once(given):
+    assert check_choices(given) == ("bell", "drum")
+    assert with_choices("What?", given) == "What?\nA. bell\nB. drum\nAnswer with the letter."
+
+
+@pytest.mark.parametrize("given", [["A. bell", "drum"], ["J. Smith", "K. Doe"], ["a cat", "b dog"], ["-1", "0"]])
+def test_what_only_looks_like_letters_stays(given):
+    assert check_choices(given) == tuple(given)
+
+
+def test_letters_in_another_order_are_refused():
+    with pytest.raises(OmnisinkError, match="carry the letters B, A, and stand in another order"):
+        check_choices(["(B) drum", "(A) bell"])
 
 
 def test_the_system_message_is_the_familys_unless_said(omni, clip):

@@ -29,7 +29,7 @@ def main() -> None:
     loaded = load_model("smolomni", dtype="float32")
     rows: list[dict[str, Any]] = []
     for gamma in GAMMAS:
-        rows += [{"text": text, "gamma": gamma, **_answer(loaded, loaded.chat(text), gamma)} for text in TEXTS]
+        rows += [{"text": text, "gamma": gamma, **_answer(loaded, loaded.inputs(text), gamma)} for text in TEXTS]
         asked = [(question, loaded.inputs(question, video=CLIP)) for question in QUESTIONS]
         rows += [{"question": words, "gamma": gamma, **_answer(loaded, inputs, gamma)} for words, inputs in asked]
     OUT.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")

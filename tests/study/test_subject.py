@@ -32,7 +32,7 @@ def test_the_loss_of_a_passage_is_the_mean_over_its_tokens(tiny):
 def test_the_loss_of_a_letter_counts_every_spelling_of_one_token(tiny):
     item = Item("q", "which is it", "B", ("red", "blue"), cluster="q")
     with subject_of(tiny, item) as subject:
-        prompt = tiny.chat("which is it\nA. red\nB. blue\nAnswer with the letter.")
+        prompt = tiny.inputs("which is it\nA. red\nB. blue\nAnswer with the letter.")
         chances = logits_of(tiny, prompt)[-1].softmax(-1)
         spelled = [tiny.tokenizer.encode(text) for text in ("B", " B")]
         expected = -torch.stack([chances[ids[0]] for ids in spelled if len(ids) == 1]).sum().log()
@@ -46,7 +46,7 @@ def test_an_answer_of_several_tokens_is_told_as_it_goes_on(tiny):
     with subject_of(tiny, item) as subject:
         gold = tiny.tokenizer.encode("stone")
         assert len(gold) == 5
-        prompt = tiny.chat("what is it")
+        prompt = tiny.inputs("what is it")
         ids = torch.cat([prompt["input_ids"], torch.tensor([gold])], dim=1)
         chances = logits_of(tiny, {"input_ids": ids}).log_softmax(-1)[-len(gold) - 1 : -1]
         expected = -float(chances.gather(1, torch.tensor(gold)[:, None]).mean())

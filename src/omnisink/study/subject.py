@@ -19,6 +19,7 @@ from omnisink.methods.modality import label_tokens
 from omnisink.methods.trace import Record
 from omnisink.models.adapters.spans import Span
 from omnisink.models.finite import finite_logits
+from omnisink.models.context import check_context
 from omnisink.models.items import Item, parse_answer
 from omnisink.models.last_rows import last_rows
 from omnisink.models.loaded import Loaded
@@ -184,11 +185,8 @@ def _encode(loaded: Loaded, item: Item) -> Any:
         made = loaded.tokenizer(item.passage, return_tensors="pt")
         if made["input_ids"].shape[1] < 2:
             raise OmnisinkError(f"item {item.id}: a passage needs two tokens at least")
+        check_context(loaded, made)
         return {name: made[name].to(loaded.model.device) for name in ("input_ids", "attention_mask")}
-    if item.video is None and item.image is None and not item.audio:
-        from omnisink.models.adapters.prompt import with_choices
-
-        return loaded.chat(with_choices(item.question, item.choices))
     return loaded.inputs(
         item.question, video=item.video, audio=item.audio, image=item.image, choices=item.choices or None
     )

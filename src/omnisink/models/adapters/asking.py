@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.models.adapters.generated import new_tokens
 from omnisink.models.adapters.prompt import Encoded, Facts, Prompt, check_choices, parse_letter
+from omnisink.models.adapters.registry import adapter_of
+from omnisink.models.context import room_for_answers, warn_of_cut
 from omnisink.models.finite import finite_logits
 from omnisink.models.last_rows import last_rows
 
 if TYPE_CHECKING:
     from omnisink.media import FrameChoice
-    from omnisink.models.loaded import Loaded
+    from omnisink.models.parts import ModelParts
 
 #: A file, or the same for every question of a batch, or None.
 Source = str | Path | None
@@ -36,7 +39,7 @@ class Answer:
     trace : object or None
         What the method did, where there was one; shared by all answers of a batch.
     new_tokens : int
-        How many tokens were generated, the one that ends the answer included.
+        How many tokens were generated, the one that ends the answer included; an empty answer has that one.
     """
 
     text: str
@@ -117,52 +120,66 @@ def gather(
 
 
 def answer(
-    loaded: Loaded,
+    parts: ModelParts,
     inputs: Encoded,
     *,
     max_new_tokens: int,
     method: Callable[[Any], AbstractContextManager[Any]] | None = None,
+    streamer: Any = None,
     **options: Any,
 ) -> list[Answer]:
     """Generate the answers to a batch, greedily unless `options` say otherwise.
 
     Parameters
     ----------
-    loaded : Loaded
-        Model and processor.
+    parts : ModelParts
+        Model, tokenizer and processor.
     inputs : Encoded
         The prompts, encoded.
     max_new_tokens : int
-        Longest answer.
+        Longest answer. Where the model's context ends earlier, the answer ends there.
     method : callable, optional
         Such as ``OutRo(gamma=0.3)``; ``with method(model):`` is put around the generation.
+    streamer : object, optional
+        Given the tokens of a single prompt as they are made, as transformers' `TextStreamer`.
     **options
-        For `generate`.
+        For `generate`. With ``do_sample=True`` the checkpoint's own temperature and bounds hold unless given.
 
     Returns
     -------
     list of Answer
-        One for each prompt.
+        One for each prompt. One that ends at once has an empty text and one token.
 
     Raises
     ------
     OmnisinkError
-        If the logits or the residual stream are not finite: an answer would mean nothing.
+        If `generate` did not return one answer of at least one token for each prompt, or if the logits or the
+        residual stream are not finite: an answer would mean nothing.
     """
     import torch
 
-    adapter = loaded.adapter
-    flags = {**adapter.generate_options(max_new_tokens), **options}
-    block: AbstractContextManager[Any] = nullcontext() if method is None else method(loaded.model)
-    with torch.inference_mode(), last_rows(loaded.model), finite_logits(loaded.model), block as trace:
-        output = loaded.model.generate(**inputs, **flags)
-    new = output[:, inputs["input_ids"].shape[1] :]
-    texts = [loaded.tokenizer.decode(row, skip_special_tokens=True).strip() for row in new]
-    ends = _ends(loaded.model)
-    return [
-        Answer(text, parse_letter(text, len(p.choices)) if p.choices else None, facts, trace, _length(row, ends))
-        for text, p, facts, row in zip(texts, inputs.prompts, inputs.facts, new.tolist(), strict=True)
-    ]
+    adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
+    room = room_for_answers(parts, inputs, max_new_tokens)
+    most = max(room)
+    flags = {**adapter.generate_options(most), **options}
+    if flags.get("do_sample"):
+        flags = {name: value for name, value in flags.items() if value is not None or name in options}
+    if streamer is not None:
+        flags["streamer"] = streamer
+    block: AbstractContextManager[Any] = nullcontext() if method is None else method(parts.model)
+    with torch.inference_mode(), last_rows(parts.model), finite_logits(parts.model), block as trace:
+        returned = parts.model.generate(**inputs, **flags)
+    ends = _ends(parts.model)
+    made = new_tokens(returned, inputs["input_ids"], int(flags["max_new_tokens"]))
+    answers = []
+    for row, count, prompt, facts in zip(made.tolist(), room, inputs.prompts, inputs.facts, strict=True):
+        kept = row[:count]
+        if count < max_new_tokens and len(kept) == count and not ends & set(kept):
+            warn_of_cut(parts, count)
+        text = parts.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        choice = parse_letter(text, len(prompt.choices)) if prompt.choices else None
+        answers.append(Answer(text, choice, facts, trace, _length(kept, ends)))
+    return answers
 
 
 def _ends(model: Any) -> set[int]:

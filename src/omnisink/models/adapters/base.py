@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omnisink.errors import OmnisinkError
 from omnisink.media import Clip, FrameChoice, read_clip, read_image
 from omnisink.models.adapters.prompt import Encoded, Facts, Media, Prompt
+from omnisink.models.adapters.refusals import media_tokens, named, refuse_long_picture, refuse_media_tokens
 from omnisink.models.adapters.spans import Modality, Span, Unit, find_spans
+from omnisink.models.context import check_context, check_length
+from omnisink.models.templates import Message, write_parts
 
 if TYPE_CHECKING:
-    from omnisink.models.loaded import Loaded
+    from omnisink.models.parts import ModelParts
 
 
 class Adapter(ABC):
     """A family of models that can be asked about media.
 
     A subclass names its model types and says what differs from the defaults, which fit processors that take texts with
-    placeholders and put the right number of tokens in their place. It is made once for a loaded model and keeps no
-    state. An adapter of another package is found through the entry point group ``omnisink.adapters``.
+    placeholders and put the right number of tokens in their place. It keeps no state: every call is given the parts of
+    the model. An adapter of another package is found through the entry point group ``omnisink.adapters``.
     """
 
     #: ``config.model_type`` of the models it is for.
@@ -32,17 +35,17 @@ class Adapter(ABC):
     #: Samples per second of the sound they hear.
     audio_rate: ClassVar[int] = 16_000
 
-    def default_frames(self, loaded: Loaded) -> FrameChoice:
+    def default_frames(self, parts: ModelParts) -> FrameChoice:
         """Return the rule by which the family picks frames of a video."""
         raise NotImplementedError
 
-    def temporal_patch(self, loaded: Loaded) -> int:
+    def temporal_patch(self, parts: ModelParts) -> int:
         """Return how many frames make one temporal step of the video's tokens."""
-        return int(getattr(loaded.processor.video_processor, "temporal_patch_size", None) or 1)
+        return int(getattr(parts.processor.video_processor, "temporal_patch_size", None) or 1)
 
-    def placeholders(self, loaded: Loaded, prompt: Prompt) -> dict[int, Modality]:
+    def placeholders(self, parts: ModelParts, prompt: Prompt) -> dict[int, Modality]:
         """Return the token ids that stand for media in a prompt, each with its modality."""
-        config, found = loaded.model.config, dict[int, Modality]()
+        config, found = parts.model.config, dict[int, Modality]()
         modality: Modality
         for modality in ("image", "video", "audio"):
             for name in (f"{modality}_token_id", f"{modality}_token_index"):
@@ -60,16 +63,16 @@ class Adapter(ABC):
 
     def content(self, prompt: Prompt, media: Media) -> list[dict[str, Any]]:
         """Return the user's message for the chat template: media first, then the text."""
-        parts: list[dict[str, Any]] = []
+        shown: list[dict[str, Any]] = []
         if prompt.video is not None:
-            parts.append({"type": "video", "video": str(prompt.video)})
+            shown.append({"type": "video", "video": str(prompt.video)})
         if prompt.image is not None:
-            parts.append({"type": "image", "image": str(prompt.image)})
+            shown.append({"type": "image", "image": str(prompt.image)})
         if prompt.sound is not None and not prompt.sound_of_video:
-            parts.append({"type": "audio", "audio": str(prompt.sound)})
-        return [*parts, {"type": "text", "text": prompt.text}]
+            shown.append({"type": "audio", "audio": str(prompt.sound)})
+        return [*shown, {"type": "text", "text": prompt.text}]
 
-    def process(self, loaded: Loaded, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
+    def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
         """Run the family's processor over a batch; returns a mapping of names to tensors."""
         raise NotImplementedError
 
@@ -83,6 +86,7 @@ class Adapter(ABC):
             "max_new_tokens": max_new_tokens,
             "do_sample": False,
             "num_beams": 1,
+            "num_return_sequences": 1,
             "temperature": None,
             "top_p": None,
             "top_k": None,
@@ -90,7 +94,7 @@ class Adapter(ABC):
 
     # What follows is the same for all.
 
-    def read(self, loaded: Loaded, prompts: Sequence[Prompt]) -> list[Media]:
+    def read(self, parts: ModelParts, prompts: Sequence[Prompt]) -> list[Media]:
         """Read the files of a batch. Prompts about one file share what was read of it."""
         kept: dict[Any, Any] = {}
 
@@ -103,7 +107,7 @@ class Adapter(ABC):
         for prompt in prompts:
             video = image = sound = None
             if prompt.video is not None:
-                choice = prompt.frames or self.default_frames(loaded)
+                choice = prompt.frames or self.default_frames(parts)
                 rate = self.audio_rate if prompt.sound_of_video else None
                 key = ("video", prompt.video, choice, rate)
                 video = once(key, lambda p=prompt.video, c=choice, r=rate: read_clip(p, frames=c, audio_rate=r))
@@ -116,15 +120,18 @@ class Adapter(ABC):
                     ("sound", prompt.sound), lambda p=prompt.sound, r=rate: read_clip(p, frames=None, audio_rate=r)
                 )
             picture, record = image or (None, None)
+            for path, seen in ((prompt.image, picture), (prompt.video, None if video is None else video.frames[0])):
+                if seen is not None:
+                    refuse_long_picture(path, *seen.shape[:2])
             out.append(Media(video, picture, sound, record))
         return out
 
-    def encode(self, loaded: Loaded, prompts: Sequence[Prompt], media: Sequence[Media] | None = None) -> Encoded:
+    def encode(self, parts: ModelParts, prompts: Sequence[Prompt], media: Sequence[Media] | None = None) -> Encoded:
         """Turn prompts into model inputs, padded on the left.
 
         Parameters
         ----------
-        loaded : Loaded
+        parts : ModelParts
             Model and processor.
         prompts : sequence of Prompt
             At least one.
@@ -141,25 +148,31 @@ class Adapter(ABC):
         MediaError
             If a file cannot be read, or a video whose sound is wanted has none.
         OmnisinkError
-            If the model lacks a modality, or sound did not arrive in the prompt.
+            If the model lacks a modality, the question quotes a placeholder of media, the prompt is longer than the
+            model's context, or the question or the sound did not arrive in the prompt.
         """
-        self._check(loaded, prompts)
-        media = self.read(loaded, prompts) if media is None else media
-        texts = [self._text(loaded, prompt, read) for prompt, read in zip(prompts, media, strict=True)]
-        made = dict(self.process(loaded, texts, prompts, media)) | self.extras(prompts)
+        self._check(parts, prompts)
+        media = self.read(parts, prompts) if media is None else media
+        for read in media:
+            if read.sound is not None:  # Before hours of sound become a spectrogram.
+                check_length(parts, self.audio_tokens(len(read.samples)), "tokens of sound")
+        texts = [self._text(parts, prompt, read) for prompt, read in zip(prompts, media, strict=True)]
+        with named(parts.name, prompts):
+            made = dict(self.process(parts, texts, prompts, media)) | self.extras(prompts)
         facts = [
-            self._facts(loaded, prompt, read, row, made)
+            self._facts(parts, prompt, read, row, made)
             for prompt, read, row in zip(prompts, media, range(len(prompts)), strict=True)
         ]
-        placed = {name: _placed(value, loaded.model) for name, value in made.items()}
+        check_context(parts, made)
+        placed = {name: _placed(value, parts.model) for name, value in made.items()}
         return Encoded(placed, list(prompts), facts)
 
-    def spans(self, loaded: Loaded, inputs: Encoded) -> list[list[Span]]:
+    def spans(self, parts: ModelParts, inputs: Encoded) -> list[list[Span]]:
         """Cut every sequence into spans of text, image, video and audio.
 
         Parameters
         ----------
-        loaded : Loaded
+        parts : ModelParts
             Model and processor.
         inputs : Encoded
             What `encode` returned.
@@ -172,7 +185,7 @@ class Adapter(ABC):
         ids, mask = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
         rows = []
         for row, (prompt, known) in enumerate(zip(inputs.prompts, inputs.facts, strict=True)):
-            holders = self.placeholders(loaded, prompt)
+            holders = self.placeholders(parts, prompt)
             units: dict[Modality, list[Unit]] = {"audio": self.audio_units(known.audio_tokens, known.audio_seconds)}
             if known.grid_times:
                 units["video"] = self.video_units(known)
@@ -187,15 +200,21 @@ class Adapter(ABC):
             (each + (over if i == steps - 1 else 0), begins, ends) for i, (begins, ends) in enumerate(facts.grid_times)
         ]
 
-    def _check(self, loaded: Loaded, prompts: Sequence[Prompt]) -> None:
+    def _check(self, parts: ModelParts, prompts: Sequence[Prompt]) -> None:
+        tokens = media_tokens(parts)
         for prompt in prompts:
             for modality, wanted in (("video", prompt.video), ("image", prompt.image), ("audio", prompt.sound)):
                 if wanted is not None and modality not in self.modalities:
-                    verb = "hear" if modality == "audio" else "see"
-                    raise OmnisinkError(f"{loaded.name} cannot {verb}: the family takes no {modality}")
+                    raise OmnisinkError(self.lacks(parts.name, modality))
+            refuse_media_tokens(parts, prompt, tokens)
 
-    def _text(self, loaded: Loaded, prompt: Prompt, media: Media) -> str:
-        defaults = (prompt.system, loaded.system, self.default_system)
+    def lacks(self, name: str, modality: str) -> str:
+        """Say that a model of this family does not take a modality."""
+        return f"{name} cannot {'hear' if modality == 'audio' else 'see'}: the family takes no {modality}"
+
+    def _messages(self, parts: ModelParts, prompt: Prompt, media: Media) -> list[Message]:
+        """Return what is said, as content parts: the system message where there is one, and the question."""
+        defaults = (prompt.system, parts.system, self.default_system)
         system = next((said for said in defaults if said is not None), None)
         content = self.content(prompt, media)
         if prompt.text_first:
@@ -203,11 +222,14 @@ class Adapter(ABC):
         messages = [{"role": "user", "content": content}]
         if system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": system}]})
-        return loaded.template(messages) + prompt.reply
+        return messages
 
-    def _facts(self, loaded: Loaded, prompt: Prompt, media: Media, row: int, made: dict[str, Any]) -> Facts:
+    def _text(self, parts: ModelParts, prompt: Prompt, media: Media) -> str:
+        return write_parts(parts, self._messages(parts, prompt, media)) + prompt.reply
+
+    def _facts(self, parts: ModelParts, prompt: Prompt, media: Media, row: int, made: dict[str, Any]) -> Facts:
         """Count the tokens of one sequence, and see to it that the sound is among them."""
-        holders = self.placeholders(loaded, prompt)
+        holders = self.placeholders(parts, prompt)
         ids = made["input_ids"][row].tolist()
         real = made["attention_mask"][row].tolist()
         counts = {
@@ -230,13 +252,23 @@ class Adapter(ABC):
                 f"the processor made {facts.audio_tokens} audio tokens although no sound was asked for"
             )
         if media.video is not None:
-            facts.grid_times = grid_times(media.video, self.temporal_patch(loaded))
+            facts.grid_times = grid_times(media.video, self.temporal_patch(parts))
             if facts.video_tokens < len(facts.grid_times):
                 raise OmnisinkError(
                     f"{prompt.video} did not reach the prompt: {len(facts.grid_times)} steps of frames became "
                     f"{facts.video_tokens} video tokens"
                 )
         return facts
+
+
+def pictures(media: Sequence[Media]) -> list[Any]:
+    """Return the images of a batch as Pillow has them, so that no processor guesses which side holds the colours.
+
+    A picture of 1, 3 or 4 pixels in height would be taken for one with its colours first.
+    """
+    from PIL import Image
+
+    return [Image.fromarray(m.image) for m in media if m.image is not None]
 
 
 def grid_times(clip: Clip, patch: int) -> list[tuple[float, float]]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omnisink.media import FrameChoice, Uniform
-from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.base import Adapter, pictures
 from omnisink.models.adapters.prompt import Media, Prompt
 from omnisink.models.adapters.spans import Modality
 
 if TYPE_CHECKING:
-    from omnisink.models.loaded import Loaded
+    from omnisink.models.parts import ModelParts
 
 #: Window and step of the spectrogram in samples, and how many of its frames become one token.
 _WINDOW, _HOP, _COMPRESSION = 400, 160, 8
@@ -24,18 +24,18 @@ class Phi4Multimodal(Adapter):
     model_types = ("phi4_multimodal",)
     modalities = frozenset({"image", "video", "audio"})
 
-    def default_frames(self, loaded: Loaded) -> FrameChoice:
+    def default_frames(self, parts: ModelParts) -> FrameChoice:
         """Eight frames, evenly spaced."""
         return Uniform(_FRAMES)
 
-    def temporal_patch(self, loaded: Loaded) -> int:
+    def temporal_patch(self, parts: ModelParts) -> int:
         """Every frame is an image."""
         return 1
 
-    def placeholders(self, loaded: Loaded, prompt: Prompt) -> dict[int, Modality]:
+    def placeholders(self, parts: ModelParts, prompt: Prompt) -> dict[int, Modality]:
         """Return the tokens of pictures, which are frames where there is a video, and of sound."""
         pictures: Modality = "image" if prompt.video is None else "video"
-        return {int(loaded.processor.image_token_id): pictures, int(loaded.processor.audio_token_id): "audio"}
+        return {int(parts.processor.image_token_id): pictures, int(parts.processor.audio_token_id): "audio"}
 
     def audio_tokens(self, samples: int) -> int:
         """One token for eight frames of 10 ms, begun ones too."""
@@ -43,19 +43,19 @@ class Phi4Multimodal(Adapter):
 
     def content(self, prompt: Prompt, media: Media) -> list[dict[str, Any]]:
         """Frames are images, one part each; sound comes after them."""
-        pictures = (0 if media.video is None else len(media.frames)) + (media.image is not None)
-        parts: list[dict[str, Any]] = [{"type": "image"}] * pictures
+        count = (0 if media.video is None else len(media.frames)) + (media.image is not None)
+        shown: list[dict[str, Any]] = [{"type": "image"}] * count
         if prompt.sound is not None:
-            parts.append({"type": "audio"})
-        return [*parts, {"type": "text", "text": prompt.text}]
+            shown.append({"type": "audio"})
+        return [*shown, {"type": "text", "text": prompt.text}]
 
-    def process(self, loaded: Loaded, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
+    def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
         """Run `Phi4MultimodalProcessor`."""
         options: dict[str, Any] = {}
         images = [frame for m in media if m.video is not None for frame in m.frames]
-        images += [m.image for m in media if m.image is not None]
+        images += pictures(media)
         if images:
             options["images"] = images
         if sounds := [m.samples for m in media if m.sound is not None]:
             options |= {"audio": sounds, "audio_kwargs": {"sampling_rate": self.audio_rate}}
-        return loaded.processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **options)
+        return parts.processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **options)

@@ -56,7 +56,7 @@ class Prompt:
     @property
     def text(self) -> str:
         """The question with its choices."""
-        return with_choices(self.question, self.choices)
+        return _below(self.question, self.choices)
 
     @property
     def media(self) -> tuple[bool, bool, bool, bool]:
@@ -157,9 +157,13 @@ def with_choices(question: str, choices: Sequence[str]) -> str:
 
     Choices that carry their letters already get them once.
     """
+    return _below(question, split_letters(choices)[0])
+
+
+def _below(question: str, choices: Sequence[str]) -> str:
     if not choices:
         return question
-    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, split_letters(choices)[0], strict=False)]
+    lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
     return "\n".join([question, *lines, BY_LETTER])
 
 
@@ -173,7 +177,8 @@ def check_choices(choices: Sequence[str] | None) -> tuple[str, ...]:
     """
     if choices is None:
         return ()
-    if isinstance(choices, str) or not 2 <= len(choices) <= len(LETTERS):
+    texts = not isinstance(choices, str) and all(isinstance(choice, str) for choice in choices)
+    if not texts or not 2 <= len(choices) <= len(LETTERS):
         raise OmnisinkError(f"choices must be two texts or more, up to {len(LETTERS)}, got {choices!r}")
     if empty := [i for i, choice in enumerate(choices) if not choice.strip()]:
         raise OmnisinkError(f"one of the choices is empty: {LETTERS[empty[0]]}")

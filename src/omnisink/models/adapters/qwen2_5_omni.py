@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.media import FrameChoice
-from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.base import Adapter, pictures
 from omnisink.models.adapters.prompt import Media, Prompt
 from omnisink.models.adapters.qwen_frames import QwenFrames, pixel_bounds, scale
 from omnisink.models.adapters.spans import Unit
 
 if TYPE_CHECKING:
-    from omnisink.models.loaded import Loaded
+    from omnisink.models.parts import ModelParts
 
 #: The system message of the official examples, without which the model was not tuned.
 SYSTEM = (
@@ -27,13 +27,13 @@ _TOKENS_PER_SECOND = 25
 
 
 class Qwen25Omni(Adapter):
-    """The thinker alone: the talker is not loaded."""
+    """The thinker alone: the talker is not parts."""
 
     model_types = ("qwen2_5_omni_thinker",)
     modalities = frozenset({"image", "video", "audio"})
     default_system = SYSTEM
 
-    def default_frames(self, loaded: Loaded) -> FrameChoice:
+    def default_frames(self, parts: ModelParts) -> FrameChoice:
         """Two frames a second, 4 to 768 of them."""
         return QwenFrames()
 
@@ -46,9 +46,9 @@ class Qwen25Omni(Adapter):
         """Twenty-five tokens a second."""
         return even_units(tokens, _TOKENS_PER_SECOND)
 
-    def process(self, loaded: Loaded, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
+    def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
         """Run `Qwen2_5OmniProcessor` on frames that were scaled as qwen-omni-utils scales them."""
-        processor = loaded.processor
+        processor = parts.processor
         videos = [(m.frames, pixel_bounds(processor, len(m.frames))) for m in media if m.video is not None]
         options: dict[str, Any] = {}
         if videos:
@@ -103,7 +103,7 @@ def take_turns(prompts: Sequence[Prompt]) -> dict[str, Any]:
 def images_and_sound(prompts: Sequence[Prompt], media: Sequence[Media]) -> dict[str, Any]:
     """Return what the omni processors take beside videos; sound that belongs to a video says to which."""
     options: dict[str, Any] = {}
-    if images := [m.image for m in media if m.image is not None]:
+    if images := pictures(media):
         options["images"] = images
     sounds, owners, video = [], [], -1
     for prompt, read in zip(prompts, media, strict=True):

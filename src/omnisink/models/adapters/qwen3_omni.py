@@ -15,7 +15,7 @@ from omnisink.models.adapters.qwen_frames import QwenFrames, pixel_bounds, scale
 from omnisink.models.adapters.spans import Unit
 
 if TYPE_CHECKING:
-    from omnisink.models.loaded import Loaded
+    from omnisink.models.parts import ModelParts
 
 _HOP = 160
 #: Mel frames of a second, which become 13 tokens.
@@ -25,12 +25,12 @@ _SAME = 0.02
 
 
 class Qwen3Omni(Adapter):
-    """The thinker alone: the talker is not loaded."""
+    """The thinker alone: the talker is not parts."""
 
     model_types = ("qwen3_omni_moe_thinker",)
     modalities = frozenset({"image", "video", "audio"})
 
-    def default_frames(self, loaded: Loaded) -> FrameChoice:
+    def default_frames(self, parts: ModelParts) -> FrameChoice:
         """Two frames a second, 4 to 768 of them."""
         return QwenFrames()
 
@@ -48,16 +48,16 @@ class Qwen3Omni(Adapter):
             for at in range(0, tokens, _TOKENS)
         ]
 
-    def process(self, loaded: Loaded, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
+    def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
         """Run `Qwen3OmniMoeProcessor`, told how many frames a second it is given."""
-        processor, options = loaded.processor, dict[str, Any]()
+        processor, options = parts.processor, dict[str, Any]()
         clips = [(m.video, m.frames) for m in media if m.video is not None]
         if clips:
             side = processor.video_processor.patch_size * processor.video_processor.merge_size
             rates = [sampled_rate(clip) for clip, _ in clips]
             if max(rates) > min(rates) * (1 + _SAME):
                 raise OmnisinkError(
-                    f"{loaded.name} takes one frame rate for all videos of a batch, and these have "
+                    f"{parts.name} takes one frame rate for all videos of a batch, and these have "
                     f"{min(rates):.2f} to {max(rates):.2f} frames a second: ask about them one by one"
                 )
             bounds = [pixel_bounds(processor, len(frames)) for _, frames in clips]

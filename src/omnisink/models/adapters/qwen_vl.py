@@ -6,25 +6,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omnisink.media import FrameChoice
-from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.base import Adapter, pictures
 from omnisink.models.adapters.metadata import video_metadata
 from omnisink.models.adapters.prompt import Media, Prompt
 from omnisink.models.adapters.qwen_frames import QwenFrames, pixel_bounds, scale
 
 if TYPE_CHECKING:
-    from omnisink.models.loaded import Loaded
+    from omnisink.models.parts import ModelParts
 
 
 class QwenVL(Adapter):
     """Frames as `qwen-vl-utils` chooses and scales them; the processor puts their times into prompt or positions."""
 
-    def default_frames(self, loaded: Loaded) -> FrameChoice:
+    def default_frames(self, parts: ModelParts) -> FrameChoice:
         """Two frames a second, 4 to 768 of them."""
         return QwenFrames()
 
-    def process(self, loaded: Loaded, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
+    def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
         """Run the processor on scaled frames with their true times."""
-        processor, options = loaded.processor, dict[str, Any]()
+        processor, options = parts.processor, dict[str, Any]()
         clips = [(m.video, m.frames) for m in media if m.video is not None]
         if clips:
             side = processor.video_processor.patch_size * processor.video_processor.merge_size
@@ -35,6 +35,6 @@ class QwenVL(Adapter):
                 "do_sample_frames": False,
                 "do_resize": False,  # Done above, frame by frame.
             }
-        if images := [m.image for m in media if m.image is not None]:
+        if images := pictures(media):
             options["images"] = images
         return processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **options)

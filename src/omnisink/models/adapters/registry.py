@@ -8,6 +8,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.text import TextAlone
 
 #: Entry points of this group name a subclass of `Adapter`.
 GROUP = "omnisink.adapters"
@@ -26,6 +27,27 @@ BUILT_IN: dict[str, str] = {
 }
 
 
+def adapter_of(model_type: str, *, with_processor: bool) -> Adapter:
+    """Return the adapter of a model: its family's, or one for text alone where there is none.
+
+    Parameters
+    ----------
+    model_type : str
+        ``config.model_type``.
+    with_processor : bool
+        Whether a processor was saved with the model. Without one it is asked about text alone.
+
+    Returns
+    -------
+    Adapter
+        The adapter for text alone of a family that is not known says so when it is asked about media.
+    """
+    found = _from_outside(model_type)  # Such a model may have a processor of another kind, or need none.
+    if found is None and not with_processor:
+        return TextAlone()
+    return found or find_adapter(model_type) or TextAlone(unknown=model_type)
+
+
 def find_adapter(model_type: str) -> Adapter | None:
     """Return the adapter for a model type, or None. Those of other packages come first.
 
@@ -34,6 +56,17 @@ def find_adapter(model_type: str) -> Adapter | None:
     OmnisinkError
         If an entry point cannot be loaded, or is no adapter.
     """
+    if (found := _from_outside(model_type)) is not None:
+        return found
+    if model_type not in BUILT_IN:
+        return None
+    module, name = BUILT_IN[model_type].split(":")
+    adapter: Adapter = getattr(import_module(f"{_HERE}.{module}"), name)()
+    return adapter
+
+
+def _from_outside(model_type: str) -> Adapter | None:
+    """Return the adapter of another package, or None."""
     for point in entry_points(group=GROUP):
         try:
             found: Any = point.load()
@@ -43,8 +76,4 @@ def find_adapter(model_type: str) -> Adapter | None:
             raise OmnisinkError(f"the adapter {point.name} ({point.value}) is no subclass of Adapter")
         if model_type in found.model_types:
             return found()
-    if model_type not in BUILT_IN:
-        return None
-    module, name = BUILT_IN[model_type].split(":")
-    adapter: Adapter = getattr(import_module(f"{_HERE}.{module}"), name)()
-    return adapter
+    return None

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omnisink.media import ByFps, FrameChoice
-from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.base import Adapter, pictures
 from omnisink.models.adapters.metadata import video_metadata
 from omnisink.models.adapters.prompt import Media, Prompt
 
 if TYPE_CHECKING:
-    from omnisink.models.loaded import Loaded
+    from omnisink.models.parts import ModelParts
 
 
 class VideoLLaMA3(Adapter):
@@ -20,15 +20,15 @@ class VideoLLaMA3(Adapter):
     model_types = ("video_llama_3",)
     default_system = "You are a helpful assistant."
 
-    def default_frames(self, loaded: Loaded) -> FrameChoice:
+    def default_frames(self, parts: ModelParts) -> FrameChoice:
         """One frame a second, 180 at most, as in the authors' examples."""
         return ByFps(1.0, 180)
 
-    def temporal_patch(self, loaded: Loaded) -> int:
+    def temporal_patch(self, parts: ModelParts) -> int:
         """Every frame has tokens of its own."""
         return 1
 
-    def process(self, loaded: Loaded, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
+    def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
         """Run `VideoLlama3Processor` on frames with their true times."""
         import torch
 
@@ -40,6 +40,6 @@ class VideoLLaMA3(Adapter):
                 "video_metadata": [video_metadata(clip) for clip, _ in clips],
                 "do_sample_frames": False,
             }
-        if images := [m.image for m in media if m.image is not None]:
+        if images := pictures(media):
             options["images"] = images
-        return loaded.processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **options)
+        return parts.processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **options)

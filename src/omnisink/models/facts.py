@@ -1,0 +1,74 @@
+"""What a checkpoint's folder says of it before its weights are loaded: half a minute earlier than the model would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from omnisink.errors import OmnisinkError
+from omnisink.models import embedded, smolomni
+from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.registry import adapter_of
+from omnisink.models.adapters.spans import Modality
+from omnisink.models.hub import find_cached
+
+#: Any of these files says that a processor was saved with the model.
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+#: Of omni models that also speak, the part that is loaded.
+_THINKER = {"qwen2_5_omni": "qwen2_5_omni_thinker", "qwen3_omni_moe": "qwen3_omni_moe_thinker"}
+#: The embedded models: their types, and whether they have a processor.
+_EMBEDDED = {embedded.NAME: ("llama", False), smolomni.NAME: ("qwen2_5_omni_thinker", True)}
+
+
+def check_can_answer(
+    name_or_path: str | Path, modalities: Collection[Modality], *, revision: str | None = None
+) -> None:
+    """Refuse media that a model does not take, from its configuration alone.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As for `load_model`.
+    modalities : collection of str
+        What it is to be asked about beside text: some of ``"image"``, ``"video"``, ``"audio"``.
+    revision : str, optional
+        Branch, tag or commit on the Hub.
+
+    Raises
+    ------
+    OmnisinkError
+        If the family lacks a modality, no processor was saved with the model, or no adapter is for its family. A
+        model that is not on this machine, or whose configuration cannot be read, passes: `load_model` says why.
+    """
+    found = known_adapter(name_or_path, revision=revision)
+    for modality in modalities:
+        if found is not None and modality not in found.modalities:
+            raise OmnisinkError(found.lacks(str(name_or_path), modality))
+
+
+def known_adapter(name_or_path: str | Path, *, revision: str | None = None) -> Adapter | None:
+    """Return the adapter that a model will have, or None where its configuration is not on this machine."""
+    name = str(name_or_path)
+    if name.lower() in _EMBEDDED:
+        model_type, with_processor = _EMBEDDED[name.lower()]
+        return adapter_of(model_type, with_processor=with_processor)
+    local = Path(name).expanduser()
+    folder = local if local.exists() else find_cached(name, revision)
+    config = None if folder is None else _read(folder / "config.json")
+    if folder is None or config is None:
+        return None
+    thinker = config.get("thinker_config")
+    model_type = str(config.get("model_type"))
+    if isinstance(thinker, dict):
+        model_type = str(thinker.get("model_type") or _THINKER.get(model_type))
+    return adapter_of(model_type, with_processor=any((folder / file).is_file() for file in PROCESSOR_FILES))
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,34 @@
+"""What an adapter is given of a loaded model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class ModelParts:
+    """A model with what turns questions into its inputs.
+
+    Attributes
+    ----------
+    model : PreTrainedModel
+        In evaluation mode.
+    tokenizer : object
+        Its tokenizer.
+    processor : object or None
+        The processor of a multimodal model.
+    name : str
+        The name it was asked for by; messages use it.
+    system : str or None
+        System message of every question that has none of its own; None is the family's, ``""`` is none.
+    allow_long_prompts : bool
+        Run prompts that are longer than the model's context, with a warning, instead of refusing them.
+    """
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+    name: str
+    system: str | None = None
+    allow_long_prompts: bool = False

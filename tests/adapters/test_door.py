@@ -1,0 +1,115 @@
+"""One door: the command line, a study, a benchmark and `Loaded` put the same prompt before the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from omnisink.cli import options
+from omnisink.cli.ask import ask as ask_command
+from omnisink.cli.find import find as find_command
+from omnisink.evaluation.running.asking import ask as ask_benchmark
+from omnisink.evaluation.running.prefetch import prompt_of
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.models.adapters.prompt import with_choices
+from omnisink.models.items import Item
+from omnisink.models.loaded import Loaded
+from omnisink.study.subject import subject_of
+from tests.adapters.checkpoints import CHECKPOINTS
+
+QUESTION = "Which of these is a zebra made of quartz?"
+CHOICES = ("bell", "drum")
+SYSTEM = "Be brief."
+
+
+@contextmanager
+def first_prompt(loaded: Loaded) -> Iterator[list[Any]]:
+    """Keep the token ids of the first forward pass of the block."""
+    kept: list[Any] = []
+
+    def keep(_: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if not kept:
+            kept.append((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).detach().clone())
+
+    hook = loaded.model.register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield kept
+    finally:
+        hook.remove()
+
+
+@pytest.fixture(params=list(CHECKPOINTS))
+def loaded(request, families, monkeypatch) -> Loaded:
+    """Load a family, and let the command line load the same."""
+    found: Loaded = families(request.param)
+    monkeypatch.setattr(options, "load", lambda *args, **settings: found)
+    return found
+
+
+def by_ask(loaded: Loaded, clip: Path | None, system: str | None) -> None:
+    words = [QUESTION] if clip is None else [str(clip), QUESTION]
+    ask_command(words, model="x", choices=list(CHOICES), system=system, max_new_tokens=1, gamma=0.5, json=True)
+
+
+def by_find(loaded: Loaded, clip: Path | None, system: str | None) -> None:
+    asked = with_choices(QUESTION, CHOICES)
+    if clip is not None:
+        find_command([str(clip), asked], model="x", system=system, json="-")
+        return
+    file = Path("question.txt")
+    file.write_text(asked)
+    find_command(None, model="x", source=str(file), chat=True, system=system, json="-")
+
+
+def by_study(loaded: Loaded, clip: Path | None, system: str | None) -> None:
+    with subject_of(loaded, Item("q", QUESTION, "B", CHOICES, video=clip, cluster="q")):
+        pass
+
+
+def by_benchmark(loaded: Loaded, clip: Path | None, system: str | None) -> None:
+    instance = Instance(
+        id="q",
+        text=with_choices(QUESTION, CHOICES),
+        gold="B",
+        answers=("A", "B"),
+        parser="letter",
+        cluster="q",
+        video=clip,
+        system=system,
+        max_new_tokens=1,
+    )
+    inputs = loaded.adapter.encode(loaded, [prompt_of(loaded, instance)])
+    ask_benchmark(loaded, inputs, [instance], None, "generate")
+
+
+def by_loaded(loaded: Loaded, clip: Path | None, system: str | None) -> None:
+    loaded.ask(QUESTION, video=clip, choices=CHOICES, system=system, max_new_tokens=1)
+
+
+Door = Callable[[Loaded, Path | None, str | None], None]
+DOORS: list[tuple[Door, str | None]] = [
+    *((door, None) for door in (by_ask, by_find, by_study, by_benchmark, by_loaded)),
+    *((door, SYSTEM) for door in (by_ask, by_find, by_benchmark, by_loaded)),  # An item has no system message.
+    (by_ask, ""),
+]
+
+
+@pytest.mark.parametrize("media", [False, True], ids=["text", "video"])
+@pytest.mark.parametrize(("door", "system"), DOORS)
+def test_every_door_leads_to_the_same_prompt(loaded, clip, door, media, system, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video = clip if media else None
+    expected = loaded.inputs(QUESTION, video=video, choices=CHOICES, system=system)
+    with first_prompt(loaded) as kept:
+        door(loaded, video, system)
+    assert torch.equal(kept[0], expected["input_ids"])
+    text = loaded.tokenizer.decode(kept[0][0])
+    assert with_choices(QUESTION, CHOICES) in text
+    assert (SYSTEM in text) == (system == SYSTEM)
+    own = loaded.adapter.default_system
+    assert own is None or (own in text) == (system is None)
