@@ -74,7 +74,7 @@ def ask(
         attn=attn,
         download=download,
         trust_remote_code=trust_remote_code,
-        allow_long_prompt=allow_long_prompt,
+        allow_long_prompts=allow_long_prompt,
         about=about,
     )
     with working("reading the question"), media.warnings_noted():

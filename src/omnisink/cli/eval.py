@@ -79,6 +79,7 @@ def evaluate(
     attn: options.AttentionOption = None,
     download: options.DownloadOption = False,
     trust_remote_code: options.RemoteCodeOption = False,
+    allow_long_prompt: options.LongPromptFlag = False,
 ) -> None:
     """Run a benchmark under several methods and compare them. Goes on where it was stopped."""
     size = _batch_size(batch_size)
@@ -92,6 +93,7 @@ def evaluate(
         from omnisink.evaluation.running.run import Settings, run
         from omnisink.evaluation.tasks.task import find_task
         from omnisink.media import Uniform
+        from omnisink.models.facts import check_can_answer_some
 
     chosen = Settings(
         parse_methods(methods, outro, seed),
@@ -105,11 +107,13 @@ def evaluate(
     found = find_task(task)
     where = options.groups_of(only)
     instances = _questions(found, data, protocol, split=split, limit=limit, where=where, allow_missing=allow_missing)
+    check_can_answer_some(model, instances)
     loading: dict[str, Any] = {
         "device": device,
         "dtype": dtype,
         "download": download,
         "trust_remote_code": trust_remote_code,
+        "allow_long_prompts": allow_long_prompt,
     }
     facts = {
         "versions": options.versions(),

@@ -92,7 +92,7 @@ def find(
         attn=attn,
         download=download,
         trust_remote_code=trust_remote_code,
-        allow_long_prompt=allow_long_prompt,
+        allow_long_prompts=allow_long_prompt,
         about=about,
     )
     if wanted_layers is not None:

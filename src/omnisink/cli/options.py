@@ -147,7 +147,7 @@ def load(
     attn: str | None = None,
     download: bool = False,
     trust_remote_code: bool = False,
-    allow_long_prompt: bool = False,
+    allow_long_prompts: bool = False,
     about: Collection[Modality] = (),
 ) -> Loaded:
     """Load what ``--model`` and its companions name, with a spinner and without the libraries' own noise.
@@ -167,7 +167,7 @@ def load(
             attn_implementation=attn,
             download=download,
             trust_remote_code=trust_remote_code,
-            allow_long_prompts=allow_long_prompt,
+            allow_long_prompts=allow_long_prompts,
         )
 
 

@@ -65,11 +65,13 @@ def study(
     attn: options.AttentionOption = None,
     download: options.DownloadOption = False,
     trust_remote_code: options.RemoteCodeOption = False,
+    allow_long_prompt: options.LongPromptFlag = False,
 ) -> None:
     """Study a model's sinks: which tokens and heads, what they carry and cause. Goes on where it was stopped."""
     if data is None and not quick:
         raise OmnisinkError("give items with --data FILE, or ask for a first look at the shipped clip with --quick")
     with working("importing"):
+        from omnisink.models.facts import check_can_answer_some
         from omnisink.models.items import checksum, read_items
         from omnisink.report import write_report
         from omnisink.study.plan import Plan, parse_questions
@@ -79,8 +81,15 @@ def study(
     plan = Plan(parse_questions(questions), tuple(gamma or _strengths(model)), tau=tau, seed=seed, **settings)
     asked = _shipped() if data is None else read_items(data, items or (1 if quick else None))
     source = {"file": CLIP.name if data is None else Path(data).name, "items": len(asked)}
+    check_can_answer_some(model, asked)
     loaded = options.load(
-        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
+        model,
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        download=download,
+        trust_remote_code=trust_remote_code,
+        allow_long_prompts=allow_long_prompt,
     )
     facts = {
         "model": _describe(loaded),

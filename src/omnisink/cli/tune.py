@@ -69,6 +69,7 @@ def tune(
         from omnisink.evaluation.tuning.tune import Tuning, tune
         from omnisink.evaluation.tuning.tuned import make_profile, sentences, write_profile
         from omnisink.media import Uniform
+        from omnisink.models.facts import check_can_answer_some
     chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
     found = find_task(task)
     own = TUNE in found.splits
@@ -89,6 +90,7 @@ def tune(
             + ("has a split for that, tune" if own else "has no split for that")
             + ". Results on the questions that settings were searched on are too good; leave them out"
         )
+    check_can_answer_some(model, instances)
     loaded = options.load(
         model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
     )

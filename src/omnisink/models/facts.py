@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from omnisink.errors import OmnisinkError
 from omnisink.models import embedded, smolomni
@@ -13,6 +13,23 @@ from omnisink.models.adapters.base import Adapter
 from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.adapters.spans import Modality
 from omnisink.models.hub import find_cached
+
+
+class Question(Protocol):
+    """What is asked of a set of questions: which files each is about."""
+
+    @property
+    def video(self) -> Path | None:
+        """A video."""
+
+    @property
+    def image(self) -> Path | None:
+        """A picture."""
+
+    @property
+    def audio(self) -> Path | Literal[False] | None:
+        """A file with sound; anything else is none of its own."""
+
 
 #: Any of these files says that a processor was saved with the model.
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
@@ -42,10 +59,46 @@ def check_can_answer(
         If the family lacks a modality, no processor was saved with the model, or no adapter is for its family. A
         model that is not on this machine, or whose configuration cannot be read, passes: `load_model` says why.
     """
-    found = known_adapter(name_or_path, revision=revision)
-    for modality in modalities:
-        if found is not None and modality not in found.modalities:
-            raise OmnisinkError(found.lacks(str(name_or_path), modality))
+    if (problem := _problem(name_or_path, modalities, revision)) is not None:
+        raise OmnisinkError(problem)
+
+
+def check_can_answer_some(
+    name_or_path: str | Path, questions: Iterable[Question], *, revision: str | None = None
+) -> None:
+    """Refuse a set of questions of which a model can be asked none, from its configuration alone.
+
+    Parameters
+    ----------
+    name_or_path, revision
+        As for `check_can_answer`.
+    questions : iterable of Item or Instance
+        What it is to be asked. Where it can be asked some, those go on and the others become errors of their own.
+
+    Raises
+    ------
+    OmnisinkError
+        As `check_can_answer`, if that is so of every question.
+    """
+    problems = [_problem(name_or_path, needed, revision) for needed in {frozenset(_needs(q)) for q in questions}]
+    if problems and None not in problems:
+        raise OmnisinkError(str(problems[0]))
+
+
+def _problem(name_or_path: str | Path, modalities: Collection[Modality], revision: str | None) -> str | None:
+    """Say why a model cannot be asked about modalities, or None."""
+    found = known_adapter(name_or_path, revision=revision) if modalities else None
+    lacking = [m for m in sorted(modalities) if found is not None and m not in found.modalities]
+    return found.lacks(str(name_or_path), lacking[0]) if found is not None and lacking else None
+
+
+def _needs(question: Question) -> Iterator[Modality]:
+    if question.video is not None:
+        yield "video"
+    if question.image is not None:
+        yield "image"
+    if isinstance(question.audio, Path):
+        yield "audio"
 
 
 def known_adapter(name_or_path: str | Path, *, revision: str | None = None) -> Adapter | None:

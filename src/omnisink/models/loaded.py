@@ -100,6 +100,10 @@ class Loaded(ModelParts):
         parts = replace(self, allow_long_prompts=True) if allow_long_prompt else self
         return self.adapter.encode(parts, prompts)
 
+    def chat(self, question: str, system: str | None = None) -> Encoded:
+        """Turn a question without media into model inputs: a short name for ``inputs(question, system=system)``."""
+        return self.inputs(question, system=system)
+
     def spans(self, inputs: Encoded) -> list[list[Span]]:
         """Tell which token positions are text, video and audio, and what time of the clip they stand for.
 
