@@ -8,6 +8,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.models.parts import ModelParts
+from omnisink.models.template_limits import is_plain, write_limited
 
 #: A message: ``{"role": ..., "content": [{"type": "text", "text": ...}, ...]}``.
 Message = dict[str, Any]
@@ -74,9 +75,16 @@ def write_text(parts: ModelParts, messages: Sequence[Message]) -> str:
 def _write(
     parts: ModelParts, writer: Any, messages: Sequence[Message], given: Sequence[Message], options: dict[str, Any]
 ) -> str:
+    def work() -> str:
+        return str(writer.apply_chat_template(list(given), add_generation_prompt=True, tokenize=False, **options))
+
     try:
         # Beside what Jinja raises itself, a template can divide by zero or include a file that is not there.
-        written = writer.apply_chat_template(list(given), add_generation_prompt=True, tokenize=False, **options)
+        written = (
+            work()
+            if _is_harmless(options.get("chat_template", writer.chat_template))
+            else write_limited(work, parts.name)
+        )
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OmnisinkError(f"the chat template of {parts.name} refuses these messages: {reason}") from error
@@ -90,7 +98,13 @@ def _write(
         raise OmnisinkError(
             f"the chat template of {parts.name} leaves out what is asked: {lost[:60]!r} is not in the prompt it writes"
         )
-    return str(written)
+    return written
+
+
+def _is_harmless(template: Any) -> bool:
+    """Tell whether a template, or every one of several with names, is plain."""
+    named = template.values() if isinstance(template, dict) else [template]
+    return all(isinstance(one, str) and is_plain(one) for one in named)
 
 
 def _texts(messages: Sequence[Message]) -> list[str]:
