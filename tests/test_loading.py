@@ -210,6 +210,40 @@ def test_code_of_the_checkpoint_does_not_run_unasked(copy):
     assert not proof.exists()
 
 
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+
+class OwnModel({base}):
+    config_class = OwnConfig
+"""
+
+
+@pytest.mark.parametrize(("base", "answers"), [("LlamaForCausalLM", True), ("LlamaModel", False)])
+def test_code_that_names_a_class_under_auto_model_alone_is_loaded(copy, base, answers, tmp_path, monkeypatch):
+    """Checkpoints such as InternVL's name their class as AutoModel, though it generates."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (copy / f"own_{base.lower()}.py").write_text(OWN_CODE.format(base=base))
+    module = f"own_{base.lower()}"
+    auto_map = {"AutoConfig": f"{module}.OwnConfig", "AutoModel": f"{module}.OwnModel"}
+    edit_config(copy, model_type="own_llama", architectures=["OwnModel"], auto_map=auto_map)
+    loaded = load_model(copy, trust_remote_code=True)
+    assert type(loaded.model).__name__ == "OwnModel"
+    if answers:
+        assert loaded.ask("hello", max_new_tokens=2).new_tokens >= 1
+        return
+    with pytest.raises(OmnisinkError, match=r"cannot be asked: OwnModel has no generate\(\)"):
+        loaded.ask("hello")
+
+
+def test_a_type_that_only_a_package_knows_says_to_import_it(copy):
+    edit_config(copy, model_type="videollama2_qwen2")
+    with pytest.raises(OmnisinkError, match="does not recognize this architecture.* import that package before"):
+        load_model(copy)
+
+
 def test_settings_are_checked_before_anything_is_loaded():
     for device in ("gpu", "meta", "cuda:99"):
         with pytest.raises(OmnisinkError, match=f"'{device}'"):

@@ -202,8 +202,10 @@ def _model_class(config: Any) -> Any:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
 
-    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
-        return transformers.AutoModelForCausalLM
+    own = getattr(config, "auto_map", None) or {}
+    for auto in ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModel"):
+        if auto in own:
+            return getattr(transformers, auto)
     for name in config.architectures or (_THINKERS.get(config.model_type),):
         found = getattr(transformers, name or "", None)
         if found is not None and found.can_generate():
@@ -240,4 +242,7 @@ def _one_line(name: str) -> Iterator[None]:
                 f"{name} could not be loaded: it comes with code of its own. "
                 "Read it, then allow it with trust_remote_code=True, or --trust-remote-code on the command line"
             ) from error
-        raise OmnisinkError(f"{name} could not be loaded: {first_line(error)}") from error
+        hint = ""
+        if "does not recognize this architecture" in str(error):
+            hint = ". If a package of its own knows the type, import that package before load_model is called"
+        raise OmnisinkError(f"{name} could not be loaded: {first_line(error).rstrip('.')}{hint}") from error

@@ -159,6 +159,10 @@ def answer(
     import torch
 
     adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
+    if not hasattr(parts.model, "generate"):
+        raise OmnisinkError(
+            f"{parts.name} cannot be asked: {type(parts.model).__name__} has no generate(); `omnisink find` needs none"
+        )
     room = room_for_answers(parts, inputs, max_new_tokens)
     most = max(room)
     flags = {**adapter.generate_options(most), **options}
