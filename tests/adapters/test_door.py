@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from omnisink import OmnisinkError
 from omnisink.cli import options
 from omnisink.cli.ask import ask as ask_command
 from omnisink.cli.find import find as find_command
 from omnisink.evaluation.running.asking import ask as ask_benchmark
 from omnisink.evaluation.running.prefetch import prompt_of
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.models.adapters import base
 from omnisink.models.adapters.prompt import with_choices
 from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
@@ -113,3 +116,30 @@ def test_every_door_leads_to_the_same_prompt(loaded, clip, door, media, system, 
     assert (SYSTEM in text) == (system == SYSTEM)
     own = loaded.adapter.default_system
     assert own is None or (own in text) == (system is None)
+
+
+@pytest.mark.parametrize("media", [False, True], ids=["text", "video"])
+def test_a_template_for_text_alone_is_refused_at_the_door(loaded, clip, media, monkeypatch):
+    """A processor that is only a tokenizer has such a template: it would print the parts as a Python list."""
+    monkeypatch.setattr(loaded.processor, "chat_template", "{% for m in messages %}{{ m.content }}{% endfor %}")
+    with pytest.raises(OmnisinkError, match="is for text alone: it prints the parts of a question as a list"):
+        loaded.inputs(QUESTION, video=clip if media else None)
+    monkeypatch.setattr(loaded.processor, "chat_template", "{% for m in messages %}{{ m.role }}{% endfor %}")
+    with pytest.raises(OmnisinkError, match="leaves out what is asked"):
+        loaded.inputs(QUESTION, video=clip if media else None)
+
+
+def test_a_family_without_an_adapter_is_asked_about_text_by_the_template_that_writes_it(families, monkeypatch):
+    from omnisink.models.adapters import registry
+
+    loaded = replace(families("qwen2_5_vl"))
+    monkeypatch.setattr(registry, "BUILT_IN", {})
+    assert QUESTION in loaded.tokenizer.decode(loaded.inputs(QUESTION)["input_ids"][0])
+    monkeypatch.setattr(loaded.processor, "chat_template", "{% for m in messages %}T{{ m.content }}{% endfor %}")
+    monkeypatch.setattr(loaded.tokenizer, "chat_template", "{% for m in messages %}T{{ m.content }}{% endfor %}")
+    assert loaded.tokenizer.decode(loaded.inputs(QUESTION)["input_ids"][0]) == f"T{QUESTION}"
+
+
+def test_adapters_know_the_parts_of_a_model_and_not_the_whole():
+    folder = Path(base.__file__).parent
+    assert not [path.name for path in folder.glob("*.py") if "models.loaded" in path.read_text(encoding="utf-8")]

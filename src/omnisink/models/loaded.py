@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from omnisink.models.adapters.asking import Answer, answer, gather
+from omnisink.models.adapters.asking import answer, gather
 from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.parts import ModelParts
 
@@ -133,7 +133,7 @@ class Loaded(ModelParts):
         method: Callable[[Any], AbstractContextManager[Any]] | None = None,
         max_new_tokens: int = 64,
         **options: Any,
-    ) -> Answer | list[Answer]:
+    ) -> Any:
         """Ask, and return the answer, greedy unless `options` say otherwise.
 
         Parameters

@@ -24,7 +24,7 @@ from jinja2 import Environment, TemplateError, nodes
 from omnisink.errors import OmnisinkError
 
 #: What a template may take: seconds of the processor and of the clock, bytes of memory, and characters of its prompt.
-SECONDS, WALL, MEMORY, CHARACTERS = 10, 60, 2**30, 50_000_000
+SECONDS, WALL, MEMORY, CHARACTERS = 3, 20, 2**30, 50_000_000
 #: Filters and methods whose result is no longer than what they are given, and those that make it longer by a constant.
 _SHORT = {
     *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "endswith", "escape", "first", "float", "get"),
