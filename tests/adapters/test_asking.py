@@ -200,6 +200,11 @@ def test_videos_with_and_without_their_sound_are_not_mixed(omni, families, clip)
     [
         ({"question": ""}, "the question is empty"),
         ({"question": []}, "there is no question"),
+        ({"question": 3}, "the question must be a text"),
+        ({"question": ["a", None]}, "the question must be a text"),
+        ({"question": "a", "choices": [-1, 0]}, "choices must be two texts or more"),
+        ({"question": "a", "choices": ["a", 0]}, "choices must be two texts or more"),
+        ({"question": "\ud800"}, "the processor of .* refuses it"),
         ({"question": ["a", "b"], "video": ["x"]}, "video has 1 entries for 2 questions"),
         ({"question": "a", "choices": ["one"]}, "choices must be two texts or more, up to 26"),
         ({"question": "a", "choices": ["one", " "]}, "one of the choices is empty: B"),
@@ -210,6 +215,12 @@ def test_videos_with_and_without_their_sound_are_not_mixed(omni, families, clip)
 def test_what_cannot_be_asked_is_one_clear_error(omni, asked, message):
     with pytest.raises(OmnisinkError, match=message):
         omni.inputs(**asked)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_an_answer_has_a_token_at_least(omni, count):
+    with pytest.raises(OmnisinkError, match="max_new_tokens must be a positive number"):
+        omni.ask("Why?", max_new_tokens=count)
 
 
 def test_a_text_model_and_an_unknown_family_say_so(llama_folder, clip, monkeypatch):

@@ -18,8 +18,8 @@ from omnisink.methods.base import Method
 from omnisink.methods.modality import label_tokens
 from omnisink.methods.trace import Record
 from omnisink.models.adapters.spans import Span
-from omnisink.models.finite import finite_logits
 from omnisink.models.context import check_context
+from omnisink.models.finite import finite_logits
 from omnisink.models.items import Item, parse_answer
 from omnisink.models.last_rows import last_rows
 from omnisink.models.loaded import Loaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,11 +87,16 @@ def gather(
     OmnisinkError
         If a question is empty, lists differ in length, or sound is asked of a video that is not there.
     """
-    questions = [question] if isinstance(question, str) else list(question)
+    several = isinstance(question, Iterable) and not isinstance(question, str)
+    questions: list[Any] = list(question) if several else [question]
     if not questions:
         raise OmnisinkError("there is no question")
+    if any(not isinstance(q, str) for q in questions):
+        raise OmnisinkError(f"the question must be a text, or a list of texts, got {question!r}")
     if any(not q.strip() for q in questions):
         raise OmnisinkError("the question is empty")
+    if choices and not isinstance(choices[0], str | list | tuple | None):
+        raise OmnisinkError(f"choices must be two texts or more, got {choices!r}")
     if choices is not None and choices and isinstance(choices[0], str):
         choices = [choices] * len(questions)
     columns = {
@@ -159,6 +164,8 @@ def answer(
     import torch
 
     adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
+    if max_new_tokens < 1:
+        raise OmnisinkError(f"max_new_tokens must be a positive number, got {max_new_tokens}")
     if not hasattr(parts.model, "generate"):
         raise OmnisinkError(
             f"{parts.name} cannot be asked: {type(parts.model).__name__} has no generate(); `omnisink find` needs none"
