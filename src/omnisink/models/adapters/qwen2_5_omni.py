@@ -27,7 +27,7 @@ _TOKENS_PER_SECOND = 25
 
 
 class Qwen25Omni(Adapter):
-    """The thinker alone: the talker is not parts."""
+    """The thinker alone: the talker is not loaded."""
 
     model_types = ("qwen2_5_omni_thinker",)
     modalities = frozenset({"image", "video", "audio"})

@@ -25,7 +25,7 @@ _SAME = 0.02
 
 
 class Qwen3Omni(Adapter):
-    """The thinker alone: the talker is not parts."""
+    """The thinker alone: the talker is not loaded."""
 
     model_types = ("qwen3_omni_moe_thinker",)
     modalities = frozenset({"image", "video", "audio"})
