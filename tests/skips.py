@@ -29,6 +29,8 @@ NEEDS: dict[str, str] = {
     "lmms-eval": "omnisink is run inside it; `make test-lmms` has an environment for that",
     "ray": "a run is spread over its actors; it comes with the extra omnisink[ray]",
     "vllm": "OutRo is served by it; `make test-serving` has an environment for that",
+    "triton": "the kernels are written in it; it comes with torch for CUDA",
+    "ptxas": "it compiles kernels for a GPU; it comes with Triton for CUDA",
     "torchcodec": "it is the other decoder; its libraries come with ffmpeg",
 }
 
@@ -42,7 +44,10 @@ def needs(name: str) -> pytest.MarkDecorator:
             there = True
         except (ImportError, OSError, RuntimeError):
             there = False
-    elif name in ("lmms-eval", "ray", "vllm"):
+    elif name == "ptxas":
+        triton = importlib.util.find_spec("triton")
+        there = triton is not None and (Path(str(triton.origin)).parent / "backends/nvidia/bin/ptxas").is_file()
+    elif name in ("lmms-eval", "ray", "triton", "vllm"):
         there = importlib.util.find_spec(name.replace("-", "_")) is not None
     elif name == "/proc":
         there = Path(name).is_dir()

@@ -28,11 +28,14 @@ FLOORS = {
     "decoder": 0,
     "results": 0,
     "maths": 0,
+    "kernels": -1,
 }
 #: The same inside `evaluation`; what lies beside these may import from all of them.
 EVALUATION = ["tasks", "running", "comparing", "tuning"]
 #: Rooms that import less than their floor allows: nothing but what is named.
 ALONE = {"serving": {"serving", "maths"}}
+#: Rooms that others do not import from, but for what is named: `maths` chooses where the kernels run.
+HIDDEN = {"kernels": {"kernels", "maths"}}
 #: Importable from everywhere.
 COMMON = {"omnisink.errors"}
 #: What makes `omnisink --help` slow. Rooms that show help must not import it while they are imported.
@@ -94,6 +97,7 @@ def test_imports_run_downward(path: Path) -> None:
         assert target in FLOORS, f"{path.name}:{line} imports {module}: import from the room that defines the name"
         allowed = target == room or FLOORS[target] < FLOORS[room]
         allowed &= target in ALONE.get(room, FLOORS) and (target not in ALONE or room in (target, "cli"))
+        allowed &= room in HIDDEN.get(target, {room})
         assert allowed, f"{path.name}:{line}: {room} may not import {module}"
 
 
@@ -113,9 +117,20 @@ def test_every_room_has_a_floor() -> None:
 
 def test_maths_uses_torch_alone() -> None:
     allowed = {"torch", "omnisink", "__future__", "collections", "math", "typing", "dataclasses"}
+    allowed |= {"functools", "importlib", "os", "warnings"}  # To choose between its own functions and the kernels.
     for path in (PACKAGE / "maths").glob("*.py"):
         for line, module in imports(path):
             assert module.split(".")[0] in allowed, f"{path.name}:{line} imports {module}"
+
+
+def test_triton_is_imported_by_the_kernels_alone() -> None:
+    for path in sources():
+        if room_of(path) != "kernels":
+            assert not any(module.split(".")[0] == "triton" for _, module in imports(path)), path.name
+        if room_of(path) == "maths":  # Where it is not used, it need not be there.
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                module = node.module if isinstance(node, ast.ImportFrom) else None
+                assert not (module or "").startswith("omnisink.kernels"), f"{path.name}:{node.lineno}"
 
 
 def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:

@@ -1,0 +1,157 @@
+"""Relaxed rows: chosen tokens attend to their whole prompt, and take the result as their head outputs. One launch."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from omnisink.kernels.launch import launch
+from omnisink.kernels.layout import Layout
+from omnisink.kernels.rotation import tanh
+
+#: Stands for minus infinity, of which differences could not be taken.
+_LOWEST = tl.constexpr(-3.0e38)
+_NOBODY = tl.constexpr(0x7FFFFFFF)
+
+
+#: Integers that a prompt's length decides: one compiled kernel is for all of them.
+_ANY = ["length", "window", "stamp", "stride_ob"]
+_ANY += [f"stride_{of}{dim}" for of in "qkv" for dim in "bh"]
+
+
+# fmt: off
+@triton.jit(do_not_specialize=_ANY)
+def relax(
+    output, query, key, value, sinks, stamps, logits, sequence, first, stop, sizes, length, window, stamp, scale, cap,
+    groups, depth, width, stride_qb, stride_qh, stride_qs, stride_kb, stride_kh, stride_ks, stride_vb, stride_vh,
+    stride_vs, stride_ob, stride_os, stride_oh, ALIGNED: tl.constexpr, HAS_CAP: tl.constexpr,
+    HAS_LOGITS: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr,
+):
+    h = tl.program_id(1)
+    s = tl.program_id(2)
+    begin = tl.load(first + s)
+    end = tl.load(stop + s)
+    at = begin + tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
+    marked = tl.load(sinks + at, mask=at < end, other=0) != 0
+    number = tl.sum(marked.to(tl.int32), axis=0)
+    if (number > 0) & ((window == 0) | (tl.load(sizes + s) <= window)):
+        # Another head's program may have put this layer's stamp there already; it says the same.
+        before = tl.load(stamps + at, mask=marked, other=0)
+        left = marked & ((before == 0) | (before == stamp))
+        tl.store(stamps + at, tl.zeros((TOKENS,), tl.int32) + stamp, mask=left)
+        qb = stride_qb.to(tl.int64)
+        qh = stride_qh.to(tl.int64)
+        kb = stride_kb.to(tl.int64)
+        kh = stride_kh.to(tl.int64)
+        vb = stride_vb.to(tl.int64)
+        vh = stride_vh.to(tl.int64)
+        ob = stride_ob.to(tl.int64)
+        if ALIGNED:  # Said in place of Triton's own specialization, which would depend on the prompt's length.
+            kb = tl.multiple_of(kb, 16)
+            kh = tl.multiple_of(kh, 16)
+            vb = tl.multiple_of(vb, 16)
+            vh = tl.multiple_of(vh, 16)
+        k = h // groups
+        channel = tl.arange(0, DEPTH)
+        column = tl.arange(0, WIDTH)
+        for _ in range(tl.sum(left.to(tl.int32), axis=0)):
+            token = tl.min(tl.where(left, at, _NOBODY), axis=0)
+            left = left & (at != token)
+            own = query + (token // length).to(tl.int64) * qb + h * qh + (token % length).to(tl.int64) * stride_qs
+            q = tl.load(own + channel, mask=channel < depth, other=0.0).to(tl.float32)
+            top = _LOWEST
+            total = 0.0
+            mixed = tl.zeros((WIDTH,), tl.float32)
+            for start in range(begin, end, KEYS):
+                other = start + tl.arange(0, KEYS)
+                seen = tl.load(sequence + other, mask=other < end, other=-1) == s
+                b = (other // length).to(tl.int64)
+                i = (other % length).to(tl.int64)
+                place = (b * kb + k * kh + i * stride_ks)[:, None] + channel[None, :]
+                wanted = seen[:, None] & (channel[None, :] < depth)
+                keys = tl.load(key + place, mask=wanted, other=0.0).to(tl.float32)
+                score = tl.sum(keys * q[None, :], axis=1) * scale
+                if HAS_CAP:
+                    score = tanh(score / cap) * cap
+                score = tl.where(seen, score, _LOWEST)
+                highest = tl.maximum(top, tl.max(score, axis=0))
+                weight = tl.where(seen, tl.exp(score - highest), 0.0)
+                fade = tl.exp(top - highest)
+                place = (b * vb + k * vh + i * stride_vs)[:, None] + column[None, :]
+                wanted = seen[:, None] & (column[None, :] < width)
+                values = tl.load(value + place, mask=wanted, other=0.0).to(tl.float32)
+                mixed = mixed * fade + tl.sum(weight[:, None] * values, axis=0)
+                total = total * fade + tl.sum(weight, axis=0)
+                top = highest
+            if HAS_LOGITS:
+                logit = tl.load(logits + h).to(tl.float32)
+                highest = tl.maximum(top, logit)
+                fade = tl.exp(top - highest)
+                mixed = mixed * fade
+                total = total * fade + tl.exp(logit - highest)
+            place = (token // length).to(tl.int64) * ob + (token % length).to(tl.int64) * stride_os + h * stride_oh
+            row = (mixed / total).to(output.dtype.element_ty)
+            tl.store(output + place + column, row, mask=column < width)
+# fmt: on
+
+
+def relax_in_place(
+    output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sinks: Tensor,
+    stamps: Tensor,
+    layout: Layout,
+    *,
+    stamp: int,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    learned_sink: Tensor | None = None,
+    window: int | None = None,
+) -> None:
+    """Give sinks that have not been relaxed yet the attention over their whole prompt.
+
+    The same as `omnisink.maths.relaxation.attend_to_all` and `replace_rows`. What it costs is a matter of how many
+    rows there are to relax, however many there could be.
+
+    Parameters
+    ----------
+    output : Tensor
+        Head outputs (B, S, H, D'), changed in place.
+    query : Tensor
+        (B, H, S, D).
+    key, value : Tensor
+        (B, K, T, D) and (B, K, T, D'), before repetition; only tokens below S are read.
+    sinks : Tensor
+        (B, S) bool, contiguous, False at padding.
+    stamps : Tensor
+        (B, S) int32, zero for tokens that have not been relaxed yet; those that are get `stamp`.
+    layout : Layout
+        The sequences.
+    stamp : int
+        Positive, another one for each layer.
+    scaling, softcap, learned_sink
+        As for `omnisink.maths.relaxation.attend_to_all`.
+    window : int, optional
+        Sequences with more tokens are left out.
+    """
+    query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
+    depth, width = query.shape[3], value.shape[3]
+    wide, tall = max(16, triton.next_power_of_2(width)), max(16, triton.next_power_of_2(depth))
+    qb, qh, qs = query.stride(0), query.stride(1), query.stride(2)
+    kb, kh, ks = key.stride(0), key.stride(1), key.stride(2)
+    vb, vh, vs = value.stride(0), value.stride(1), value.stride(2)
+    ob, os, oh = output.stride(0), output.stride(1), output.stride(2)
+    launch(
+        relax, (triton.cdiv(layout.longest, 32), query.shape[1], layout.sequences),
+        output, query, key, value, sinks.view(torch.int8), stamps, query if learned_sink is None else learned_sink,
+        layout.sequence, layout.first, layout.stop, layout.sizes, layout.length, window or 0, stamp,
+        depth**-0.5 if scaling is None else float(scaling), float(softcap or 1.0), query.shape[1] // key.shape[1],
+        depth, width, qb, qh, qs, kb, kh, ks, vb, vh, vs, ob, os, oh,
+        ALIGNED=all(stride % 16 == 0 for stride in (kb, kh, vb, vh)),
+        HAS_CAP=softcap is not None, HAS_LOGITS=learned_sink is not None,
+        TOKENS=32, KEYS=max(16, 16384 // max(wide, tall)), DEPTH=tall, WIDTH=wide, num_warps=8,
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+"""Every kernel compiled for an H100 without one: it compiles, and keeps what it works on in registers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.skips import needs
+
+pytestmark = [needs("triton"), needs("ptxas")]
+
+#: Registers that a thread may take: with four warps, 128 let four programs run on each multiprocessor.
+REGISTERS = {"scan": 64, "count": 80, "direct": 128, "relax": 255, "turn": 128}
+
+
+def kernels():
+    from omnisink.kernels.detection import count, scan
+    from omnisink.kernels.direction import direct
+    from omnisink.kernels.relaxation import relax
+    from omnisink.kernels.rotation import turn
+
+    counting = {"FEW": 8, "LEVELS": 32, "MANY": 16, "BLOCK": 4096, "CHUNK": 1024}
+    relaxing = {"ALIGNED": True, "HAS_CAP": True, "HAS_LOGITS": True, "TOKENS": 32}
+    turning = {"HAS_SLOTS": False, "HAS_FROZEN": True, "HAS_GAMMAS": False, "ALIGNED": True, "ROWS": 16, "WIDTH": 128}
+    pointing = {"FREEZE": True, "HAS_SLOTS": False, "ALIGNED": True, "WIDTH": 128, "TILE": 32, "CHUNK": 1024}
+    return {
+        "scan": (scan, {"WORDS": 40, "BLOCK": 4096}, 4),
+        "count": (count, {"WORDS": 40, **counting}, 8),
+        "direct": (direct, pointing, 4),
+        "relax": (relax, {**relaxing, "KEYS": 128, "DEPTH": 128, "WIDTH": 128}, 8),
+        "relax wide": (relax, {**relaxing, "KEYS": 64, "DEPTH": 256, "WIDTH": 256}, 8),
+        "turn": (turn, turning, 4),
+        "turn wide": (turn, {**turning, "WIDTH": 256}, 4),
+        "turn packed": (turn, {**turning, "HAS_SLOTS": True, "HAS_GAMMAS": True, "ROWS": 4}, 4),
+    }
+
+
+#: Arguments that are not 32-bit integers.
+TYPES = {
+    **dict.fromkeys(("hidden", "value", "output", "query", "key", "logits"), "*bf16"),
+    **dict.fromkeys(("magnitude", "direction", "out", "gammas"), "*fp32"),
+    **dict.fromkeys(("sequence", "first", "stop", "sizes", "slots", "stamps"), "*i32"),
+    **dict.fromkeys(("sinks", "frozen"), "*i8"),
+    **dict.fromkeys(("floor", "ratio", "gamma", "tau", "scale", "cap"), "fp32"),
+    "numbers": "*i64",
+}
+#: Integers of which Triton finds out by itself that 16 divides them.
+DIVISIBLE = {"width", "depth", "stride_n", "stride_b"}
+DIVISIBLE |= {"stride_s", "stride_vs", "stride_os", "stride_oh", "stride_qs", "stride_ks"}
+
+
+def resources(name):
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel, constants, warps = kernels()[name]
+    signature = {p: "constexpr" if p in constants else TYPES.get(p, "i32") for p in kernel.arg_names}
+    divisible = {
+        (i,): [["tt.divisibility", 16]]
+        for i, p in enumerate(kernel.arg_names)
+        if p in DIVISIBLE or signature[p].startswith("*")
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=divisible)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+
+
+@pytest.mark.parametrize(
+    "name", ["scan", "count", "direct", "relax", "relax wide", "turn", "turn wide", "turn packed"]
+)
+def test_a_kernel_compiles_and_spills_nothing(name, tmp_path, monkeypatch):
+    import triton
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compiled = resources(name)
+    cubin = tmp_path / "kernel.cubin"
+    cubin.write_bytes(compiled.asm["cubin"])
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    shown = subprocess.run([tool, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True).stdout
+    found = {key: int(number) for key, number in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", shown)}
+    print(name, found)
+    assert found["STACK"] == found["LOCAL"] == 0
+    assert found["REG"] <= REGISTERS[name.split()[0]]
+    if name == "scan":  # The residual stream is read sixteen bytes at a time.
+        assert "ld.global.v4.b32" in compiled.asm["ptx"]
+
+
+def test_nothing_of_it_ran_in_the_interpreter():
+    assert os.environ.get("TRITON_INTERPRET") != "1"
+    assert importlib.util.find_spec("triton") is not None
