@@ -117,7 +117,7 @@ def test_every_room_has_a_floor() -> None:
 
 def test_maths_uses_torch_alone() -> None:
     allowed = {"torch", "omnisink", "__future__", "collections", "math", "typing", "dataclasses"}
-    allowed |= {"functools", "importlib", "os", "warnings"}  # To choose between its own functions and the kernels.
+    allowed |= {"importlib", "os", "warnings"}  # To choose between its own functions and the kernels.
     for path in (PACKAGE / "maths").glob("*.py"):
         for line, module in imports(path):
             assert module.split(".")[0] in allowed, f"{path.name}:{line} imports {module}"

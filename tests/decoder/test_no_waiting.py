@@ -16,7 +16,7 @@ from transformers import DynamicCache, StaticCache
 
 import omnisink
 from omnisink import OutRo
-from omnisink.maths import rotation, sinks
+from omnisink.maths import prompts, rotation, sinks
 from omnisink.methods import base, outro
 from tests.plain import prompt, tiny_llama
 
@@ -46,7 +46,7 @@ class NoReads(TorchDispatchMode):
 
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch):
-    for module in (sinks, rotation, outro, base):
+    for module in (sinks, rotation, prompts, outro, base):
         monkeypatch.setattr(module, "host_may_look", lambda _: False)
 
 
@@ -85,7 +85,7 @@ def test_no_value_is_read_and_the_answers_are_the_same(kind, padded, as_on_an_ac
 def test_a_read_would_be_noticed():
     model = tiny_llama()
     with (
-        pytest.raises(AssertionError, match=r"sinks\.py|outro\.py"),
+        pytest.raises(AssertionError, match=r"sinks\.py|prompts\.py|outro\.py"),
         OutRo()(model),
         torch.inference_mode(),
         NoReads(),

@@ -20,6 +20,8 @@ from omnisink.decoder.patching import PATCHES, replace_attribute
 from omnisink.errors import OmnisinkError
 
 _STATES = "_omnisink_states"
+#: Tensors of states that a reset has ended, by owner; see `SequenceState.place`.
+_SPARE = "_omnisink_spare"
 
 
 @dataclass
@@ -38,6 +40,8 @@ class SequenceState:
         Tokens S of the prefill, padding included: the cache must go on holding all of them.
     layer : int
         A layer whose cached length can be asked for.
+    spare : dict
+        Tensors of the prefill before, where the cache was emptied since.
     """
 
     batch: int
@@ -45,6 +49,21 @@ class SequenceState:
     record: Any = None
     length: int = 0
     layer: int = 0
+    spare: dict[Hashable, Tensor] = field(default_factory=dict)
+
+    def place(self, key: Hashable, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+        """Return a float32 tensor to be written to and kept under `key`.
+
+        It is the one that the prefill before had, if it fits: a CUDA graph that was captured then, on a static cache,
+        reads from its address, and is right for the prompt that fills the cache now. In a graph that is being compiled
+        there is none, for it would be an input that the graph changes.
+        """
+        if torch.compiler.is_compiling():
+            return None
+        old = self.spare.pop(key, None)
+        if old is not None and (old.shape, old.device) == (shape, device) and _can_be_written(old):
+            return old
+        return torch.empty(shape, dtype=torch.float32, device=device)
 
     def check_length(self, held: Any) -> None:
         """Refuse a cache that was cut to less than the prompt.
@@ -75,10 +94,20 @@ class SequenceState:
         return replace(self, tensors={k: t.clone() for k, t in self.tensors.items()})
 
 
+def _can_be_written(tensor: Tensor) -> bool:
+    return not tensor.requires_grad and (torch.is_inference_mode_enabled() or not tensor.is_inference())
+
+
 def stored_state(cache: Any, owner: Hashable) -> SequenceState | None:
     """Return what `owner` keeps on `cache`, or None."""
     states = vars(cache).get(_STATES)
     return None if states is None else states.get(owner)
+
+
+def spare_tensors(cache: Any, owner: Hashable) -> dict[Hashable, Tensor]:
+    """Return the tensors that `owner` kept on `cache` before it was emptied, to be used again; only once."""
+    spare: dict[Hashable, dict[Hashable, Tensor]] = vars(cache).get(_SPARE, {})
+    return spare.pop(owner, {})
 
 
 def store_state(cache: Any, owner: Hashable, state: SequenceState) -> None:
@@ -120,6 +149,8 @@ def _wrap(owner: type, name: str, index_of: Callable[[int, Any], Tensor | None])
             if name == "crop":
                 state.check_length(self.get_seq_length(state.layer))
         if name == "reset":
+            for owner_of_state, state in states.items():
+                vars(self).setdefault(_SPARE, {})[owner_of_state] = state.tensors
             states.clear()
         return result
 

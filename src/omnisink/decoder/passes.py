@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnisink.decoder.caches import SequenceState, store_state, stored_state
+from omnisink.decoder.caches import SequenceState, spare_tensors, store_state, stored_state
 from omnisink.errors import OmnisinkError
 
 _WARM = (
@@ -36,6 +36,8 @@ class Pass:
         What the method keeps for these sequences.
     doubts : list of (Tensor, OmnisinkError)
         Bool scalars that must turn out False, and what to raise if one does not: what only the device knows.
+    held : Tensor or None
+        The cache's own count of its tokens, where it keeps one on the device and advances it in place.
     """
 
     is_prefill: bool
@@ -45,6 +47,7 @@ class Pass:
     real: Tensor | None
     state: SequenceState
     doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
+    held: Tensor | None = None
 
     def real_on(self, device: torch.device) -> Tensor | None:
         """Return `real` on the device of a layer, where layers are spread over several."""
@@ -81,6 +84,7 @@ def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable
     state = stored_state(cache, owner)
     # Dynamic caches know their length as a plain int; static ones keep it on the device, where looking would wait.
     held = cache.get_seq_length(attention_layer)
+    counter = held if isinstance(held, Tensor) else None
     if state is not None and not (isinstance(held, int) and held == 0):
         if state.batch != batch:
             raise OmnisinkError(
@@ -88,12 +92,14 @@ def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable
                 "the sink values of the others are unknown"
             )
         state.check_length(held)
-        return Pass(False, batch, length, hidden.device, None, state)
+        return Pass(False, batch, length, hidden.device, None, state, held=counter)
     doubts: list[tuple[Tensor, OmnisinkError]] = []
     if isinstance(held, Tensor) and torch.compiler.is_compiling():
         doubts.append((held > 0, OmnisinkError(_WARM)))
     elif int(held) > 0:
         raise OmnisinkError(_WARM)
     state = SequenceState(batch, length=length, layer=attention_layer)
+    if not torch.compiler.is_compiling():
+        state.spare = spare_tensors(cache, owner)
     store_state(cache, owner, state)
-    return Pass(True, batch, length, hidden.device, None, state, doubts)
+    return Pass(True, batch, length, hidden.device, None, state, doubts, counter)

@@ -47,11 +47,13 @@ class Workspace:
     numbers : Tensor
         (layers, n, WORDS) int64, zero at first.
     magnitude : Tensor
-        (tokens,) float32, the largest activation of each token at the layer that runs; zero at padding.
+        (layers, tokens) float32, the largest activation of each token; zero at padding.
     marks : Tensor
         (layers, tokens) int8, zero at first, one at sinks.
     sinks : tuple of Tensor
         The marks of each layer, as (B, S) bool.
+    magnitudes : tuple of Tensor
+        The magnitudes of each layer, as (B, S).
     """
 
     layout: Layout
@@ -59,19 +61,21 @@ class Workspace:
     magnitude: Tensor
     marks: Tensor
     sinks: tuple[Tensor, ...]
+    magnitudes: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, layout: Layout, layers: int) -> Workspace:
         """Make room for so many layers."""
         device = layout.sequence.device
         marks = torch.zeros(layers, layout.tokens, dtype=torch.int8, device=device)
-        masks = marks.view(torch.bool).view(layers, -1, layout.length)
+        magnitude = torch.zeros(layers, layout.tokens, dtype=torch.float32, device=device)
         return cls(
             layout,
             torch.zeros(layers, layout.sequences, WORDS, dtype=torch.int64, device=device),
-            torch.empty(layout.tokens, dtype=torch.float32, device=device),
+            magnitude,
             marks,
-            masks.unbind(0),
+            marks.view(torch.bool).view(layers, -1, layout.length).unbind(0),
+            magnitude.view(layers, -1, layout.length).unbind(0),
         )
 
     @property
@@ -81,10 +85,10 @@ class Workspace:
 
 
 # fmt: off
-@triton.jit(do_not_specialize=["length", "offset"])
+@triton.jit(do_not_specialize=["length", "offset", "marked"])
 def scan(
-    hidden, sequence, magnitude, numbers, length, stride_b, stride_s, width, floor, offset, WORDS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    hidden, sequence, magnitude, numbers, length, stride_b, stride_s, width, floor, offset, marked,
+    WORDS: tl.constexpr, BLOCK: tl.constexpr,
 ):
     token = tl.program_id(0)
     s = tl.load(sequence + token)
@@ -97,7 +101,7 @@ def scan(
             largest = tl.maximum(largest, x.to(tl.int32, bitcast=True) & _TOP)
     bits = tl.max(largest, axis=0)
     value = bits.to(tl.float32, bitcast=True)
-    tl.store(magnitude + token, value)
+    tl.store(magnitude + marked.to(tl.int64) + token, value)
     if value >= floor:  # Not so for NaN, nor for padding.
         own = numbers + offset + s.to(tl.int64) * WORDS
         tl.atomic_max(own + _HIGH, bits.to(tl.int64))
@@ -150,6 +154,7 @@ def count(
 ):
     s = tl.program_id(1)
     own = numbers + offset + s.to(tl.int64) * WORDS
+    magnitude += marked.to(tl.int64)
     high = tl.load(own + _HIGH).to(tl.int32)
     begin = tl.load(first + s)
     end = tl.load(stop + s)
@@ -228,19 +233,41 @@ def find_sinks(
     layout = workspace.layout
     width = hidden.shape[2]
     block = min(4096, triton.next_power_of_2(width))
-    offset = layer * layout.sequences * WORDS
+    offset, marked = layer * layout.sequences * WORDS, layer * layout.tokens
     stride_b, stride_s = hidden.stride(0), hidden.stride(1)
     where = (layout.length, stride_b, stride_s, width)
     launch(
         scan, (layout.tokens, 1, 1),
         hidden, layout.sequence, workspace.magnitude, workspace.numbers, *where, float(min_activation), offset,
-        WORDS=WORDS, BLOCK=block,
+        marked, WORDS=WORDS, BLOCK=block,
     )  # fmt: skip
     rows = min(8, max(1, layout.longest // 512))
     launch(
         count, (triton.cdiv(layout.longest, rows), layout.sequences, 1),
         hidden, layout.sequence, workspace.magnitude, workspace.numbers, workspace.marks,
         layout.first, layout.stop, layout.sizes, *where,
-        float(median_ratio), float(min_activation), offset, layer * layout.tokens, rows,
+        float(median_ratio), float(min_activation), offset, marked, rows,
         WORDS=WORDS, FEW=FEW, LEVELS=LEVELS, MANY=MANY, BLOCK=block, CHUNK=1024, num_warps=8,
     )  # fmt: skip
+
+
+def sinks_of(hidden: Tensor, real: Tensor | None, *, min_activation: float, median_ratio: float) -> Tensor:
+    """Find the sinks of one layer by itself, without a workspace; see `find_sinks`.
+
+    Parameters
+    ----------
+    hidden : Tensor
+        Residual stream, (B, S, d).
+    real : Tensor or None
+        (B, S) bool, False at padding; None where every token is real.
+    min_activation, median_ratio : float
+        Thresholds.
+
+    Returns
+    -------
+    Tensor
+        (B, S) bool.
+    """
+    workspace = Workspace.of(Layout.of_batch(hidden.shape[0], hidden.shape[1], real, hidden.device), 1)
+    find_sinks(hidden, workspace, 0, min_activation=min_activation, median_ratio=median_ratio)
+    return workspace.sinks[0]

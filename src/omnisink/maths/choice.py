@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -22,6 +21,8 @@ _CHOICE = os.environ.get(VARIABLE, "")
 INTERPRETS = _CHOICE == "interpret"
 if INTERPRETS:
     os.environ["TRITON_INTERPRET"] = "1"  # Before Triton is imported.
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_TOLD: set[str] = set()
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -49,17 +50,16 @@ def kernels_run_on(*tensors: Tensor) -> bool:
     return all(tensor.dtype in _DTYPES for tensor in tensors)
 
 
-@cache
 def _available(device: str) -> bool:
     """Whether there are kernels for a kind of device; says so once where there are none."""
-    if device == "meta":
-        return False
-    if device == "cuda" and importlib.util.find_spec("triton") is not None:
+    if device == "cuda" and _HAS_TRITON:
         return True
-    why = "Triton is not installed" if device == "cuda" else "they are written for CUDA devices"
-    warnings.warn(
-        f"OutRo runs on {device} by PyTorch's operators, which costs several times what its kernels cost: {why}",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+    if device != "meta" and not torch.compiler.is_compiling() and device not in _TOLD:
+        _TOLD.add(device)
+        why = "Triton is not installed" if device == "cuda" else "they are written for CUDA devices"
+        warnings.warn(
+            f"OutRo runs on {device} by PyTorch's operators, which cost several times what its kernels cost: {why}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return False

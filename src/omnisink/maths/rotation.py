@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from omnisink.maths.choice import kernels_run_on
 from omnisink.maths.host import host_may_look, token_blocks
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -86,6 +87,11 @@ def rotate(
         (B, S, H, D) in the dtype of `output`, computed in float32. Where no gradient is asked for and nothing is being
         compiled this is `output` itself, rotated in place a block of tokens at a time.
     """
+    if output.stride(-1) == 1 and kernels_run_on(output, direction):
+        from omnisink.kernels.rotation import rotate_in_place
+
+        rotate_in_place(output, direction, gamma=gamma, tau=tau, frozen=keep)
+        return output
     direction = direction[:, None]
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and output.requires_grad):
         wide = output.float()

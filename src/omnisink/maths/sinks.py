@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from omnisink.maths.choice import kernels_run_on
 from omnisink.maths.host import host_may_look, token_blocks
 
 #: Elements from which the median is guessed before it is counted.
@@ -69,10 +70,15 @@ def massive_activation_sinks(
 
     Notes
     -----
-    On an eager CPU tensor, layers without a candidate cost one pass over `hidden`. Elsewhere the number of kernels is
-    fixed and nothing waits for the host: the threshold is found among the tokens by bisection.
+    On an eager CPU tensor, layers without a candidate cost one pass over `hidden`. On a CUDA device two kernels do the
+    work. Elsewhere the number of operators is fixed and nothing waits for the host: the threshold is found among the
+    tokens by bisection.
     """
     hidden = hidden.detach()  # a decision has no gradient
+    if kernels_run_on(hidden):
+        from omnisink.kernels.detection import sinks_of
+
+        return sinks_of(hidden, real, min_activation=min_activation, median_ratio=median_ratio)
     magnitude = token_magnitude(hidden) if magnitude is None else magnitude.detach()
     candidate = magnitude >= min_activation
     if real is not None:

@@ -140,7 +140,7 @@ class Run:
         self.trace = Trace(method.criterion_settings(), anatomy.model)
         self.now: Pass
         self.record: Record
-        self.scratch: dict[str, Tensor] = {}
+        self.scratch: dict[str, Any] = {}
         self._partial: set[int] = set()
         self._idle: set[int] = set()
         self._backends = self._backends_now()

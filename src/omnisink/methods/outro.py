@@ -15,9 +15,8 @@ from omnisink.errors import OmnisinkError
 from omnisink.maths.bounds import check_gamma, check_tau
 from omnisink.maths.host import host_may_look
 from omnisink.maths.layers import looks_at, relaxes_at
-from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
-from omnisink.maths.rotation import rotate, sink_direction
-from omnisink.maths.sinks import token_magnitude
+from omnisink.maths.prompts import Prompts
+from omnisink.maths.rotation import rotate
 from omnisink.methods.base import Method, Run
 from omnisink.methods.criteria import MassiveActivation, describe
 
@@ -60,8 +59,9 @@ class OutRo(Method):
     relax_layers : tuple of int, optional
         Layers that relax; None is every ``max(1, L // 7)``-th of L.
     max_relaxed : int
-        Rows that can be relaxed at one layer of one sequence where the host cannot look at their number (accelerators,
-        compiled graphs). More than that raises at the end of the block; nothing is dropped silently.
+        Rows that can be relaxed at one layer of one sequence where no kernel does it and the host cannot look at their
+        number: on accelerators other than CUDA devices, and in graphs compiled for a CPU. More than that raises at the
+        end of the block; nothing is dropped silently.
 
     Raises
     ------
@@ -161,21 +161,21 @@ class OutRo(Method):
         return relaxes_at(layer, depth) if self.relax_layers is None else layer in self.relax_layers
 
     def begin(self, run: Run) -> None:
-        """Count the tokens that a later pass is going to rotate: once a pass, not at every layer."""
-        state = run.now.state
-        if run.now.is_prefill:
-            state.tensors[_ORIGIN] = torch.arange(run.now.batch, device=run.now.device)
-            run.record.continued = torch.zeros_like(state.tensors[_ORIGIN])
-        elif self.decode and run.record.rotated and run.record.continued is not None:
-            origin = state.tensors[_ORIGIN]
-            count = torch.full_like(origin, run.now.length) if run.now.real is None else run.now.real.sum(dim=1)
-            run.record.continued.index_add_(0, origin, count.to(origin.device))
+        """Make what the layers of a prefill share; count the tokens that a later pass is going to rotate."""
+        now = run.now
+        if now.is_prefill:
+            now.state.tensors[_ORIGIN] = torch.arange(now.batch, device=now.device)
+            run.scratch["prompts"] = Prompts(now.batch, now.length, now.real, len(run.anatomy.layers))
+        if self.decode:
+            run.record.count(now, now.state.tensors[_ORIGIN])
 
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Find the layer's sinks in a prefill."""
         if run.now.is_prefill and self._detects(layer, len(run.anatomy.layers)):
-            magnitude = run.record.finite.magnitudes[layer] = token_magnitude(hidden.detach())
-            run.record.sinks[layer] = self.criterion(hidden, run.now.real_on(hidden.device), magnitude)
+            prompts: Prompts = run.scratch["prompts"]
+            run.record.sinks[layer], run.record.finite.magnitudes[layer] = prompts.find_sinks(
+                layer, hidden, min_activation=self.min_activation, median_ratio=self.median_ratio
+            )
 
     def idle(self, layer: int, run: Run) -> bool:
         """Leave out the layers of a prefill in which no sequence has a sink: `head_output` returns what it is given.
@@ -199,53 +199,39 @@ class OutRo(Method):
         if sinks is None or (host_may_look(sinks) and not bool(sinks.any())):
             return output
         sinks = sinks.to(output.device)
-        ever = _gather(run, "ever", sinks)
-        value = call.value[:, :, : run.now.length]
+        prompts: Prompts = run.scratch["prompts"]
         if self._relaxes(call.layer, len(run.anatomy.layers)):
-            output = self._relax(call, output, value, sinks, run)
+            output = self._relax(call, output, sinks, prompts, run)
         if self.rotate and self.gamma != 0:
-            direction = sink_direction(value, sinks, output.shape[2])
-            padding = self._padding(run, output)
-            keep = ever if padding is None else ever | padding
-            output = self._rotate(call, output, direction, keep, run)
+            heads, width = output.shape[2:]
+            place = run.now.state.place(call.layer, (run.now.batch, heads, width), output.device)
+            direction = prompts.freeze_and_point(sinks, call.value, heads, place)
+            output = self._rotate(call, output, direction, prompts.frozen, run)
             run.now.state.tensors[call.layer] = direction
-            run.record.rotated[call.layer] = (~keep).sum(dim=1) * sinks.any(dim=1)
+            run.record.rotated.append(call.layer)
         return output
 
-    def _relax(self, call: AttentionCall, output: Tensor, value: Tensor, sinks: Tensor, run: Run) -> Tensor:
+    def _relax(self, call: AttentionCall, output: Tensor, sinks: Tensor, prompts: Prompts, run: Run) -> Tensor:
         """Replace the rows of sinks that have not been relaxed yet."""
-        before = run.scratch.get("relaxed")
-        fresh = sinks if before is None else sinks & ~before.to(sinks.device)
         if call.window is not None:
-            length = torch.full_like(fresh[:, 0], run.now.length, dtype=torch.long)
-            if run.now.real is not None:
-                length = run.now.real.sum(dim=1).to(fresh.device)
-            covered = length <= call.window
-            run.record.uncovered[call.layer] = (call.window, fresh.any(dim=1) & ~covered)
-            fresh = fresh & covered[:, None]
-        count = fresh.sum(dim=1)
-        if host_may_look(fresh):
-            capacity = int(count.max())
-            if capacity == 0:
-                return output
-        else:
-            capacity = min(run.now.length, self.max_relaxed)
-            if capacity < run.now.length:
-                run.record.doubt((count > capacity).any(), self._too_many(call.layer))
-        index, valid = choose_rows(fresh, capacity)
-        query = call.query.gather(2, index[:, None, :, None].expand(-1, call.query.shape[1], -1, call.query.shape[3]))
-        rows = attend_to_all(
-            query,
-            call.key[:, :, : run.now.length],
-            value,
-            run.now.real_on(query.device),
+            run.record.windows[call.layer] = call.window
+        output, too_many = prompts.relax(
+            call.layer,
+            sinks,
+            output,
+            call.query,
+            call.key,
+            call.value,
+            window=call.window,
+            most=self.max_relaxed,
             scaling=call.scaling,
             softcap=call.options.get("softcap"),
             learned_sink=call.options.get("s_aux", call.options.get("sinks")),
         )
-        _gather(run, "relaxed", fresh)
-        run.record.relaxed.append((call.layer, fresh))
-        return replace_rows(output, rows, index, valid)
+        run.record.relaxed_at = prompts.relaxed_at
+        if too_many is not None:
+            run.record.doubt(too_many, self._too_many(call.layer))
+        return output
 
     def _rotate(self, call: AttentionCall, output: Tensor, direction: Tensor, keep: Tensor | None, run: Run) -> Tensor:
         """Turn the head outputs toward the sink's value (B, H, D); controls turn them otherwise."""
@@ -260,10 +246,3 @@ class OutRo(Method):
             f"layer {layer} has more than {self.max_relaxed} sinks to relax in one sequence, so some were not: "
             "raise max_relaxed, or check the thresholds"
         )
-
-
-def _gather(run: Run, name: str, mask: Tensor) -> Tensor:
-    """Add a mask to the one the pass has gathered so far under `name`, and return their union."""
-    before = run.scratch.get(name)
-    run.scratch[name] = mask if before is None else mask | before.to(mask.device)
-    return run.scratch[name]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omnisink.decoder.passes import Pass
 from omnisink.errors import OmnisinkError
 from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.sinkmap import SinkMap
@@ -28,15 +29,19 @@ class Record:
         (B, S) bool for every examined layer.
     magnitudes : dict of int to Tensor
         (B, S) float32, where a method records them.
-    relaxed : list of (int, Tensor)
-        Layer and (B, S) bool, in order.
-    rotated : dict of int to Tensor
-        For each layer, the number of rotated positions of every sequence in the prefill, (B,).
-    continued : Tensor or None
-        (B,) number of tokens rotated after the prefill at every layer where that prompt has a sink.
-    uncovered : dict of int to (int, Tensor)
-        For layers with a window where relaxation was due: the window, and (B,) bool, where it did not cover the
-        prompt.
+    relaxed_at : Tensor or None
+        (B, S) int32, one plus the layer at which the row of a token was relaxed, and 0 where it was not.
+    rotated : list of int
+        Layers whose head outputs were rotated in the prefill where they have a sink, in order.
+    later : list of [Tensor, int or Tensor]
+        Tokens rotated after the prefill at every layer where their prompt has a sink: from which prompt each sequence
+        of a pass comes, (B',) int64, and the tokens of every one of them, or of each, (B',).
+    held : Tensor or None
+        The cache's own count of its tokens. It also knows of passes that a captured or compiled graph made.
+    unseen : bool
+        Whether a compiled graph made passes that nothing has counted.
+    windows : dict of int to int
+        The window of layers that have one, where relaxation was due.
     measured : dict of str to dict of int to Tensor
         What a recorder measured: by name and layer, with the sequence as first dimension.
     skipped : dict of int to str
@@ -52,10 +57,12 @@ class Record:
     real: Tensor | None = None
     sinks: dict[int, Tensor] = field(default_factory=dict)
     magnitudes: dict[int, Tensor] = field(default_factory=dict)
-    relaxed: list[tuple[int, Tensor]] = field(default_factory=list)
-    rotated: dict[int, Tensor] = field(default_factory=dict)
-    continued: Tensor | None = None
-    uncovered: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+    relaxed_at: Tensor | None = None
+    rotated: list[int] = field(default_factory=list)
+    later: list[list[Any]] = field(default_factory=list)
+    held: Tensor | None = None
+    unseen: bool = False
+    windows: dict[int, int] = field(default_factory=dict)
     measured: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
     doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
@@ -64,6 +71,30 @@ class Record:
     def doubt(self, flag: Tensor, error: OmnisinkError) -> None:
         """Note what to check when the host may wait: `flag` must be False."""
         self.doubts.append((flag, error))
+
+    def count(self, now: Pass, origin: Tensor) -> None:
+        """Count the tokens of a pass, on the host: nothing that outlives the pass is written on the device.
+
+        Parameters
+        ----------
+        now : Pass
+            The pass.
+        origin : Tensor
+            (B',) int64, from which prompt of the prefill each of its sequences comes.
+        """
+        if now.held is not None:
+            self.held = now.held
+        if now.is_prefill:
+            self.later.append([origin, 0])
+        elif torch.compiler.is_compiling():
+            if now.held is None:
+                self.unseen = True
+        elif now.real is not None:
+            self.later.append([origin, now.real.sum(dim=1)])
+        elif self.later[-1][0] is origin and isinstance(self.later[-1][1], int):
+            self.later[-1][1] += now.length
+        else:
+            self.later.append([origin, now.length])
 
 
 class Trace:
@@ -134,37 +165,67 @@ class Trace:
     @property
     def relaxed(self) -> list[tuple[int, int, int]]:
         """Relaxed rows as (layer, sequence, position), in order."""
-        return [
-            (layer, int(sequence), int(position))
-            for layer, mask in self.record.relaxed
-            for sequence, position in mask.cpu().nonzero()
-        ]
+        if self.record.relaxed_at is None:
+            return []
+        stamps = self.record.relaxed_at.cpu()
+        return sorted((int(stamps[b, t]) - 1, b, t) for b, t in stamps.nonzero().tolist())
 
     @property
     def rotated_tokens(self) -> dict[int, int]:
-        """For every layer with a sink, how many token positions were rotated: in the prompt, and generated since."""
+        """For every layer with a sink, how many token positions were rotated: in the prompt, and generated since.
+
+        Raises
+        ------
+        OmnisinkError
+            If a compiled graph has made passes that neither the host nor the cache has counted.
+        """
         record = self.record
-        counts = {}
-        for layer, mask in sorted(record.sinks.items()):
-            if layer not in record.rotated:
-                continue
-            has_sink = mask.any(dim=1).cpu()
-            total = int(record.rotated[layer].sum())
-            if record.continued is not None:
-                total += int((record.continued.cpu() * has_sink).sum())
+        frozen = torch.zeros(record.batch, record.length, dtype=torch.bool)
+        frozen = frozen if record.real is None else ~record.real.cpu()
+        later, counts = _tokens_since(record), {}
+        for layer in record.rotated:
+            sinks = record.sinks[layer].cpu()
+            frozen = frozen | sinks
+            has_sink = sinks.any(dim=1)
             if bool(has_sink.any()):
-                counts[layer] = total
-        return counts
+                counts[layer] = int((((~frozen).sum(dim=1) + later) * has_sink).sum())
+        return dict(sorted(counts.items()))
 
     @property
     def skipped_layers(self) -> dict[int, str]:
         """Layers where the method, or a part of it, could not act, with the reason."""
         record = self.record
         reasons = dict(record.skipped)
-        for layer, (window, flags) in record.uncovered.items():
-            if bool(flags.any()):
-                which = [int(b) for b in flags.cpu().nonzero().flatten()]
+        for layer, window in record.windows.items():
+            sinks = record.sinks[layer].cpu()
+            if record.relaxed_at is not None:
+                stamps = record.relaxed_at.cpu()
+                sinks = sinks & ((stamps == 0) | (stamps > layer))
+            size = torch.full((record.batch,), record.length) if record.real is None else record.real.cpu().sum(dim=1)
+            which = (sinks.any(dim=1) & (size > window)).nonzero().flatten().tolist()
+            if which:
                 reasons[layer] = (
                     f"not relaxed: its window of {window} tokens does not cover the prompt of sequence {which}"
                 )
         return dict(sorted(reasons.items()))
+
+
+def _tokens_since(record: Record) -> Tensor:
+    """Return how many tokens of every prompt were rotated after the prefill, (B,)."""
+    total = torch.zeros(record.batch, dtype=torch.long)
+    if not record.rotated or not record.later:
+        return total
+    seen = 0
+    for origin, amount in record.later:
+        tokens = amount.cpu() if isinstance(amount, Tensor) else torch.full((len(origin),), amount)
+        total.index_add_(0, origin.cpu(), tokens)
+        seen += amount if isinstance(amount, int) else int(amount.max())
+    if record.held is not None:
+        unseen = max(0, int(record.held) - record.length - seen)
+        return total.index_add_(0, origin.cpu(), torch.full((len(origin),), unseen))
+    if record.unseen:
+        raise OmnisinkError(
+            "how many tokens were rotated after the prompt is not known: they ran in a compiled graph, and the cache "
+            "does not count them on the device. Use a static cache, or run without torch.compile to count"
+        )
+    return total

@@ -1,0 +1,199 @@
+"""The prompts of one prefill: what its layers find and do in turn, by kernels where they run and by PyTorch elsewhere.
+
+Whoever calls this does not know which. Masks are the same either way; kernels fill in tensors that are made once for
+all layers, PyTorch's operators make new ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.maths.choice import kernels_run_on
+from omnisink.maths.host import host_may_look
+from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
+from omnisink.maths.rotation import sink_direction
+from omnisink.maths.sinks import massive_activation_sinks, token_magnitude
+
+
+class Prompts:
+    """What the layers of a prefill share.
+
+    Parameters
+    ----------
+    batch, length : int
+        B and S.
+    real : Tensor, optional
+        (B, S) bool, False at padding. None: every token is real.
+    layers : int
+        Layers of the decoder.
+
+    Attributes
+    ----------
+    frozen : Tensor or None
+        (B, S) bool, tokens that are not rotated: padding, and sinks of this or an earlier layer. None is no token.
+    relaxed_at : Tensor or None
+        (B, S) int32, one plus the layer at which a token's row was relaxed, 0 where it was not; None is no token.
+    """
+
+    def __init__(self, batch: int, length: int, real: Tensor | None, layers: int) -> None:
+        self._shape = batch, length
+        self._real = real
+        self._layers = layers
+        self._workspaces: dict[torch.device, Any] = {}
+        self.frozen = None if real is None else (~real).contiguous()
+        self.relaxed_at: Tensor | None = None
+
+    def find_sinks(
+        self, layer: int, hidden: Tensor, *, min_activation: float, median_ratio: float
+    ) -> tuple[Tensor, Tensor]:
+        """Find the sinks of a layer; see `omnisink.maths.sinks.massive_activation_sinks`.
+
+        Parameters
+        ----------
+        layer : int
+            Which layer.
+        hidden : Tensor
+            Residual stream entering it, (B, S, d).
+        min_activation, median_ratio : float
+            Thresholds.
+
+        Returns
+        -------
+        sinks : Tensor
+            (B, S) bool.
+        magnitude : Tensor
+            (B, S) float32, the largest activation of every token; of padding it may be zero.
+        """
+        hidden = hidden.detach()
+        if kernels_run_on(hidden):
+            from omnisink.kernels.detection import find_sinks
+
+            workspace = self._workspace(hidden.device)
+            find_sinks(hidden, workspace, layer, min_activation=min_activation, median_ratio=median_ratio)
+            return workspace.sinks[layer], workspace.magnitudes[layer]
+        magnitude = token_magnitude(hidden)
+        real = None if self._real is None else self._real.to(hidden.device)
+        sinks = massive_activation_sinks(
+            hidden, real, min_activation=min_activation, median_ratio=median_ratio, magnitude=magnitude
+        )
+        return sinks, magnitude
+
+    def relax(
+        self,
+        layer: int,
+        sinks: Tensor,
+        output: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        window: int | None = None,
+        most: int,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Let sinks that have not been relaxed yet attend to the whole prompt.
+
+        Parameters
+        ----------
+        layer : int
+            Which layer.
+        sinks : Tensor
+            (B, S) bool, those of the layer.
+        output : Tensor
+            Head outputs (B, S, H, D').
+        query, key, value : Tensor
+            (B, H, S, D), (B, K, T, D) and (B, K, T, D').
+        window : int, optional
+            Keys that the layer's queries reach back over. Longer sequences are left as they are.
+        most : int
+            Rows of a sequence that are relaxed where no kernel runs and the host cannot look at their number.
+        **options
+            Of `omnisink.maths.relaxation.attend_to_all`.
+
+        Returns
+        -------
+        output : Tensor
+            (B, S, H, D'), changed in place where no gradient is asked for.
+        too_many : Tensor or None
+            Bool scalar, whether there were more than `most`; None where that does not matter.
+        """
+        if kernels_run_on(output, query, key, value):
+            from omnisink.kernels.relaxation import relax_in_place
+
+            stamps = self._stamps(output.device)
+            layout = self._workspace(output.device).layout
+            relax_in_place(output, query, key, value, sinks, stamps, layout, stamp=layer + 1, window=window, **options)
+            return output, None
+        length = self._shape[1]
+        real = None if self._real is None else self._real.to(output.device)
+        fresh = sinks if self.relaxed_at is None else sinks & (self.relaxed_at.to(sinks.device) == 0)
+        if window is not None:
+            size = torch.full_like(fresh[:, 0], length, dtype=torch.long) if real is None else real.sum(dim=1)
+            fresh = fresh & (size <= window)[:, None]
+        count = fresh.sum(dim=1)
+        too_many = None
+        if host_may_look(fresh):
+            capacity = int(count.max())
+            if capacity == 0:
+                return output, None
+        else:
+            capacity = min(length, most)
+            too_many = (count > capacity).any() if capacity < length else None
+        index, valid = choose_rows(fresh, capacity)
+        picked = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
+        rows = attend_to_all(picked, key[:, :, :length], value[:, :, :length], real, **options)
+        stamps = self._stamps(sinks.device)
+        self.relaxed_at = torch.where(fresh, layer + 1, stamps)
+        return replace_rows(output, rows, index, valid), too_many
+
+    def freeze_and_point(self, sinks: Tensor, value: Tensor, heads: int, out: Tensor | None = None) -> Tensor:
+        """Add a layer's sinks to the frozen tokens, and return the unit vectors of their mean value.
+
+        Parameters
+        ----------
+        sinks : Tensor
+            (B, S) bool.
+        value : Tensor
+            (B, K, T, D').
+        heads : int
+            Query heads H.
+        out : Tensor, optional
+            (B, H, D') float32, where the vectors are to stand where they need no gradient.
+
+        Returns
+        -------
+        Tensor
+            (B, H, D') float32, zero without a sink. See
+            `omnisink.maths.rotation.sink_direction`.
+        """
+        if kernels_run_on(value):
+            from omnisink.kernels.direction import write_direction
+
+            if out is None:
+                out = value.new_empty((len(value), heads, value.shape[3]), dtype=torch.float32)
+            frozen = torch.zeros_like(sinks) if self.frozen is None else self.frozen.to(value.device)
+            self.frozen = frozen
+            write_direction(value, sinks, self._workspace(value.device).layout, out, frozen=frozen)
+            return out
+        self.frozen = sinks if self.frozen is None else sinks | self.frozen.to(sinks.device)
+        direction = sink_direction(value[:, :, : self._shape[1]], sinks, heads)
+        return direction if out is None or direction.requires_grad else out.copy_(direction)
+
+    def _stamps(self, device: torch.device) -> Tensor:
+        if self.relaxed_at is None:
+            self.relaxed_at = torch.zeros(self._shape, dtype=torch.int32, device=device)
+        elif self.relaxed_at.device != device:
+            self.relaxed_at = self.relaxed_at.to(device)
+        return self.relaxed_at
+
+    def _workspace(self, device: torch.device) -> Any:
+        from omnisink.kernels.detection import Workspace
+        from omnisink.kernels.layout import Layout
+
+        if device not in self._workspaces:
+            real = None if self._real is None else self._real.to(device)
+            self._workspaces[device] = Workspace.of(Layout.of_batch(*self._shape, real, device), self._layers)
+        return self._workspaces[device]
