@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.arguments import check_cache, find_cache, find_mask
+from omnisink.decoder.arguments import check_cache, find_argument, find_cache, find_mask
 from omnisink.decoder.caches import BASE_CACHE, follow
 from omnisink.decoder.checkpointing import CheckpointWatch
+from omnisink.decoder.hooks import LayerHooks
 from omnisink.decoder.interface import AttentionCall, listen, refuse_packed
 from omnisink.decoder.masks import real_tokens
-from omnisink.decoder.passes import Pass, begin_pass
+from omnisink.decoder.passes import Pass, begin_pass, continues
 from omnisink.decoder.refusals import watch_generation
 from omnisink.decoder.threads import ThreadGuard
 from omnisink.errors import OmnisinkError, UnsupportedModelError
@@ -32,6 +33,9 @@ class Handler(Protocol):
 
     def begin(self, now: Pass) -> None:
         """Start a pass, before its first layer."""
+
+    def watches_steps(self) -> bool:
+        """Say whether it wants the residual stream of passes that add one token to each sequence."""
 
     def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
         """Receive the residual stream entering a layer, (B, S, d)."""
@@ -82,6 +86,7 @@ class Attachment:
         self._attached = False
         self._threads = ThreadGuard()
         self._followed: set[type] = set()
+        self._layer_hooks = LayerHooks([])
         self._asked_layer = min(anatomy.attention)
 
     def attach(self) -> None:
@@ -106,8 +111,10 @@ class Attachment:
             self._hook(stack, anatomy.text_model, self._take_mask())
             stack.callback(anatomy.text_model.register_forward_hook(self._finish).remove)
             stack.callback(anatomy.text_model.register_forward_hook(self._leave, always_call=True).remove)
-            for index, layer in enumerate(anatomy.layers):
-                self._hook(stack, layer, self._take_residual(index, layer))
+            self._layer_hooks = LayerHooks(
+                [(layer, self._take_residual(index, layer)) for index, layer in enumerate(anatomy.layers)]
+            )
+            stack.callback(self._layer_hooks.remove)
             for index, site in anatomy.attention.items():
                 stack.callback(listen(site, index, self))
             self._stack = stack.pop_all()
@@ -147,6 +154,7 @@ class Attachment:
 
     def _take_mask(self) -> Callable[..., None]:
         find, cache_of = find_mask(self._anatomy.text_model), find_cache(self._anatomy.text_model)
+        ids_of, embeds_of = (find_argument(self._anatomy.text_model, name) for name in ("input_ids", "inputs_embeds"))
 
         def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if not self._attached:
@@ -163,8 +171,21 @@ class Attachment:
             self._now = None
             if not torch.compiler.is_compiling():
                 self._checkpoints = CheckpointWatch()
+                self._layer_hooks.put_back()
+                ids = ids_of(args, kwargs)
+                self._begin_step(cache_of(args, kwargs), embeds_of(args, kwargs) if ids is None else ids)
 
         return take
+
+    def _begin_step(self, cache: Any, entering: Any) -> None:
+        """Begin a pass that adds one token to each sequence before its layers run, where none has to be watched."""
+        if not isinstance(entering, Tensor) or entering.dim() < 2 or entering.shape[1] != 1:
+            return
+        if self._handler.watches_steps() or not continues(cache, self._asked_layer, self._owner):
+            return
+        self._begin(cache, entering.shape[0], 1, entering.device)
+        self._entered = set(self._anatomy.attention)  # Of the prefill it is known that they are called as modules.
+        self._layer_hooks.put_aside()
 
     def _take_residual(self, index: int, layer: nn.Module) -> Callable[..., None]:
         cache_of = find_cache(layer)
@@ -182,14 +203,14 @@ class Attachment:
                 refuse_packed(kwargs)
                 cache = cache_of(args, kwargs)
                 check_cache(cache, layer, model_has_one=self._has_cache)
-                self._begin(cache, hidden)
+                self._begin(cache, hidden.shape[0], hidden.shape[1], hidden.device)
             assert self._now is not None
             self._entered.add(index)
             self._handler.residual_stream(index, hidden, self._now)
 
         return take
 
-    def _begin(self, cache: Any, hidden: Tensor) -> None:
+    def _begin(self, cache: Any, batch: int, length: int, device: torch.device) -> None:
         if cache is not None and not torch.compiler.is_compiling() and type(cache) not in self._followed:
             self._followed.add(type(cache))
             for stop in follow(type(cache)):
@@ -199,11 +220,10 @@ class Attachment:
                 f"the decoder layers ran outside a call of {type(self._anatomy.text_model).__name__}, "
                 "so that their padding is unknown"
             )
-        batch, length, _ = hidden.shape
-        now = begin_pass(cache, self._asked_layer, hidden, self._owner)
+        now = begin_pass(cache, self._asked_layer, batch, length, device, self._owner)
         if now.is_prefill or length > 1:
             now.real = real_tokens(
-                self._mask, batch, length, hidden.device, is_prefill=now.is_prefill, doubts=now.doubts
+                self._mask, batch, length, device, is_prefill=now.is_prefill, doubts=now.doubts
             )
         self._mask = _UNSEEN
         self._has_cache = cache is not None
@@ -255,6 +275,7 @@ class Attachment:
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if not torch.compiler.is_compiling():
+            self._layer_hooks.put_back()
             self._threads.leave_pass()
 
     def _unannounced(self, layer: int | None) -> UnsupportedModelError:

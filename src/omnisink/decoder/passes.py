@@ -54,7 +54,9 @@ class Pass:
         return None if self.real is None else self.real.to(device)
 
 
-def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable) -> Pass:
+def begin_pass(
+    cache: Any, attention_layer: int, batch: int, length: int, device: torch.device, owner: Hashable
+) -> Pass:
     """Decide what the pass that is about to run is, before any layer has touched the cache.
 
     Parameters
@@ -63,8 +65,10 @@ def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable
         The key/value cache given to the layers; None where nothing is cached, so that every pass is a prefill.
     attention_layer : int
         A layer whose cached length can be asked for.
-    hidden : Tensor
-        Residual stream entering the decoder, (B, S, d).
+    batch, length : int
+        B and S of the pass.
+    device : torch.device
+        Where the residual stream enters the decoder.
     owner : hashable
         Whose state to look for on the cache.
 
@@ -78,9 +82,8 @@ def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable
     OmnisinkError
         If the cache holds tokens that the method never saw, or another number of sequences than it saw.
     """
-    batch, length, _ = hidden.shape
     if cache is None:
-        return Pass(True, batch, length, hidden.device, None, SequenceState(batch))
+        return Pass(True, batch, length, device, None, SequenceState(batch))
     state = stored_state(cache, owner)
     # Dynamic caches know their length as a plain int; static ones keep it on the device, where looking would wait.
     held = cache.get_seq_length(attention_layer)
@@ -92,7 +95,7 @@ def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable
                 "the sink values of the others are unknown"
             )
         state.check_length(held)
-        return Pass(False, batch, length, hidden.device, None, state, held=counter)
+        return Pass(False, batch, length, device, None, state, held=counter)
     doubts: list[tuple[Tensor, OmnisinkError]] = []
     if isinstance(held, Tensor) and torch.compiler.is_compiling():
         doubts.append((held > 0, OmnisinkError(_WARM)))
@@ -102,4 +105,12 @@ def begin_pass(cache: Any, attention_layer: int, hidden: Tensor, owner: Hashable
     if not torch.compiler.is_compiling():
         state.spare = spare_tensors(cache, owner)
     store_state(cache, owner, state)
-    return Pass(True, batch, length, hidden.device, None, state, doubts, counter)
+    return Pass(True, batch, length, device, None, state, doubts, counter)
+
+
+def continues(cache: Any, attention_layer: int, owner: Hashable) -> bool:
+    """Tell whether a pass on `cache` continues sequences that `owner` has seen start; see `begin_pass`."""
+    if cache is None or stored_state(cache, owner) is None:
+        return False
+    held = cache.get_seq_length(attention_layer)
+    return not (isinstance(held, int) and held == 0)

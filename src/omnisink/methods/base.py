@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -31,7 +31,15 @@ class Method(ABC):
 
     every attention layer of the model's text decoder passes its head outputs through it. Different methods on one
     model act in the order in which they were attached; two of one class are refused.
+
+    Attributes
+    ----------
+    watches_steps : bool
+        Whether `residual_stream` is called in passes that add one token to each sequence. A class that looks at
+        prompts alone says False, and no hook costs time there.
     """
+
+    watches_steps: ClassVar[bool] = True
 
     @abstractmethod
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
@@ -159,6 +167,10 @@ class Run:
             self.trace.begin(now.state.record)
         self.record = now.state.record
         self._method.begin(self)
+
+    def watches_steps(self) -> bool:
+        """Ask the method whether it looks at the residual stream of generated tokens."""
+        return self._method.watches_steps
 
     def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
         """Hand a layer's residual stream to the method, where it is that of the whole pass.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,8 @@ class OutRo(Method):
     ValueError
         If a setting is not a number of its range.
     """
+
+    watches_steps: ClassVar[bool] = False
 
     gamma: float = 3.0
     tau: float = 0.1
