@@ -50,7 +50,7 @@ def lay_out(sequences: Sequences, names: dict[str, int]) -> Step:
 
 def passes(kind: type[OutRoLayer]) -> tuple[list[Tensor], dict[str, int]]:
     """Run two layers over prompts, a token of each with a prompt that joins, and prompts that were preempted."""
-    sequences = Sequences(ServingSettings(gamma=0.5, tau=0.2), 8, 256, CPU)
+    sequences = Sequences(ServingSettings(gamma=0.5, tau=0.2), 8, 256, CPU, 28)
     tally = Tally(8, CPU, publish=False)
     made = [torch.zeros(9, KV_HEADS, DEPTH) for _ in range(2)]
     layers = [kind(4 + i, 28, DEPTH**-0.5, made[i], sequences, tally) for i in range(2)]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from omnisink.errors import OmnisinkError, UnsupportedModelError
+from omnisink.maths.choice import kernels_run_on
 from omnisink.serving.attention import attending, backend_with
 from omnisink.serving.counters import Tally
 from omnisink.serving.families import BACKENDS
@@ -55,7 +56,8 @@ class Served:
         decoder = find_layers(runner.get_model(), config)
         device = next(iter(decoder[0].input_layernorm.parameters())).device
         capacity = config.scheduler_config.max_num_seqs
-        self.sequences = Sequences(settings, capacity, config.scheduler_config.max_num_batched_tokens, device)
+        most = config.scheduler_config.max_num_batched_tokens
+        self.sequences = Sequences(settings, capacity, most, device, len(decoder))
         self.tally = Tally(capacity, device, publish)
         self._runner = runner
         self._running = False
@@ -119,7 +121,11 @@ class Served:
 
 
 def _kind_of_layer(device: torch.device, dtype: torch.dtype) -> type[OutRoLayer]:
-    """Return the class of a layer; Numba is loaded where it is used."""
+    """Return the class of a layer; Numba and the kernels are loaded where they are used."""
+    if kernels_run_on(torch.empty(0, dtype=dtype, device=device)):
+        from omnisink.serving.packed_layer import PackedLayer
+
+        return PackedLayer
     if device.type != "cpu" or dtype != torch.float32 or os.environ.get(NUMBA) == "0":
         return OutRoLayer
     from omnisink.serving.host_layer import HostLayer

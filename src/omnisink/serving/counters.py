@@ -90,9 +90,15 @@ class Tally:
 
         After a preemption only the last of its tokens is new: it had been drawn, and not run.
         """
-        if not one.found:
+        if one.packed is None and not one.found:
             return
-        sinks = torch.stack(one.found)
+        if one.packed is None:
+            sinks = torch.stack(one.found)
+        else:
+            prompt = slice(one.start, one.start + one.prompt)
+            sinks = one.packed.marks[:, prompt]
+            if one.first:
+                self.rows_relaxed((one.packed.stamps[0, prompt] > 0).sum())
         has_sink = sinks.any(dim=1)
         if one.first:
             self._totals[_WITH_SINKS] += has_sink.any()

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnisink.errors import OmnisinkError
+from omnisink.maths.choice import kernels_run_on
+from omnisink.maths.packed import PackedPrompts
 from omnisink.serving.settings import KEY, RequestSettings, ServingSettings, read_request
 
 
@@ -39,6 +41,8 @@ class Prefill:
         (prompt,) bool: sinks of the layer that runs; those of this and all earlier layers; rows relaxed already.
     found : list of Tensor
         The sinks of every layer that has run, as far as it may have some.
+    packed : PackedPrompts or None
+        Where kernels run, what is found in all prompts of the step, in place of the masks above.
     """
 
     slot: int
@@ -51,6 +55,7 @@ class Prefill:
     ever: Tensor | None = None
     relaxed: Tensor | None = None
     found: list[Tensor] = field(default_factory=list)
+    packed: PackedPrompts | None = None
 
     def add(self, sinks: Tensor) -> Tensor:
         """Take up the sinks of the layer that runs; return those of all layers so far, (prompt,) bool."""
@@ -77,6 +82,10 @@ class Step:
         On a CPU, the slot of every token that is to be rotated; that of nobody where it is not.
     turns : bool
         Whether there is one in `by_token`.
+    token_slots : Tensor or None
+        Where kernels run, (tokens,), the slot of every token that is to be rotated; that of nobody where it is not.
+    packed : PackedPrompts or None
+        Where kernels run, the prompts of this pass.
     """
 
     prefills: list[Prefill] = field(default_factory=list)
@@ -85,6 +94,8 @@ class Step:
     key: int = 0
     by_token: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     turns: bool = False
+    token_slots: Tensor | None = None
+    packed: PackedPrompts | None = None
 
 
 @dataclass
@@ -110,6 +121,8 @@ class Sequences:
         Tokens of a pass at most.
     device : torch.device
         Where the model is.
+    depth : int
+        Layers of the decoder; needed where kernels run.
 
     Attributes
     ----------
@@ -119,10 +132,14 @@ class Sequences:
         (slots,) float32, the strength of each.
     """
 
-    def __init__(self, settings: ServingSettings, capacity: int, tokens: int, device: torch.device) -> None:
+    def __init__(
+        self, settings: ServingSettings, capacity: int, tokens: int, device: torch.device, depth: int = 0
+    ) -> None:
         self.settings = settings
         self.nowhere = capacity
         self.gammas = torch.zeros(capacity + 1, device=device)
+        self._depth = depth
+        self._packs = kernels_run_on(self.gammas)
         self._free = list(range(capacity - 1, -1, -1))
         self._alive: dict[str, _Alive] = {}
         self._starting: dict[str, Prefill] = {}
@@ -218,6 +235,8 @@ class Sequences:
                     tokens.append(starts[i])
                     slots.append(one.slot)
         self._place(step, tokens, slots)
+        if self._packs and step.prefills:
+            self._pack(step, starts[len(names)], tokens, slots)
         if self.gammas.device.type == "cpu":
             step.by_token = np.full(starts[len(names)], self.nowhere)
             step.by_token[tokens] = slots
@@ -227,23 +246,47 @@ class Sequences:
             step.turns = bool(tokens or step.prefills)
         return step
 
+    def _pack(self, step: Step, total: int, tokens: list[int], slots: list[int]) -> None:
+        """Lay out a pass with prompts for kernels: every token gets a slot, that of nobody to be left as it is."""
+        by_token = np.full(total, self.nowhere, np.int32)
+        by_token[tokens] = slots
+        for one in step.prefills:
+            turned = one.length if one.settings.decode else one.prompt
+            by_token[one.start : one.start + turned] = one.slot
+        device = self.gammas.device
+        pinned = torch.from_numpy(by_token)
+        pinned = pinned.pin_memory() if device.type == "cuda" else pinned
+        step.token_slots = pinned.to(device, non_blocking=True)
+        step.packed = PackedPrompts(
+            [(one.start, one.start + one.prompt) for one in step.prefills],
+            [one.slot for one in step.prefills],
+            [one.settings.relax for one in step.prefills],
+            total,
+            self._depth,
+            device,
+        )
+        for one in step.prefills:
+            one.packed = step.packed
+
     def idle_step(self) -> Step:
         """Return a step in which nothing is done but what a captured graph must hold: every row has no sink value."""
         if self.gammas.device.type == "cpu":
             return Step()
         self._fixed.fill_(self.nowhere)
-        return Step(rows=slice(0, len(self._fixed)), slots=self._fixed)
+        return Step(rows=slice(0, len(self._fixed)), slots=self._fixed, token_slots=self._fixed)
 
     def _place(self, step: Step, tokens: list[int], slots: list[int]) -> None:
         layout = (*tokens, *slots)
         device = self.gammas.device
-        if device.type != "cpu" and not step.prefills:
+        if (self._packs or device.type != "cpu") and not step.prefills:
             # A captured graph reads these addresses, at every row it was captured with.
             self._fixed.fill_(self.nowhere)
             if tokens:
-                where = torch.tensor([tokens, slots], pin_memory=True).to(device, non_blocking=True)
+                pinned = torch.tensor([tokens, slots], pin_memory=device.type == "cuda")
+                where = pinned.to(device, non_blocking=True)
                 self._fixed.index_copy_(0, where[0], where[1])
             step.rows, step.slots = slice(0, len(self._fixed)), self._fixed
+            step.token_slots = self._fixed
             return
         if layout != self._layout or step.prefills:
             self._layout, self._key = layout, self._key + 1
