@@ -5,8 +5,8 @@ the largest of those that reach the floor (its candidates). `count` reads it aga
 candidate. It asks the rule's question, how many ``r * |h|`` are at most m, for a few levels m between the smallest and
 the largest candidate. The rule is monotone in m, so one level settles a sequence with one candidate, and a candidate
 is left open only if it lies between the last level that fails and the first that holds. The program of a sequence that
-is the last to finish looks for such candidates, bisects among them by itself (rare, slower, and just as exact), and
-marks the sinks.
+is the last to finish looks for such candidates, goes on counting for levels between them by itself (rare, slower, and
+just as exact), and marks the sinks.
 
 Magnitudes are compared as the bits of a float32, which are ordered as the numbers are, with NaN above infinity.
 """
@@ -118,15 +118,38 @@ def _level(low, high, number, j):
     return tl.where(j == number - 1, high, low + (high - low) // tl.maximum(number - 1, 1) * j)
 
 
+# fmt: off
 @triton.jit
-def _count_row(row, width, ratio, level, BLOCK: tl.constexpr):
-    """How many of a token's ``ratio * |h|`` are at most the level."""
-    found = tl.zeros((BLOCK,), tl.int32)
-    for start in range(0, width, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        x = tl.load(row + at, mask=at < width, other=float("nan")).to(tl.float32)
-        found += (tl.abs(x) * ratio <= level).to(tl.int32)
-    return tl.sum(found, axis=0)
+def _count(
+    hidden, sequence, s, begin, end, low, high, number, length, stride_b, stride_s, width, ratio,
+    LEVELS: tl.constexpr, BLOCK: tl.constexpr,
+):
+    """How many of a sequence's ``ratio * |h|`` are at most each level, in a range of tokens."""
+    slots = tl.arange(0, LEVELS)
+    found = tl.zeros((LEVELS,), tl.int64)
+    for token in range(begin, end):
+        if tl.load(sequence + token) == s:
+            row = hidden + (token // length).to(tl.int64) * stride_b + (token % length).to(tl.int64) * stride_s
+            for piece in range(0, width, BLOCK):
+                at = piece + tl.arange(0, BLOCK)
+                x = tl.load(row + at, mask=at < width, other=float("nan")).to(tl.float32)
+                x = tl.abs(x) * ratio
+                for j in range(number):
+                    level = _level(low, high, number, j).to(tl.float32, bitcast=True)
+                    found += tl.where(slots == j, tl.sum((x <= level).to(tl.int32), axis=0), 0)
+    return found
+# fmt: on
+
+
+@triton.jit
+def _narrow(counts, needed, low, high, number, holding, failing, LEVELS: tl.constexpr):
+    """Find the lowest level that holds and the highest that fails, now that others between have been counted."""
+    slots = tl.arange(0, LEVELS)
+    levels = _level(low, high, number, slots)
+    known = slots < number
+    holding = tl.minimum(holding, tl.min(tl.where(known & (counts >= needed), levels, _TOP), axis=0))
+    failing = tl.maximum(failing, tl.max(tl.where(known & (counts < needed), levels, 0), axis=0))
+    return holding, failing
 
 
 @triton.jit
@@ -164,44 +187,27 @@ def count(
         number = tl.where(tl.load(own + _NUMBER) > MANY, LEVELS, FEW)
         number = tl.where(low == high, 1, number)
         slots = tl.arange(0, LEVELS)
-        found = tl.zeros((LEVELS,), tl.int32)
-        for token in range(start, tl.minimum(start + rows, end)):
-            if tl.load(sequence + token) == s:
-                row = hidden + (token // length).to(tl.int64) * stride_b + (token % length).to(tl.int64) * stride_s
-                for piece in range(0, width, BLOCK):
-                    at = piece + tl.arange(0, BLOCK)
-                    x = tl.load(row + at, mask=at < width, other=float("nan")).to(tl.float32)
-                    x = tl.abs(x) * ratio
-                    for j in range(number):
-                        level = _level(low, high, number, j).to(tl.float32, bitcast=True)
-                        found += tl.where(slots == j, tl.sum((x <= level).to(tl.int32), axis=0), 0)
-        tl.atomic_add(own + _COUNTS + slots, found.to(tl.int64), mask=slots < number)
+        found = _count(
+            hidden, sequence, s, start, tl.minimum(start + rows, end), low, high, number, length, stride_b, stride_s,
+            width, ratio, LEVELS, BLOCK,
+        )
+        tl.atomic_add(own + _COUNTS + slots, found, mask=slots < number)
         tl.debug_barrier()  # Every thread's counts are out before the program says that it is done.
         done = tl.atomic_add(own + _DONE, 1)
         if done == tl.cdiv(end - begin, rows) - 1:
             # Nobody waits for anybody: the last one to come finds all the counts.
             needed = (tl.load(sizes + s).to(tl.int64) * width + 1) // 2
             counts = tl.load(own + _COUNTS + slots, mask=slots < number, other=0, volatile=True)
-            levels = _level(low, high, number, slots)
-            known = slots < number
-            holding = tl.min(tl.where(known & (counts >= needed), levels, _TOP), axis=0)
-            failing = tl.max(tl.where(known & (counts < needed), levels, 0), axis=0)
-            lowest, highest = _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK)
-            while lowest <= highest:
-                middle = lowest + (highest - lowest) // 2
-                level = middle.to(tl.float32, bitcast=True)
-                total = tl.zeros((), tl.int64)
-                for token in range(begin, end):
-                    if tl.load(sequence + token) == s:
-                        row = (
-                            hidden
-                            + (token // length).to(tl.int64) * stride_b
-                            + (token % length).to(tl.int64) * stride_s
-                        )
-                        total += _count_row(row, width, ratio, level, BLOCK).to(tl.int64)
-                holding = tl.where(total >= needed, middle, holding)
-                failing = tl.where(total >= needed, failing, middle)
-                lowest, highest = _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK)
+            holding, failing = _narrow(counts, needed, low, high, number, _TOP, 0, LEVELS)
+            low, high = _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK)
+            while low <= high:
+                number = tl.where(low == high, 1, FEW)
+                counts = _count(
+                    hidden, sequence, s, begin, end, low, high, number, length, stride_b, stride_s, width, ratio,
+                    LEVELS, BLOCK,
+                )
+                holding, failing = _narrow(counts, needed, low, high, number, holding, failing, LEVELS)
+                low, high = _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK)
             if holding < _TOP:
                 for piece in range(begin, end, CHUNK):
                     at = piece + tl.arange(0, CHUNK)
