@@ -42,6 +42,8 @@ class SequenceState:
         A layer whose cached length can be asked for.
     spare : dict
         Tensors of the prefill before, where the cache was emptied since.
+    fixed : bool
+        Whether the cache is static, so that graphs may be made of the steps on it.
     """
 
     batch: int
@@ -50,6 +52,7 @@ class SequenceState:
     length: int = 0
     layer: int = 0
     spare: dict[Hashable, Tensor] = field(default_factory=dict)
+    fixed: bool = False
 
     def place(self, key: Hashable, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
         """Return a float32 tensor to be written to and kept under `key`.
@@ -63,7 +66,11 @@ class SequenceState:
         old = self.spare.pop(key, None)
         if old is not None and (old.shape, old.device) == (shape, device) and _can_be_written(old):
             return old
-        return torch.empty(shape, dtype=torch.float32, device=device)
+        made = torch.empty(shape, dtype=torch.float32, device=device)
+        if self.fixed:
+            # As transformers says of the keys and values: a graph reads it where it is, without a copy of its own.
+            torch._dynamo.mark_static_address(made, guard=False)
+        return made
 
     def check_length(self, held: Any) -> None:
         """Refuse a cache that was cut to less than the prompt.

@@ -104,6 +104,7 @@ def begin_pass(
     state = SequenceState(batch, length=length, layer=attention_layer)
     if not torch.compiler.is_compiling():
         state.spare = spare_tensors(cache, owner)
+        state.fixed = bool(getattr(cache, "is_compileable", False))
     store_state(cache, owner, state)
     return Pass(True, batch, length, device, None, state, doubts, counter)
 
