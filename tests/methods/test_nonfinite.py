@@ -168,10 +168,10 @@ def test_float16_that_overflows_says_what_to_do():
 
 
 def test_nothing_waits_for_it(monkeypatch):
-    from omnisink.maths import rotation, sinks
+    from omnisink.maths import prompts, rotation, sinks
     from omnisink.methods import outro
 
-    for module in (sinks, rotation, outro, base):
+    for module in (sinks, rotation, prompts, outro, base):
         monkeypatch.setattr(module, "host_may_look", lambda _: False)
     model, cache = damaged(), DynamicCache()
     with pytest.raises(OmnisinkError, match="not finite"), OutRo()(model), torch.inference_mode():

@@ -222,9 +222,7 @@ class Attachment:
             )
         now = begin_pass(cache, self._asked_layer, batch, length, device, self._owner)
         if now.is_prefill or length > 1:
-            now.real = real_tokens(
-                self._mask, batch, length, device, is_prefill=now.is_prefill, doubts=now.doubts
-            )
+            now.real = real_tokens(self._mask, batch, length, device, is_prefill=now.is_prefill, doubts=now.doubts)
         self._mask = _UNSEEN
         self._has_cache = cache is not None
         self._entered = set()

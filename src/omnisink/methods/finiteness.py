@@ -23,7 +23,8 @@ class Finiteness:
         (B, S) float32, the largest activation of every token as it enters a layer; see
         `omnisink.maths.finite.nonfinite_tokens`. Where a layer is missing, it was not looked at.
     prompt, generated : Tensor or None
-        Bool scalars: whether what left the decoder was not finite, in the prefill and in any pass after it.
+        Bool scalars: whether what left the decoder was not finite, in the prefill and in any pass after it but those
+        of compiled graphs, which are not watched.
     """
 
     token_mask: Tensor | None = None
@@ -38,9 +39,7 @@ class Finiteness:
         bad = any_nonfinite(hidden, token_mask)
         if is_prefill:
             self.prompt, self.generated = bad, torch.zeros_like(bad)
-        elif torch.compiler.is_compiling() and self.generated is not None:
-            self.generated.logical_or_(bad)  # In place: graphs that are replayed keep no outputs.
-        else:
+        elif not torch.compiler.is_compiling():  # A graph that writes to what outlives it cannot be a CUDA graph.
             self.generated = bad if self.generated is None else self.generated.to(bad.device) | bad
         return bad
 

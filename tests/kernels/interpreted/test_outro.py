@@ -192,15 +192,19 @@ def test_a_later_pass_writes_to_nothing_that_was_there_before_but_the_cache(kern
         assert step_under_watch(model, cache, Operations()).written  # The watch sees the cache's own writes.
 
 
-def test_with_kernels_a_step_takes_no_operator_of_pytorch_more():
-    model, ids = tiny_llama(num_hidden_layers=6), prompt(9, (0, 5))
-    counts = {}
-    for name, method in (("plain", None), ("outro", OutRo())):
-        cache = DynamicCache(config=model.config)
-        with method(model) if method else torch.inference_mode():
-            run(model, ids, cache=cache, steps=(31,))
-            counts[name] = step_under_watch(model, cache, Operations()).count
-    assert counts["outro"] == counts["plain"]
+def test_with_kernels_a_step_takes_no_operator_of_pytorch_at_any_layer():
+    """What is left is whether the last residual stream is finite: asked once a step, however deep the model is."""
+    more = []
+    for depth in (4, 8):
+        model, ids = tiny_llama(num_hidden_layers=depth), prompt(9, (0, 5))
+        counts = []
+        for method in (None, OutRo()):
+            cache = DynamicCache(config=model.config)
+            with method(model) if method else torch.inference_mode():
+                run(model, ids, cache=cache, steps=(31,))
+                counts.append(step_under_watch(model, cache, Operations()).count)
+        more.append(counts[1] - counts[0])
+    assert more[0] == more[1] <= 12
 
 
 def test_a_second_prompt_in_the_same_static_cache_has_its_vectors_where_the_first_had_them():
