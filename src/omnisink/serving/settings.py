@@ -36,7 +36,7 @@ class ServingSettings:
     detect_layers, relax_layers : tuple of int, optional
         Layers that look for sinks, and that relax; None is the method's own choice.
     max_relaxed : int
-        Rows relaxed at most at one layer of one sequence, on accelerators.
+        Rows relaxed at most at one layer of one sequence, on accelerators other than CUDA devices.
 
     Raises
     ------
