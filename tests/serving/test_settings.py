@@ -6,7 +6,9 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+import torch
 
+from omnisink.maths.rotation import rotate
 from omnisink.methods.outro import OutRo
 from omnisink.serving.settings import REQUEST_FIELDS, RequestSettings, ServingSettings, read_request, read_settings
 
@@ -37,6 +39,17 @@ def test_settings_survive_json() -> None:
         ({"gamma": "strong"}, "gamma must be a finite number, got 'strong'"),
         ({"gamma": float("inf")}, "gamma must be a finite number"),
         ({"gamma": True}, "gamma must be a finite number, got True"),
+        ({"gamma": 1e308}, "gamma must be at most 10000 in absolute value"),
+        ({"gamma": -1e38}, "gamma must be at most 10000"),
+        ({"gamma": 10**400}, "gamma must be at most .* got a whole number of 1329 bits"),
+        ({"gamma": "0.3"}, "gamma must be a finite number, got '0.3'"),
+        ({"gamma": [0.3]}, "gamma must be a finite number"),
+        ({"tau": 1e-320}, "tau must lie between 1e-06 and 1e\\+06"),
+        ({"tau": 1e300}, "tau must lie between"),
+        ({"min_activation": 1e39}, "min_activation must be at most 1e\\+30"),
+        ({"max_relaxed": True}, "max_relaxed must be a whole number of at least 1, got True"),
+        ({"max_relaxed": -(10**5000)}, "max_relaxed must be a whole number .* got a whole number of 16610 bits"),
+        ({"detect_layers": [True]}, "detect_layers must be a list of layer numbers"),
         ({"tau": 0}, "tau must be a positive number, got 0"),
         ({"median_ratio": -1}, "median_ratio must be a positive number"),
         ({"relax": 1}, "relax must be true or false, got 1"),
@@ -95,6 +108,14 @@ def test_a_server_without_rotation_rotates_where_a_request_asks() -> None:
         ({"gamma": float("nan")}, "gamma must be a finite number"),
         ({"decode": "no"}, "decode must be true or false"),
         ("{gamma", "outro is not JSON"),
+        ("[" * 100_000, "outro is not JSON"),
+        ('{"gamma": 1' + "0" * 5000 + "}", "outro is not JSON"),
+        ('{"gamma": 1' + "0" * 400 + "}", "gamma must be at most"),
+        ('{"gamma": NaN}', "gamma must be a finite number, got nan"),
+        ('{"gamma": 1e308}', "gamma must be at most"),
+        ({"gamma": "0.3"}, "gamma must be a finite number, got '0.3'"),
+        ({"gamma": 1e38}, "gamma must be at most"),
+        ({"gamma": -1e308}, "gamma must be at most"),
         (3, "outro must be an object"),
         (["gamma"], "outro must be an object"),
     ],
@@ -102,3 +123,25 @@ def test_a_server_without_rotation_rotates_where_a_request_asks() -> None:
 def test_wrong_requests_are_refused(given: Any, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         read_request(given, SERVER)
+
+
+@pytest.mark.parametrize(
+    "given", ["x" * 10**7, ["x" * 10**7] * 3, {"x" * 10**7: 1}, {"gamma": "x" * 10**7}, {"relax": "x" * 10**7}]
+)
+def test_a_refusal_does_not_repeat_what_it_was_given(given: Any) -> None:
+    for read in (lambda: read_request(given, SERVER), lambda: read_settings(given)):
+        with pytest.raises(ValueError, match="outro|gamma|relax") as refused:
+            read()
+        assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize("gamma", [1e4, -1e4])
+@pytest.mark.parametrize("tau", [1e-6, 1e6])
+def test_numbers_at_the_ends_of_their_ranges_overflow_nothing(gamma: float, tau: float) -> None:
+    # Head outputs longer than any model's, along, across and against the sink's value.
+    long = torch.randn(64, 2, 8, generator=torch.Generator().manual_seed(0)) * 1e14
+    direction = torch.nn.functional.normalize(torch.ones(2, 8), dim=-1)
+    long[0], long[1] = direction * 1e14, -direction * 1e14
+    turned = rotate(long[None].clone(), direction[None], gamma=gamma, tau=tau)[0]
+    assert bool(turned.isfinite().all())
+    torch.testing.assert_close(turned.norm(dim=-1), long.norm(dim=-1), rtol=1e-3, atol=0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from omnisink.errors import shown
+
 #: Largest strength of the rotation, in absolute value. The rotation squares it; from 1.8e19 on float32 has no square,
 #: and half precision is left with NaN far earlier. At a hundredth of this limit nothing but the sink's direction is
 #: left of a head output.
@@ -29,10 +31,10 @@ def check_gamma(gamma: Any) -> None:
         If it is not a finite number of at most `MAX_GAMMA` in absolute value.
     """
     if not _is_number(gamma) or not -math.inf < gamma < math.inf:
-        raise ValueError(f"gamma must be a finite number, got {_shown(gamma)}")
+        raise ValueError(f"gamma must be a finite number, got {shown(gamma)}")
     if abs(gamma) > MAX_GAMMA:
         raise ValueError(
-            f"gamma must be at most {MAX_GAMMA:g} in absolute value, got {_shown(gamma)}: larger ones overflow"
+            f"gamma must be at most {MAX_GAMMA:g} in absolute value, got {shown(gamma)}: larger ones overflow"
         )
 
 
@@ -50,9 +52,9 @@ def check_tau(tau: Any) -> None:
         If it is not a number from `MIN_TAU` to `MAX_TAU`.
     """
     if not _is_number(tau) or not 0 < tau < math.inf:
-        raise ValueError(f"tau must be a positive number, got {_shown(tau)}")
+        raise ValueError(f"tau must be a positive number, got {shown(tau)}")
     if not MIN_TAU <= tau <= MAX_TAU:
-        raise ValueError(f"tau must lie between {MIN_TAU:g} and {MAX_TAU:g}, got {_shown(tau)}")
+        raise ValueError(f"tau must lie between {MIN_TAU:g} and {MAX_TAU:g}, got {shown(tau)}")
 
 
 def check_threshold(name: str, threshold: Any) -> None:
@@ -71,18 +73,10 @@ def check_threshold(name: str, threshold: Any) -> None:
         If it is not a positive number of at most `MAX_THRESHOLD`.
     """
     if not _is_number(threshold) or not threshold > 0:
-        raise ValueError(f"{name} must be a positive number, got {_shown(threshold)}")
+        raise ValueError(f"{name} must be a positive number, got {shown(threshold)}")
     if not threshold <= MAX_THRESHOLD:
-        raise ValueError(f"{name} must be at most {MAX_THRESHOLD:g}, got {_shown(threshold)}")
+        raise ValueError(f"{name} must be at most {MAX_THRESHOLD:g}, got {shown(threshold)}")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
-    """Return a value as an error shows it: whole numbers of a thousand digits and long texts are cut."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**18:
-        return f"a whole number of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 from omnisink.maths.bounds import check_gamma, check_tau
 from omnisink.maths.host import host_may_look
 from omnisink.maths.layers import looks_at, relaxes_at
@@ -86,7 +86,7 @@ class OutRo(Method):
         check_gamma(self.gamma)
         check_tau(self.tau)
         if self.max_relaxed < 1:
-            raise ValueError(f"max_relaxed must be at least 1, got {self.max_relaxed}")
+            raise ValueError(f"max_relaxed must be at least 1, got {shown(self.max_relaxed)}")
         for name in ("detect_layers", "relax_layers"):
             layers = getattr(self, name)
             if layers is not None:

@@ -6,11 +6,12 @@ They come as JSON, so every value is checked here, and an error names the settin
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from omnisink.errors import shown
+from omnisink.maths.bounds import check_gamma, check_tau, check_threshold
 from omnisink.maths.layers import looks_at, relaxes_at
 
 #: Where the settings stand in vLLM's `additional_config`, and in a request.
@@ -26,13 +27,13 @@ class ServingSettings:
     Parameters
     ----------
     gamma : float
-        Strength of the rotation; 0 switches it off, negative turns away.
+        Strength of the rotation, from -10,000 to 10,000; 0 switches it off, negative turns away.
     tau : float
-        Temperature of the gate, positive.
+        Temperature of the gate, from 1e-6 to 1e6.
     rotate, relax, decode : bool
         Rotate head outputs; relax the mask of sink rows; rotate generated tokens too.
     min_activation, median_ratio : float
-        Thresholds of the massive-activation criterion, positive.
+        Thresholds of the massive-activation criterion, at most 1e30.
     detect_layers, relax_layers : tuple of int, optional
         Layers that look for sinks, and that relax; None is the method's own choice.
     max_relaxed : int
@@ -56,14 +57,18 @@ class ServingSettings:
     max_relaxed: int = 256
 
     def __post_init__(self) -> None:
+        check_gamma(self.gamma)
+        check_tau(self.tau)
+        for name in ("min_activation", "median_ratio"):
+            check_threshold(name, getattr(self, name))
         for name in ("gamma", "tau", "min_activation", "median_ratio"):
-            object.__setattr__(self, name, _number(name, getattr(self, name), positive=name != "gamma"))
+            object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("rotate", "relax", "decode"):
             _flag(name, getattr(self, name))
         for name in ("detect_layers", "relax_layers"):
             object.__setattr__(self, name, _layers(name, getattr(self, name)))
         if type(self.max_relaxed) is not int or self.max_relaxed < 1:
-            raise ValueError(f"max_relaxed must be a whole number of at least 1, got {self.max_relaxed!r}")
+            raise ValueError(f"max_relaxed must be a whole number of at least 1, got {shown(self.max_relaxed)}")
 
     def detects(self, layer: int, depth: int) -> bool:
         """Whether a layer of a decoder with `depth` layers looks for sinks."""
@@ -77,7 +82,7 @@ class ServingSettings:
         """Refuse layers that the model does not have, with a ValueError."""
         for name in ("detect_layers", "relax_layers"):
             if outside := [layer for layer in getattr(self, name) or () if layer >= depth]:
-                raise ValueError(f"{name} names {outside}, but the model has layers 0 to {depth - 1}")
+                raise ValueError(f"{name} names {shown(outside)}, but the model has layers 0 to {depth - 1}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON data."""
@@ -129,7 +134,7 @@ def read_settings(given: Any) -> ServingSettings:
     if given is True:
         return ServingSettings()
     if not isinstance(given, Mapping):
-        raise ValueError(f'outro must be an object with settings, as {{"gamma": 0.3}}, got {given!r}')
+        raise ValueError(f'outro must be an object with settings, as {{"gamma": 0.3}}, got {shown(given)}')
     known = [one.name for one in fields(ServingSettings)]
     _refuse_unknown(given, known)
     return ServingSettings(**given)
@@ -161,21 +166,22 @@ def read_request(given: Any, settings: ServingSettings) -> RequestSettings:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"outro is not JSON: {error}") from None
     if given is None or given is True:
         return own
     if given is False:
         return RequestSettings(0.0, relax=False, decode=False)
     if not isinstance(given, Mapping):
-        raise ValueError(f'outro must be an object as {{"gamma": 0.0}}, or false, got {given!r}')
+        raise ValueError(f'outro must be an object as {{"gamma": 0.0}}, or false, got {shown(given)}')
     _refuse_unknown(given, REQUEST_FIELDS)
     for name in ("relax", "decode"):
         if name in given:
             _flag(name, given[name])
     changed = dict(given)
     if "gamma" in given:
-        changed["gamma"] = _number("gamma", given["gamma"], positive=False)
+        check_gamma(given["gamma"])
+        changed["gamma"] = float(given["gamma"])
         if changed["gamma"] == 0 and "relax" not in given:
             changed["relax"] = False
     return replace(own, **changed)
@@ -183,27 +189,17 @@ def read_request(given: Any, settings: ServingSettings) -> RequestSettings:
 
 def _refuse_unknown(given: Mapping[str, Any], known: Any) -> None:
     if unknown := [name for name in given if name not in known]:
-        raise ValueError(f"outro has no setting {unknown[0]!r}; those it has: {', '.join(known)}")
-
-
-def _number(name: str, value: Any, *, positive: bool) -> float:
-    """Return a finite number; a boolean is none."""
-    wanted = "a positive number" if positive else "a finite number"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    if positive and value <= 0:
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return float(value)
+        raise ValueError(f"outro has no setting {shown(unknown[0])}; those it has: {', '.join(known)}")
 
 
 def _flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
+        raise ValueError(f"{name} must be true or false, got {shown(value)}")
 
 
 def _layers(name: str, value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
     if not isinstance(value, (list, tuple)) or any(type(layer) is not int or layer < 0 for layer in value):
-        raise ValueError(f"{name} must be a list of layer numbers, got {value!r}")
+        raise ValueError(f"{name} must be a list of layer numbers, got {shown(value)}")
     return tuple(sorted(set(value)))

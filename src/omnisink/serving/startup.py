@@ -12,6 +12,7 @@ from vllm.logger import init_logger
 
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.serving.families import FAMILIES
+from omnisink.serving.scheduler import SCHEDULERS, count_nans
 from omnisink.serving.settings import KEY, ServingSettings, read_settings
 
 # Under vLLM's own logger, whose configuration it takes.
@@ -94,12 +95,23 @@ def finish(config: Any) -> None:
         if worker not in WORKERS:
             raise OmnisinkError(f"OutRo cannot be served by the worker {worker}; those known: {', '.join(WORKERS)}")
         config.parallel_config.worker_cls = WORKERS[worker]
+        _guard(config.scheduler_config)
         logger.info("OutRo is on for %s (%s): %s", model.model, _family(model), settings_of(config))
         # Only where a configuration is made for the first time: workers check copies of it, and answer no requests.
         from omnisink.serving.frontend import install
 
         install(config)
     _cut_graphs(config)
+
+
+def _guard(scheduler: Any) -> None:
+    """Name our scheduler, which ends a sequence whose states are not finite, and have them looked for."""
+    chosen = scheduler.get_scheduler_cls()
+    named = f"{chosen.__module__}.{chosen.__qualname__}"
+    if named not in SCHEDULERS:
+        raise OmnisinkError(f"OutRo cannot be served by the scheduler {named}; those known: {', '.join(SCHEDULERS)}")
+    scheduler.scheduler_cls = SCHEDULERS[named]
+    count_nans()
 
 
 def _architecture(model: Any) -> str:

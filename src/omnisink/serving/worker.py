@@ -9,6 +9,7 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from omnisink.errors import OmnisinkError
 from omnisink.serving.attach import Served
+from omnisink.serving.scheduler import cleared
 from omnisink.serving.startup import WORKERS, settings_of
 
 
@@ -26,6 +27,9 @@ class _Serving:
             raise OmnisinkError("this worker is for a server with OutRo, and its configuration has no settings of it")
         publish = get_tensor_model_parallel_rank() == 0
         self.served = Served(self.model_runner, self.vllm_config, settings, publish)
+
+    def initialize_from_config(self, kv_cache_config: Any) -> None:
+        super().initialize_from_config(cleared(kv_cache_config))  # type: ignore[misc]
 
     def execute_model(self, scheduler_output: Any) -> Any:
         if self.served is None:
