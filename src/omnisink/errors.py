@@ -28,9 +28,13 @@ def shown(value: object) -> str:
     Returns
     -------
     str
-        Its `repr`, cut in the middle where it is long.
+        Its `repr`, cut where it is long.
     """
-    return _SHOWING.repr(value)
+    text = _SHOWING.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_LONGEST = 300
 
 
 class _Showing(reprlib.Repr):

@@ -17,14 +17,35 @@ _LOCK = "run.lock"
 
 def hold(folder: Path) -> FileLock:
     """Make the folder and take its lock, which the system lets go of when the process ends, however it ends."""
-    lock = FileLock(folder / _LOCK, thread_local=False)
     with told(folder, "made or locked"):
+        lock = FileLock(folder / _LOCK, thread_local=False)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise OmnisinkError(f"{folder}: another process is writing this run; wait for it, or end it") from None
     return lock
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that cannot be made or written to, before minutes of work end there; it is not made.
+
+    Raises
+    ------
+    OmnisinkError
+        If it, or the first of the folders above it that is there, is closed or is a file.
+    """
+    path = Path(folder)
+    with told(path, "made or written to"):
+        if "\0" in str(path):  # The system's own questions about it would say that nothing is there.
+            raise ValueError("no path has a zero byte in it")
+        place = path.absolute()
+        while not os.path.lexists(place):
+            place = place.parent
+        if not place.is_dir():
+            raise NotADirectoryError(20, f"{place} is not a folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(13, f"{place} is closed to you")
 
 
 def write(file: BinaryIO, content: bytes) -> None:
@@ -37,8 +58,8 @@ def write(file: BinaryIO, content: bytes) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
-    part = path.with_suffix(".part")
     with told(path, "written"):
+        part = path.with_suffix(".part")
         with part.open("wb", buffering=0) as file:
             write(file, content)
         part.replace(path)
@@ -55,10 +76,57 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def in_place(file: BinaryIO, path: Path) -> bool:
+    """Tell whether a path still leads to a file that is open."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        return False
+    return os.path.samestat(os.fstat(file.fileno()), there)
+
+
+def rescue(file: BinaryIO, path: Path, beside: dict[str, bytes]) -> Path | None:
+    """Copy an open file whose path is gone into a new folder beside the old one.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for reading; where it has been removed, what it holds is lost when it is closed.
+    path : Path
+        Where it was.
+    beside : dict of str to bytes
+        What else is written into the new folder, by name.
+
+    Returns
+    -------
+    Path or None
+        The new folder; None where none could be made, or where the file is still somewhere else.
+    """
+    if os.fstat(file.fileno()).st_nlink > 0:
+        return None
+    folder = path.parent
+    try:
+        file.seek(0)
+        content = file.read()
+        for number in range(1, 100):
+            made = folder.with_name(f"{folder.name}-rescued-{number}")
+            try:
+                made.mkdir()
+            except FileExistsError:
+                continue
+            for name, text in {**beside, path.name: content}.items():
+                write_whole(made / name, text)
+            return made
+    except (OSError, OmnisinkError):
+        pass  # The disk is gone, or full: nothing more can be done than to say so.
+    return None
+
+
 @contextmanager
-def told(path: Path, verb: str) -> Iterator[None]:
-    """Turn an error of the system into one that names the file."""
+def told(path: str | Path, verb: str) -> Iterator[None]:
+    """Turn an error of the system into one that names the file; a path that no file can have is one too."""
     try:
         yield
-    except OSError as error:
-        raise OmnisinkError(f"{path} could not be {verb}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OmnisinkError(f"{path} could not be {verb}: {reason}") from error

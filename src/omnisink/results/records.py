@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from omnisink.errors import OmnisinkError
-from omnisink.results.disk import hold, sync_folder, told, write, write_whole
+from omnisink.results.disk import hold, in_place, rescue, sync_folder, told, write, write_whole
+from omnisink.results.reading import parse_json, parse_object, read_whole
+from omnisink.results.schema import check
 
 MANIFEST = "manifest.json"
 RECORDS = "records.jsonl"
@@ -35,6 +37,9 @@ class Records:
         The fields that together name a record, as ``("question", "item", "arm")``. Their values are texts, numbers,
         true, false or null.
 
+    form : type, optional
+        What a record must be; see `omnisink.results.schema.check`.
+
     Raises
     ------
     OmnisinkError
@@ -48,7 +53,7 @@ class Records:
     ...             records.append({"item": item.id, "arm": "base", "loss": measure(item)})
     """
 
-    def __init__(self, folder: str | Path, fields: Sequence[str]) -> None:
+    def __init__(self, folder: str | Path, fields: Sequence[str], form: Any = None) -> None:
         self.path = Path(folder) / RECORDS
         self.fields = tuple(fields)
         self._keys: set[Key] = set()
@@ -56,7 +61,9 @@ class Records:
             undo.callback(hold(Path(folder)).release)
             with told(self.path, "opened"):
                 self._file: BinaryIO = undo.enter_context(self.path.open("a+b", buffering=0))
-            self._take_up()
+            manifest = self.path.with_name(MANIFEST)
+            self._beside = {MANIFEST: read_whole(manifest)} if manifest.exists() else {}
+            self._take_up(form)
             self._held = undo.pop_all()
 
     def __enter__(self) -> Records:
@@ -94,7 +101,7 @@ class Records:
         ------
         OmnisinkError
             If a record with this key is there, the record is not JSON, or it cannot be written; the file is then as
-            it was.
+            it was. If the file was removed or moved meanwhile; the message says where the records are now.
         """
         if self._file.closed:
             raise OmnisinkError(f"{self.path}: the records are closed")
@@ -110,26 +117,34 @@ class Records:
             self._cut(end)
             raise
         self._keys.add(key)
+        if not in_place(self._file, self.path):
+            self._lost()
 
     def close(self) -> None:
         """Let go of the run; a second call does nothing."""
         self._held.close()
 
-    def _take_up(self) -> None:
+    def _take_up(self, form: Any) -> None:
         """Read what is there, and cut off a torn last line."""
-        lines, whole = _lines(self.path)
-        for number, record in lines:
-            try:
-                key = _key(record, self.fields)
-            except OmnisinkError as error:
-                raise OmnisinkError(f"{self.path}:{number}: {error}") from None
-            if key in self._keys:
-                raise OmnisinkError(f"{self.path}:{number}: a second record of {self._name(key)}")
-            self._keys.add(key)
+        lines, whole = _lines(self.path, form)
+        self._keys = _keys(self.path, lines, self.fields)
         with told(self.path, "written"):
             self._file.truncate(whole)
             os.fsync(self._file.fileno())
             sync_folder(self.path.parent)
+
+    def _lost(self) -> None:
+        """Keep what can be kept of a file that is no longer where it was, and stop."""
+        saved = rescue(self._file, self.path, self._beside)
+        left = os.fstat(self._file.fileno()).st_nlink
+        self.close()
+        if saved is not None:
+            kept = f"The records so far are kept in {saved}, which can be gone on with"
+        elif left:
+            kept = "They lie where they were moved to"
+        else:
+            kept = "They could not be kept"
+        raise OmnisinkError(f"{self.path} was removed or moved while it was being written. {kept}")
 
     def _cut(self, end: int) -> None:
         """Take back what an interrupted write left; where that fails too, nothing more may follow it."""
@@ -139,7 +154,7 @@ class Records:
             self.close()
 
     def _name(self, key: Key) -> str:
-        return ", ".join(f"{field} {value!r}" for field, value in zip(self.fields, key, strict=True))
+        return _named(self.fields, key)
 
 
 def start(folder: str | Path, manifest: Mapping[str, Any], ignore: Iterable[str] = ("started",)) -> dict[str, Any]:
@@ -173,7 +188,7 @@ def start(folder: str | Path, manifest: Mapping[str, Any], ignore: Iterable[str]
             if (folder / RECORDS).exists():
                 raise OmnisinkError(f"{folder} holds records of a run without its {MANIFEST}; use another folder")
             write_whole(path, text)
-        there, wanted = _read_manifest(path), json.loads(text)
+        there, wanted = parse_object(read_whole(path), path), json.loads(text)
     old, new = dict(_leaves(there)), dict(_leaves(wanted))
     differ = [
         f"  {key}: was {_shown(old, key)}, is {_shown(new, key)}"
@@ -186,52 +201,104 @@ def start(folder: str | Path, manifest: Mapping[str, Any], ignore: Iterable[str]
     return there
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
+def read_manifest(folder: str | Path, form: Any = None) -> dict[str, Any]:
     """Read what a run says of itself.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder of the run.
+    form : type, optional
+        What it must be; see `omnisink.results.schema.check`.
+
+    Returns
+    -------
+    dict
+        The manifest.
 
     Raises
     ------
     OmnisinkError
-        If the folder holds no run, or its manifest cannot be read.
+        If the folder holds no run, or its manifest cannot be read or is of another form.
     """
     path = Path(folder) / MANIFEST
     if not path.exists():
         raise OmnisinkError(f"{folder} holds no run: there is no {MANIFEST} in it")
-    return _read_manifest(path)
+    found = parse_object(read_whole(path), path)
+    if form is not None:
+        check(found, form, str(path))
+    return found
 
 
-def read_records(folder: str | Path) -> list[dict[str, Any]]:
+def read_records(folder: str | Path, fields: Sequence[str] = (), form: Any = None) -> list[dict[str, Any]]:
     """Read the records of a run, also while it goes on; a torn last line is left out and left as it is.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The folder of the run.
+    fields : sequence of str
+        The fields that together name a record, which then has to be the only one of its name; none are not checked.
+    form : type, optional
+        What a record must be; see `omnisink.results.schema.check`.
+
+    Returns
+    -------
+    list of dict
+        In the order of the file.
 
     Raises
     ------
     OmnisinkError
-        If there are none, or a line is no record; the message names it.
+        If there are none, or a line is no record, is of another form or repeats a key; the message names it.
     """
     path = Path(folder) / RECORDS
     if not path.exists():
         raise OmnisinkError(f"{folder} holds no records")
-    return [record for _, record in _lines(path)[0]]
+    lines, _ = _lines(path, form)
+    if fields:
+        _keys(path, lines, fields)
+    return [record for _, record in lines]
 
 
-def _lines(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], int]:
+def _keys(path: Path, lines: Iterable[tuple[int, Mapping[str, Any]]], fields: Sequence[str]) -> set[Key]:
+    """Return the keys of records, each of which may be there once."""
+    found: set[Key] = set()
+    for number, record in lines:
+        try:
+            key = _key(record, fields)
+        except OmnisinkError as error:
+            raise OmnisinkError(f"{path}:{number}: {error}") from None
+        if key in found:
+            raise OmnisinkError(f"{path}:{number}: a second record of {_named(fields, key)}")
+        found.add(key)
+    return found
+
+
+def _named(fields: Sequence[str], key: Key) -> str:
+    return ", ".join(f"{field} {value!r}" for field, value in zip(fields, key, strict=True))
+
+
+def _lines(path: Path, form: Any = None) -> tuple[list[tuple[int, dict[str, Any]]], int]:
     """Return the records with the numbers of their lines, and how many bytes they take."""
-    with told(path, "read"):
-        content = path.read_bytes()
+    content = read_whole(path)
     # What follows the last newline was being written when the process ended. A last line that is no JSON is what a
     # loss of power can leave, where the file grew before its content arrived.
     *lines, tail = content.split(b"\n")
     records: list[tuple[int, dict[str, Any]]] = []
     whole = 0
     for number, line in enumerate(lines, 1):
+        where = f"{path}:{number}"
         try:
-            record = json.loads(line.decode("utf-8"), parse_constant=_refuse)
-        except (ValueError, RecursionError) as error:
+            record = parse_json(line, where)
+        except OmnisinkError:
             if number == len(lines) and not tail:
                 break
-            raise OmnisinkError(f"{path}:{number}: it is not JSON: {error}") from None
+            raise
         if not isinstance(record, dict):
-            raise OmnisinkError(f"{path}:{number}: not a JSON object but {type(record).__name__}")
+            raise OmnisinkError(f"{where}: not a JSON object but {type(record).__name__}")
+        if form is not None:
+            check(record, form, where)
         records.append((number, record))
         whole += len(line) + 1
     return records, whole
@@ -244,29 +311,13 @@ def _json(what: str, data: Mapping[str, Any], **layout: Any) -> bytes:
         raise OmnisinkError(f"{what} cannot be written as JSON: {error}") from None
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number in JSON")
-
-
-def _key(record: Mapping[str, Any], fields: tuple[str, ...]) -> Key:
+def _key(record: Mapping[str, Any], fields: Sequence[str]) -> Key:
     for field in fields:
         if field not in record:
             raise OmnisinkError(f"a record without {field!r}, which is part of its key")
         if not isinstance(record[field], str | int | float | None):
             raise OmnisinkError(f"{field} is part of a key and must be a text or a number, got {record[field]!r}")
     return tuple(record[field] for field in fields)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    with told(path, "read"):
-        content = path.read_bytes()
-    try:
-        manifest = json.loads(content)
-    except ValueError as error:
-        raise OmnisinkError(f"{path}: it is not JSON: {error}") from None
-    if not isinstance(manifest, dict):
-        raise OmnisinkError(f"{path}: not a JSON object but {type(manifest).__name__}")
-    return manifest
 
 
 def _leaves(data: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
 from omnisink.results.disk import write_whole
 from omnisink.results.records import Records, read_records, start
+from omnisink.results.schema import STUDY_KEY, StudyRecord
 from omnisink.study.calibration import Calibration, calibrate
 from omnisink.study.closeup import close_up
 from omnisink.study.gather import gather
@@ -23,7 +24,6 @@ from omnisink.study.subject import subject_of
 from omnisink.study.survey import Survey
 from omnisink.study.work import units
 
-FIELDS = ("item", "question", "unit")
 #: Unit that says that all of an item is done, and how long it took.
 END = ("base", "end")
 RESULTS = "results.json"
@@ -74,7 +74,7 @@ def run_study(
     folder = Path(out)
     tell = progress or (lambda share, what: None)
     manifest = start(folder, _manifest(plan, items, facts), ignore=("started", "command"))
-    with Records(folder, FIELDS) as records:
+    with Records(folder, STUDY_KEY, StudyRecord) as records:
         calibration = _calibration(loaded, items[: plan.calibration], folder, tell)
         costs = [_cost(plan, i) for i in range(len(items))]
         for index, item in enumerate(items):

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.results.records import read_manifest
+from omnisink.results.schema import EvaluationManifest, check
 
 FORMAT = "omnisink.eval.v1"
-#: What a record must say to be compared.
-_NEEDED = ("id", "method", "attempt", "cluster", "right", "error")
 #: What seeds of one task may differ in.
 _FREE = ("seed", "started", "command")
 
@@ -162,6 +161,7 @@ def read_run(folder: str | Path) -> Run:
         )
     if not _mapping(manifest.get("task")).get("name") or not isinstance(manifest.get("methods"), Mapping):
         raise OmnisinkError(f"{folder}: its manifest does not say which task was asked with which methods")
+    check(manifest, EvaluationManifest, f"{folder}: its manifest cannot be used")
     tables: dict[str, dict[str, Record]] = {method: {} for method in manifest["methods"]}
     for number, record in enumerate(read_parts(folder), 1):
         if wrong := _take(record, tables):
@@ -195,15 +195,9 @@ def tasks_of(folders: Sequence[str | Path]) -> list[Task]:
 
 def _take(record: Record, tables: Mapping[str, dict[str, Record]]) -> str | None:
     """Put a record into the table of its method, unless a later attempt is there; return what is wrong with it."""
-    if missing := [field for field in _NEEDED if field not in record]:
-        return f"it has no {missing[0]!r}"
     name, method, attempt, right = (record[field] for field in ("id", "method", "attempt", "right"))
-    if not isinstance(name, str) or not isinstance(method, str) or not isinstance(attempt, int):
-        return "id and method must be texts, and attempt a number"
     if method not in tables:
         return f"method {method!r} is not in the manifest"
-    if right is not None and not (isinstance(right, int | float) and 0 <= right <= 1):
-        return f"right must be true, false, null, or from 0 to 1, got {right!r}"
     if record["error"] is not None and right is not None:
         return "it has both an error and a score"
     there = tables[method].get(name)

@@ -19,8 +19,7 @@ from omnisink.evaluation.tasks.answers import score
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.models.adapters.prompt import Facts
 from omnisink.results.records import Records
-
-KEY = ("id", "method", "attempt")
+from omnisink.results.schema import EVALUATION_KEY, EvaluationRecord
 
 
 class Ledger:
@@ -40,12 +39,15 @@ class Ledger:
     """
 
     def __init__(self, run: str | Path, folder: str | Path | None = None) -> None:
-        self._records = Records(run if folder is None else folder, KEY)
-        before = read_parts(run)
+        self._records = Records(run if folder is None else folder, EVALUATION_KEY, EvaluationRecord)
         #: Number of the last attempt, and whether it was an error.
         self._last: dict[tuple[str, str], tuple[int, bool]] = {}
-        for record in sorted(before, key=lambda r: int(r["attempt"])):
-            self._last[record["id"], record["method"]] = (record["attempt"], record["error"] is not None)
+        try:
+            for record in sorted(read_parts(run), key=lambda r: int(r["attempt"])):
+                self._last[record["id"], record["method"]] = (record["attempt"], record["error"] is not None)
+        except BaseException:
+            self._records.close()
+            raise
         self.errors = sum(failed for _, failed in self._last.values())
 
     def __enter__(self) -> Ledger:
@@ -114,17 +116,16 @@ class Ledger:
         self._append(instance, method, attempt, {**empty, "error": message, "seconds": None, "batch": None})
 
     def _append(self, instance: Instance, method: str, attempt: int, rest: dict[str, Any]) -> None:
-        self._records.append(
-            {
-                "id": instance.id,
-                "method": method,
-                "attempt": attempt,
-                "cluster": instance.cluster,
-                "groups": {kind: list(names) for kind, names in instance.groups.items()},
-                "prompt_sha256": hashlib.sha256(instance.text.encode()).hexdigest()[:16],
-                **rest,
-            }
-        )
+        record: EvaluationRecord = {
+            "id": instance.id,
+            "method": method,
+            "attempt": attempt,
+            "cluster": instance.cluster,
+            "groups": {kind: list(names) for kind, names in instance.groups.items()},
+            "prompt_sha256": hashlib.sha256(instance.text.encode()).hexdigest()[:16],
+            **rest,  # type: ignore[typeddict-item]
+        }
+        self._records.append(record)
         _, was_error = self._last.get((instance.id, method), (-1, False))
         is_error = rest["error"] is not None
         self._last[instance.id, method] = (attempt, is_error)

@@ -18,6 +18,7 @@ from typing import Any
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.results.records import RECORDS, read_records
+from omnisink.results.schema import EVALUATION_KEY, EvaluationRecord
 
 #: Seconds between looks at whether the launcher still lives.
 _LOOK = 1.0
@@ -116,15 +117,15 @@ def read_parts(run: str | Path) -> list[dict[str, Any]]:
     Raises
     ------
     OmnisinkError
-        If there are none, or a line is no record.
+        If there are none, or a line is no record of an evaluation, or repeats the key of another in its file.
     """
     folders = [folder for folder in (Path(run), *sorted(Path(run).glob("part-*-of-*"))) if (folder / RECORDS).exists()]
     if not folders:
         raise OmnisinkError(f"{run} holds no records")
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for folder in folders:
-        for record in read_records(folder):
-            found.setdefault((record.get("id"), record.get("method"), record.get("attempt")), record)
+        for record in read_records(folder, EVALUATION_KEY, EvaluationRecord):
+            found.setdefault(tuple(record[field] for field in EVALUATION_KEY), record)
     return list(found.values())
 
 

@@ -24,6 +24,7 @@ from omnisink.methods.outro import OutRo
 from omnisink.models.adapters.prompt import Encoded
 from omnisink.models.loaded import Loaded
 from omnisink.results.records import RECORDS, Records, read_records
+from omnisink.results.schema import TUNING_KEY, TuningRecord
 
 Floats = NDArray[np.float64]
 
@@ -166,7 +167,7 @@ class Scorer:
 
     def __init__(self, loaded: Loaded, folder: str | Path) -> None:
         self._loaded = loaded
-        self._records = Records(folder, ("setting", "batch"))
+        self._records = Records(folder, TUNING_KEY, TuningRecord)
         self.asked = 0
         self._known: dict[tuple[str, str], float] = {}
         if (Path(folder) / RECORDS).exists():
