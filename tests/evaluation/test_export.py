@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,7 +95,7 @@ def test_the_dataset_has_a_card_and_a_file_a_method(run: Path, tmp_path: Path) -
     configs = yaml.safe_load(head)["configs"]
     assert [c["config_name"] for c in configs] == ["baseline", "outro_gamma_0.3"]
     assert all((tmp_path / "out" / c["data_files"][0]["path"]).is_file() for c in configs)
-    assert "| outro:gamma=0.3 | outro_gamma_0.3 |" in body
+    assert "| outro:gamma=0.3 | outro\\_gamma\\_0.3 |" in body
     assert "| 2 | 1 | 50.00 % |" in body
 
 
@@ -128,3 +130,48 @@ def test_the_verb(run: Path) -> None:
     assert len(said.stdout.splitlines()) == 4
     assert "lmms or parquet" in str(typed("--format", "csv").exception)
     assert "--data is for" in str(typed("--data", "x").exception)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../up", "/abs", "a/b", "a\\b", "C:\\x", "nul", "COM1.txt", "con", ".hidden", "trailing.", "-x", "x" * 300,
+     "é" * 200, "a\0b", "\ud800x"],
+)  # fmt: skip
+@pytest.mark.parametrize("write_to", [export_lmms, export_parquet])
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str, write_to: Callable[..., list[Path]]) -> None:
+    folder = write(tmp_path / "run", manifest((name,), 1, task={"name": f"../{name}.yaml"[:300]}), [record("a", name)])
+    written = write_to(folder, tmp_path / "in" / "out")
+    assert all(path.resolve().is_relative_to(tmp_path / "in" / "out") for path in written)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "in"}
+    assert [p.name for p in (tmp_path / "in").iterdir()] == ["out"]
+    for part in (part for path in written for part in path.relative_to(tmp_path / "in" / "out").parts):
+        assert len(part.encode()) < 200
+        assert not re.match(r"(?i)(con|nul|com1)(\.|$)", part)
+        assert not part.startswith((".", "-"))
+        assert not part.endswith(".")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "...", "", "/", "\\", "\u202e", "._."])
+@pytest.mark.parametrize("write_to", [export_lmms, export_parquet])
+def test_a_name_of_nothing_is_refused(tmp_path: Path, name: str, write_to: Callable[..., list[Path]]) -> None:
+    folder = write(tmp_path / "run", manifest((name,), 1), [record("a", name)])
+    with pytest.raises(OmnisinkError, match="cannot be that of a file"):
+        write_to(folder, tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_names_that_differ_in_capitals_alone_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", manifest(("Outro", "outro"), 1), [record("a", "Outro"), record("a", "outro")])
+    with pytest.raises(OmnisinkError, match="two methods have the same name as a file"):
+        export_parquet(folder, tmp_path / "out")
+
+
+def test_the_card_shows_names_and_interprets_none(tmp_path: Path) -> None:
+    bad = "# </script><img src=x> [a](b) | `c`\n\n# second"
+    made = manifest((bad,), 1, task={"title": bad, "split": bad}) | {"model": {"name": bad}}
+    folder = write(tmp_path / "run", made, [record("a", bad)])
+    card = export_parquet(folder, tmp_path / "out")[-1].read_text(encoding="utf-8").split("---", 2)[2]
+    assert "\\<img src=x\\>" in card
+    for raw in ("<img", "</script", "[a](b)", " `c`", "\n# second"):
+        assert raw not in card.replace(f"\\{raw[0]}", "")
+    assert sum(line.startswith("#") for line in card.splitlines()) == 1

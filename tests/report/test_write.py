@@ -25,6 +25,7 @@ from omnisink.report.charts.timeline import timeline
 from omnisink.report.cleaning import clean, clean_text
 from omnisink.report.example import MAX_CELLS, MAX_PICTURES, Example
 from omnisink.report.words import CHANGE, NATS, POINTS, extremes, interval, number
+from omnisink.results import disk
 from omnisink.results.spreadsheet import cell
 from tests.report.making import CRITERIA, changed, results
 
@@ -274,3 +275,20 @@ def test_extremes_say_where() -> None:
     said = extremes(rows, "share", ".0%", lambda r: f"at layer {r['layer']}", "The share")
     assert said == "The share is highest at layer 2 (75%) and lowest at layer 0 (25%)."
     assert extremes(rows[1:2], "share", ".0%", str, "The share") == "The share: no numbers."
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_a_full_disk_while_the_page_is_drawn_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    left = [after]
+
+    def write(file: Any, content: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        file.write(content)
+
+    monkeypatch.setattr(disk, "write", write)
+    with pytest.raises(OmnisinkError, match="could not be written: No space left on device"):
+        write_report(results(), tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -21,12 +22,15 @@ from omnisink.cli.models import models
 from omnisink.cli.study import study
 from omnisink.cli.synthav import synthav
 from omnisink.cli.tasks import tasks
+from omnisink.cli.terminal import guard, visible
 from omnisink.cli.tune import tune
 from omnisink.errors import OmnisinkError
 
 #: Exit status of what the user can put right: a bad option, a missing file, a model that is not there.
 USER_ERROR = 2
 INTERRUPTED = 130
+#: What a full disk, or a broken one, says where the output goes.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="omnisink",
@@ -60,9 +64,10 @@ app.add_typer(tasks)
 def main() -> None:
     """Run the command line and leave with its exit status.
 
-    0 is success, 2 an error of the user's in one line on stderr, 1 a check that failed. Anything else is a fault of
-    the program and keeps its traceback.
+    0 is success, 2 an error of the user's in one line on stderr, 1 a check that failed or questions that could not be
+    asked. Anything else is a fault of the program and keeps its traceback.
     """
+    guard()
     try:
         status = app(gather_choices(sys.argv[1:]), standalone_mode=False)
         sys.stdout.flush()
@@ -71,9 +76,14 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except BrokenPipeError:
-        # The reader has left, as `head` does. Python would complain once more while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has left, as `head` does.
+        _close_stdout()
         status = 0
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        _close_stdout()
+        status = _complain(f"the output could not be written: {error.strerror}")
     except Exception as error:
         # Typer's own complaints about options; their classes have moved between its versions.
         explain = getattr(error, "format_message", None)
@@ -83,7 +93,12 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _close_stdout() -> None:
+    """Forget what is still to be written: Python would complain once more while it closes stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _complain(message: str) -> int:
-    line = " ".join(message.split())
+    line = visible(" ".join(message.split()))
     print(f"omnisink: {line}", file=sys.stderr)
     return USER_ERROR

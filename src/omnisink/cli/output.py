@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from omnisink.cli.terminal import console_class, raw
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -17,22 +18,20 @@ if TYPE_CHECKING:
 
 #: Width of tables in a file or a pipe, which have none of their own.
 _WIDE = 200
+#: Bytes of a text that is run. No model's context holds a hundredth of it.
+_LARGEST = 2**26
 
 
 def stdout() -> Console:
     """Return a console for results. Colours and line breaks are added on a terminal only."""
-    from rich.console import Console
-
     if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, soft_wrap=True, width=_WIDE)
+        return console_class()(file=raw(sys.stdout), highlight=False)
+    return console_class()(file=raw(sys.stdout), highlight=False, soft_wrap=True, width=_WIDE)
 
 
 def stderr() -> Console:
     """Return a console for what is not a result."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return console_class()(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
 def text(value: str) -> Any:
@@ -52,7 +51,7 @@ def note(message: str) -> None:
 @contextmanager
 def working(message: str) -> Iterator[None]:
     """Show a spinner on the terminal while something runs; nothing where stderr is not a terminal."""
-    with stderr().status(message):
+    with stderr().status(text(message)):
         yield
 
 
@@ -94,15 +93,17 @@ def read_text(source: str) -> str:
     where = "standard input" if source == "-" else source
     try:
         if source == "-":
-            raw = sys.stdin.buffer.read()
+            content = sys.stdin.buffer.read(_LARGEST + 1)
         else:
             with open(source, "rb") as file:
-                raw = file.read()
-        found = raw.decode("utf-8").strip()
-    except OSError as error:
-        raise OmnisinkError(f"cannot read {where}: {error.strerror or error}") from error
+                content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OmnisinkError(f"cannot read {where}: it is larger than {_LARGEST:,d} bytes, or has no end")
+        found = content.decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raise OmnisinkError(f"cannot read {where}: it is not UTF-8 text") from error
+    except (OSError, ValueError) as error:  # A path with a zero byte is a ValueError.
+        raise OmnisinkError(f"cannot read {where}: {getattr(error, 'strerror', None) or error}") from error
     if not found:
         raise OmnisinkError(f"{where} is empty: there is nothing to run")
     return _unmarked(found, where)
@@ -128,8 +129,8 @@ def write_text(path: str, content: str) -> None:
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(content)
-    except OSError as error:
-        raise OmnisinkError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise OmnisinkError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def check_writable(path: str) -> None:
@@ -141,6 +142,8 @@ def check_writable(path: str) -> None:
         If its folder is missing or closed, or it is a folder itself.
     """
     folder = os.path.dirname(os.path.abspath(path))
+    if "\0" in path:
+        raise OmnisinkError(f"cannot write {path}: no path has a zero byte in it")
     if os.path.isdir(path) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise OmnisinkError(f"cannot write {path}: its folder is missing or closed, or it is a folder itself")
 

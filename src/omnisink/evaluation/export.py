@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -10,14 +11,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.metrics import measure
 from omnisink.results.disk import told, write_whole
+from omnisink.results.markup import plain_markdown
 from omnisink.results.records import MANIFEST, read_manifest
+from omnisink.results.schema import EvaluationManifest, check
 
 Record = Mapping[str, Any]
+#: Names that stand for devices on Windows, whatever follows a dot.
+_DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+#: Bytes of a name, so that with what is put before and after it any file system takes it.
+_LONGEST = 100
 #: Columns of the dataset and their types in Arrow. A field of a record that is not here is not exported.
 _COLUMNS = {
     "id": "string",
@@ -79,7 +86,7 @@ def export_lmms(run: str | Path, out: str | Path, instances: Sequence[Instance] 
     places = {name: place for place, name in enumerate(ids)}
     texts = {i.id: i.text for i in instances or ()}
     task, date = str(manifest["task"]["name"]), _date(manifest)
-    stem = re.sub(r"\W", "_", Path(task).stem)
+    stem = _slug(re.sub(r"\W", "_", Path(task).stem) or "task")
     written = []
     for folder, (method, records) in zip(_slugs(methods), methods.items(), strict=True):
         if unknown := next((name for name in records if name not in places), None):
@@ -123,7 +130,7 @@ def export_parquet(run: str | Path, out: str | Path) -> list[Path]:
     except ImportError:
         raise OmnisinkError("writing Parquet needs pyarrow: pip install 'omnisink[eval]'") from None
     manifest, methods = _read(run)
-    kinds = sorted({kind for records in methods.values() for r in records.values() for kind in r["groups"]})
+    kinds = sorted({kind for records in methods.values() for r in records.values() for kind in r.get("groups") or {}})
     types = {name: pa.type_for_alias(alias) for name, alias in _COLUMNS.items()}
     schema = pa.schema({**types, **{f"group_{kind}": pa.list_(pa.string()) for kind in kinds}})
     slugs, written = _slugs(methods), []
@@ -142,6 +149,7 @@ def _read(run: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Record]]
     manifest = read_manifest(run)
     if not isinstance(manifest.get("task"), dict) or "name" not in manifest["task"]:
         raise OmnisinkError(f"{run} is no run of omnisink eval, or its manifest does not name the task")
+    check(manifest, EvaluationManifest, f"{run}: its manifest cannot be used")
     methods: dict[str, dict[str, Record]] = {name: {} for name in manifest.get("methods") or {}}
     for record in sorted(read_parts(run), key=lambda r: int(r["attempt"])):
         methods.setdefault(record["method"], {})[record["id"]] = record
@@ -152,11 +160,27 @@ def _read(run: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Record]]
 
 
 def _slugs(methods: Iterable[str]) -> list[str]:
-    """Return the methods as names of files and configurations."""
-    slugs = [re.sub(r"[^\w.-]+", "_", name) for name in methods]
-    if len(set(slugs)) < len(slugs):
-        raise OmnisinkError(f"two methods have the same name as a file: {', '.join(methods)}")
+    """Return the methods as names of files and configurations, none of which leads out of a folder."""
+    names = list(methods)
+    slugs = [_slug(name) for name in names]
+    # Some file systems do not tell capitals from small letters.
+    if len({slug.casefold() for slug in slugs}) < len(slugs):
+        raise OmnisinkError(f"two methods have the same name as a file: {', '.join(map(shown, names))}")
     return slugs
+
+
+def _slug(name: str) -> str:
+    """Return one name as that of a file, on any system: no separators, no dots at its ends, not too long."""
+    slug = re.sub(r"[^\w.-]+", "_", name)
+    if not slug.strip("._-"):
+        raise OmnisinkError(f"the name {shown(name)} cannot be that of a file: nothing in it is a letter or a digit")
+    if slug[0] in ".-" or _DEVICE.fullmatch(slug):
+        slug = f"_{slug}"
+    if slug.endswith("."):
+        slug = f"{slug}_"
+    if len(slug.encode()) > _LONGEST:
+        slug = f"{slug.encode()[:_LONGEST].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return slug
 
 
 def _date(manifest: Mapping[str, Any]) -> str:
@@ -168,22 +192,23 @@ def _date(manifest: Mapping[str, Any]) -> str:
 
 
 def _sample(task: str, place: int, text: str, record: Record) -> dict[str, Any]:
-    said = record["text"] if record["text"] is not None else record["parsed"]
-    score = {"pred": record["parsed"], "answer": record["gold"]}
+    text_said, parsed, gold = (record.get(name) for name in ("text", "parsed", "gold"))
+    said = text_said if text_said is not None else parsed
+    score = {"pred": parsed, "answer": gold}
     if record["right"] is not None:
         score = {"score": float(record["right"]), "cluster": record["cluster"], **score}
     return {
         "doc_id": place,
-        "target": str(record["gold"]),
+        "target": str(gold),
         "filtered_resps": "" if said is None else said,
         "token_counts": [{"input_tokens": record.get("prompt_tokens"), "output_tokens": record.get("new_tokens")}],
         "doc_hash": record.get("prompt_sha256"),
         f"{task}_score": score,
-        "unparsed": float(record["parsed"] is None),
+        "unparsed": float(parsed is None),
         "id": record["id"],
-        "groups": record["groups"],
-        "loss": record["loss"],
-        "margin": record["margin"],
+        "groups": record.get("groups") or {},
+        "loss": record.get("loss"),
+        "margin": record.get("margin"),
         "input": text,
     }
 
@@ -206,18 +231,27 @@ def _results(manifest: Mapping[str, Any], method: str, task: str, records: Seque
 
 
 def _row(record: Record, kinds: Sequence[str]) -> dict[str, Any]:
-    found = {name: record.get(name) for name in _COLUMNS}
+    found = {name: _whole_text(record.get(name)) for name in _COLUMNS}
     if found["right"] is not None:
         found["right"] = float(found["right"])
-    groups = {f"group_{kind}": list(record["groups"].get(kind, ())) for kind in kinds}
+    groups = {f"group_{kind}": _list((record.get("groups") or {}).get(kind, ())) for kind in kinds}
     return {**found, **groups}
+
+
+def _list(members: str | Sequence[str]) -> list[str]:
+    return [members] if isinstance(members, str) else list(members)
+
+
+def _whole_text(value: Any) -> Any:
+    """Spell out half a surrogate pair, which a text of a model can hold and Arrow cannot."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _card(manifest: Mapping[str, Any], methods: Mapping[str, Mapping[str, Record]], slugs: Sequence[str]) -> str:
     import yaml  # type: ignore[import-untyped]
 
     task, model = manifest["task"], (manifest.get("model") or {}).get("name") or "a model"
-    title = f"{task.get('title') or task['name']}, answered by {model}"
+    title = " ".join(f"{task.get('title') or task['name']}, answered by {model}".split())
     files = [{"split": "test", "path": f"data/{slug}-00000-of-00001.parquet"} for slug in slugs]
     configs: list[dict[str, Any]] = [{"config_name": s, "data_files": [f]} for s, f in zip(slugs, files, strict=True)]
     configs[0]["default"] = True
@@ -227,9 +261,10 @@ def _card(manifest: Mapping[str, Any], methods: Mapping[str, Mapping[str, Record
         yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
-        f"# {title}",
+        f"# {plain_markdown(title)}",
         "",
-        f"Split {task.get('split')}, protocol {task.get('protocol')}, scored by {manifest.get('score')}. One row is "
+        f"Split {plain_markdown(task.get('split'))}, protocol {plain_markdown(task.get('protocol'))}, scored by "
+        f"{plain_markdown(manifest.get('score'))}. One row is "
         "one question under one method; each method is a configuration. Made with omnisink; `manifest.json` says what "
         "was run. Questions and media are not part of it, and the benchmark's own licence holds for them.",
         "",
@@ -239,8 +274,9 @@ def _card(manifest: Mapping[str, Any], methods: Mapping[str, Mapping[str, Record
     for slug, (name, records) in zip(slugs, methods.items(), strict=True):
         scores = measure(records.values(), task.get("metric") or "accuracy", (), task.get("mean_over") or "")
         score = "" if scores.value is None else f"{100 * scores.value:.2f} %"
-        settings = json.dumps((manifest.get("methods") or {}).get(name))
-        lines.append(f"| {name} | {slug} | `{settings}` | {scores.questions} | {scores.errors} | {score} |")
+        settings = plain_markdown(json.dumps((manifest.get("methods") or {}).get(name)))
+        named = f"{plain_markdown(name)} | {plain_markdown(slug)}"
+        lines.append(f"| {named} | {settings} | {scores.questions} | {scores.errors} | {score} |")
     lines += [
         "",
         "`right` is from 0 to 1. Where `error` is not null the question could not be asked: it is no wrong answer.",
@@ -257,5 +293,5 @@ def _line(sample: Mapping[str, Any]) -> str:
 def _write(path: Path, content: str | bytes) -> Path:
     with told(path.parent, "made"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content if isinstance(content, bytes) else content.encode())
+    write_whole(path, content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
     return path

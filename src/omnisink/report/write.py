@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.results.disk import told, write_whole
 
 if TYPE_CHECKING:
     from omnisink.report.sections import Section
@@ -85,12 +86,17 @@ def put(folder: Path, sections: Sequence[Section], html: str) -> Path:
     -------
     Path
         Of the page.
+
+    Raises
+    ------
+    OmnisinkError
+        If a file cannot be written, as on a full disk; the message names it.
     """
     from omnisink.report.export import write_charts
 
-    charts = folder / "charts"
-    charts.mkdir(parents=True, exist_ok=True)
+    charts, page = folder / "charts", folder / "page.html"
+    with told(charts, "made"):
+        charts.mkdir(parents=True, exist_ok=True)
     write_charts([figure for section in sections for figure in section.figures], charts)
-    page = folder / "page.html"
-    page.write_text(html, encoding="utf-8", newline="\n")
+    write_whole(page, html.encode("utf-8", errors="backslashreplace"))
     return page

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from omnisink.evaluation.comparing.wording import (
     points,
 )
 from omnisink.results.disk import told
+from omnisink.results.markup import plain_markdown as _plain
 from omnisink.results.spreadsheet import cell
 
 #: Columns of the file of questions.
@@ -43,7 +43,6 @@ _LATEX = {
     "\n": " ",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#!~])")
 
 
 @dataclass(frozen=True)
@@ -255,11 +254,6 @@ def _markdown(table: Table) -> str:
     rule = [":--" if i < table.left else "--:" for i in range(len(table.heads))]
     lines = [list(map(_plain, table.heads)), rule, *(list(map(_plain, row)) for row in table.rows)]
     return "\n".join([f"## {_plain(table.title)}", "", *(f"| {' | '.join(line)} |" for line in lines)])
-
-
-def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def _latex(table: Table) -> str:
