@@ -144,7 +144,12 @@ def broken(**changes):
         (broken(settings__relax_layers=[-1]), "relax_layers must be null or a list of layers"),
         (broken(settings__max_relaxed=1.5), "max_relaxed must be a whole number"),
         (broken(settings__tau=0), "out of range: tau"),
-        (broken(settings__gamma=10**400), "out of range"),
+        (broken(settings__gamma=10**400), "out of range: gamma must lie between .* a number of 1,329 bits"),
+        (broken(settings__tau=10**400), "out of range: tau must lie between"),
+        (broken(settings__tau=1e-320), "out of range: tau must lie between"),
+        (broken(settings__gamma=1e308), "out of range: gamma must lie between"),
+        (broken(settings__min_activation=1e300), "out of range: min_activation must lie between"),
+        (broken(settings__gamma="x" * 10**5), "gamma must be a number"),
         (broken(model__name=...), "does not say which model"),
         (broken(model__fingerprint="x"), "does not say which model"),
     ],
@@ -155,6 +160,7 @@ def test_a_malformed_profile_is_refused(content, tmp_path, change, said):
     with pytest.raises(OmnisinkError, match=said) as caught:
         OutRo.from_profile(path)
     assert "bad.json" in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -164,7 +170,7 @@ def test_a_malformed_profile_is_refused(content, tmp_path, change, said):
         (b"\xff\xfe{}", "it is not JSON"),
         (b'{"gamma": NaN}', "NaN is no number"),
         (b"[" * 100_000, "is no profile"),
-        (b"[]", "not an object but list"),
+        (b"[]", "not a JSON object but list"),
         (b" " * (2**20 + 1), "larger than"),
     ],
     ids=["cut", "not UTF-8", "NaN", "nested", "list", "large"],

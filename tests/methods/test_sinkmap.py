@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -119,3 +120,69 @@ def test_criteria_refuse_thresholds_out_of_range():
         MassiveActivation(min_activation=-1.0)
     with pytest.raises(ValueError, match="threshold"):
         SinkDimension((1,), threshold=0.0)
+
+
+PLAIN = {
+    "format": "omnisink.sinkmap.v1", "criterion": {}, "batch": 1, "length": 3, "padding": [[]], "examined": [0, 2],
+    "sinks": {"0": [[0]]}, "magnitudes": {"0": [[1.0, 2.0, 3.0]]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"batch": float("inf")}, "Infinity is no number"),
+        ({"batch": 10**9, "length": 10**9}, "2 layers of 1,000,000,000 x 1,000,000,000 tokens"),
+        ({"length": 2**26, "examined": list(range(64))}, "64 layers of 1 x"),
+        ({"batch": -1}, "batch must be a whole number of at least 0, got -1"),
+        ({"batch": 1.0}, "batch must be a whole number"),
+        ({"batch": True}, "batch must be a whole number"),
+        ({"length": "3"}, "length must be a whole number"),
+        ({"length": 10**400}, "length must be a whole number"),
+        ({"criterion": "x"}, "criterion must be an object, got 'x'"),
+        ({"sinks": {"0": [[-1]]}}, "sinks.0.0.0 must be a whole number of at least 0, got -1"),
+        ({"sinks": {"0": [[1.7]]}}, "sinks.0.0.0 must be a whole number"),
+        ({"sinks": {"0": [[True]]}}, "sinks.0.0.0 must be a whole number"),
+        ({"sinks": {"0": [[3]]}}, "sinks.0 has the position 3 of 3 tokens"),
+        ({"sinks": {"0": [[0], [0]]}}, "sinks.0 has 2 lists for 1 sequences"),
+        ({"sinks": {"1": [[0]]}}, "sinks has '1', which is no layer of examined"),
+        ({"sinks": {"x": [[0]]}}, "sinks has 'x', which is no layer of examined"),
+        ({"sinks": [[[0]]]}, "sinks must be an object"),
+        ({"padding": [[5]]}, "padding has the position 5"),
+        ({"padding": []}, "padding has 0 lists"),
+        ({"examined": [0, 0]}, "examined names a layer twice"),
+        ({"examined": [-1]}, "examined.0 must be a whole number"),
+        ({"examined": ["0"]}, "examined.0 must be a whole number"),
+        ({"examined": [10**9]}, "examined.0 must be a whole number from 0 to 9999"),
+        ({"magnitudes": {"0": [[1.0]]}}, "magnitudes.0 is not of the shape 1 x 3"),
+        ({"magnitudes": {"0": [[1.0, 2.0, "x"]]}}, "magnitudes.0.0.2 must be a number or null, got 'x'"),
+        ({"magnitudes": {"7": [[1.0, 2.0, 3.0]]}}, "magnitudes has '7'"),
+        ({"format": "omnisink.sinkmap.v9"}, "unknown sink map format 'omnisink.sinkmap.v9'"),
+        ({"format": 1}, "unknown sink map format 1"),
+    ],
+)
+def test_json_that_makes_no_sense_is_one_line_with_the_field(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(OmnisinkError, match=why) as caught:
+        SinkMap.from_json(json.dumps({**PLAIN, **change}))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "", '{"a":' * 500 + "1" + "}" * 500, "1" * 10_000, "\ud800"])
+def test_text_that_is_no_json_object_is_refused(text: str) -> None:
+    with pytest.raises(OmnisinkError, match="not a sink map: "):
+        SinkMap.from_json(text)
+
+
+@pytest.mark.parametrize("lacking", PLAIN)
+def test_a_map_that_lacks_a_field(lacking: str) -> None:
+    with pytest.raises(OmnisinkError, match=f"it has no '{lacking}'"):
+        SinkMap.from_json(json.dumps({name: value for name, value in PLAIN.items() if name != lacking}))
+
+
+def test_activations_that_are_not_finite_are_null() -> None:
+    made = SinkMap.from_json(json.dumps({**PLAIN, "tokens": [["a", "b", "c"]], "by_modality": [1]}))
+    assert made.positions(0) == [0]
+    odd = SinkMap(made.masks, made.real, {}, {0: torch.tensor([[1.0, float("nan"), float("inf")]])})
+    text = odd.to_json()
+    assert json.loads(text, parse_constant=pytest.fail)["magnitudes"] == {"0": [[1.0, None, None]]}
+    assert SinkMap.from_json(text).magnitudes[0].isnan().tolist() == [[False, True, True]]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
 
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
+from omnisink.results.reading import parse_object, read_whole
 
 FORMAT = "omnisink.profile.v1"
 #: A profile takes a few kilobytes; what is larger is another file.
@@ -134,12 +134,14 @@ def read_profile(path: str | Path) -> Profile:
         If it cannot be read, is no profile, lacks a setting or has one that is not known.
     """
     path = Path(path)
-    data = _json(path)
+    data = parse_object(read_whole(path, _LARGEST), f"{path} is no profile of omnisink")
     if data.get("format") != FORMAT:
-        raise OmnisinkError(f"{path} is no profile of omnisink: its format is {data.get('format')!r}, not {FORMAT!r}")
+        raise OmnisinkError(
+            f"{path} is no profile of omnisink: its format is {shown(data.get('format'))}, not {FORMAT!r}"
+        )
     _same_keys(path, "the profile", data, _NEEDED, _KNOWN)
     if data["method"] != "OutRo":
-        raise OmnisinkError(f"{path}: it is a profile of {data['method']!r}, but only OutRo has profiles")
+        raise OmnisinkError(f"{path}: it is a profile of {shown(data['method'])}, but only OutRo has profiles")
     for name in ("settings", "model", "gain"):
         if not isinstance(data.get(name, {}), dict):
             raise OmnisinkError(f"{path}: in the profile, {name} must be an object")
@@ -148,31 +150,10 @@ def read_profile(path: str | Path) -> Profile:
     for name, value in settings.items():
         fits, what = _TYPES[name]
         if not fits(value):
-            raise OmnisinkError(f"{path}: in the profile, {name} must be {what}, got {value!r}")
+            raise OmnisinkError(f"{path}: in the profile, {name} must be {what}, got {shown(value)}")
     if not isinstance(model.get("name"), str) or not isinstance(model.get("fingerprint"), dict):
         raise OmnisinkError(f"{path}: the profile does not say which model it is for")
     return Profile(path, settings, model, data.get("gain", {}))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise OmnisinkError(f"the profile {path} cannot be read: {error.strerror or error}") from error
-    if len(content) > _LARGEST:
-        raise OmnisinkError(f"{path} is no profile of omnisink: it is larger than {_LARGEST} bytes")
-    try:
-        data = json.loads(content, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise OmnisinkError(f"{path} is no profile of omnisink: it is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise OmnisinkError(f"{path} is no profile of omnisink: not an object but {type(data).__name__}")
-    return data
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number in JSON")
 
 
 def _same_keys(
@@ -181,7 +162,9 @@ def _same_keys(
     if missing := [key for key in needed if key not in data]:
         raise OmnisinkError(f"{path}: {what} must not lack {', '.join(missing)}, which every profile has")
     if unknown := [key for key in data if key not in known]:
-        raise OmnisinkError(f"{path}: {what} must not have {', '.join(unknown)}, which this version does not know")
+        raise OmnisinkError(
+            f"{path}: {what} must not have {', '.join(unknown)[:200]}, which this version does not know"
+        )
 
 
 def _number(value: Any) -> bool:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.methods.trace import Record
+from omnisink.results.arrays import read_arrays
+from omnisink.results.disk import write_whole
+from omnisink.results.reading import parse_object, read_whole
+from omnisink.results.schema import Count, check
 
 _FORMAT = "omnisink.recording.v1"
+#: Bytes of the names of a recording at most.
+_LARGEST_LABELS = 2**26
+
+
+class _Labels(TypedDict):
+    """The ``.json`` file of a recording."""
+
+    format: str
+    layers: list[Count]
+    sets: list[str]
+    criteria: list[dict[str, Any]]
+    facts: dict[str, Any]
+
 
 #: Every measurement, its dimensions after ``sequence`` and ``layer``, and what it is. Means run over real tokens that
 #: are no sink, except where it says otherwise. Where a layer has no sink, what speaks of one is NaN.
@@ -167,15 +183,14 @@ class Recording:
             "facts": dict(self.facts),
         }
         try:
-            text = json.dumps(labels, ensure_ascii=False, indent=1)
-        except (TypeError, ValueError) as error:
+            text = json.dumps(labels, ensure_ascii=False, indent=1, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
             raise OmnisinkError(f"cannot write {names}: its facts or criteria are not plain data: {error}") from error
-        try:
-            arrays: dict[str, Any] = {"real": self.real, **self.arrays}
-            np.savez_compressed(data, **arrays)
-            names.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OmnisinkError(f"cannot write {data}: {error.strerror or error}") from error
+        arrays: dict[str, Any] = {"real": self.real, **self.arrays}
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)
+        write_whole(data, packed.getvalue())
+        write_whole(names, f"{text}\n".encode(errors="backslashreplace"))
         return data, names
 
     @classmethod
@@ -198,16 +213,46 @@ class Recording:
             If a file is missing or is not a recording.
         """
         base = Path(path).with_suffix("") if Path(path).suffix in (".npz", ".json") else Path(path)
+        what = f"{base} is not a recording"
+        names = base.with_name(base.name + ".json")
         try:
-            labels = json.loads(base.with_name(base.name + ".json").read_text(encoding="utf-8"))
-            if labels["format"] != _FORMAT:
-                raise OmnisinkError(f"{base}: unknown format {labels['format']!r}, expected {_FORMAT!r}")
-            with np.load(base.with_name(base.name + ".npz"), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            real = arrays.pop("real")
-            return cls(arrays, labels["layers"], labels["sets"], labels["criteria"], real, labels["facts"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
-            raise OmnisinkError(f"{base} is not a recording: {type(error).__name__}: {error}") from error
+            content = read_whole(names, _LARGEST_LABELS)
+        except OmnisinkError as error:
+            raise OmnisinkError(f"{what}: {error}") from error
+        labels = parse_object(content, what)
+        if labels.get("format", _FORMAT) != _FORMAT:
+            raise OmnisinkError(f"{base}: unknown format {shown(labels['format'])}, expected {_FORMAT!r}")
+        check(labels, _Labels, what)
+        arrays = read_arrays(base.with_name(base.name + ".npz"), what)
+        if "real" not in arrays:
+            raise OmnisinkError(f"{what}: it lacks the array 'real'")
+        made = cls(arrays, labels["layers"], labels["sets"], labels["criteria"], arrays.pop("real"), labels["facts"])
+        if wrong := made._misfit():
+            raise OmnisinkError(f"{what}: {wrong}")
+        return made
+
+    def _misfit(self) -> str | None:
+        """Say what of the arrays does not fit the labels; None where all does."""
+        if self.real.ndim != 2 or self.real.dtype != np.bool_:
+            return f"real is of the shape {self.real.shape} and type {self.real.dtype}, not (B, S) bool"
+        wanted = {
+            "sequence": self.real.shape[0],
+            "layer": len(self.layers),
+            "token": self.real.shape[1],
+            "set": len(self.sets),
+            "criterion": len(self.criteria),
+            "part": len(PARTS),
+        }
+        for name, array in self.arrays.items():
+            if name not in MEASURED:
+                return f"the array {shown(name)} is none that is measured"
+            dims = self.dims(name)
+            sizes = [wanted.get(dim, size) for dim, size in zip(dims, array.shape, strict=False)]
+            if array.ndim != len(dims) or list(array.shape) != sizes:
+                return f"{name} is of the shape {array.shape}, which does not fit {', '.join(dims)}"
+            if array.dtype.kind not in "bif":
+                return f"{name} holds {array.dtype}, not numbers"
+        return None
 
 
 def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:

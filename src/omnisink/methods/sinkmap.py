@@ -6,14 +6,37 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from torch import Tensor
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
+from omnisink.results.reading import parse_object
+from omnisink.results.schema import Count, Range, check
 
 _FORMAT = "omnisink.sinkmap.v1"
+#: Layers of a map, and tokens of all its prompts together, at most: some bits of memory for each token and layer.
+_LAYERS, _TOKENS = 10_000, 2**26
+#: Marks of a map at most, layers times tokens: a hundred layers of a batch of ten prompts of a million tokens.
+_MARKS = 2**30
+
+
+class _Needed(TypedDict):
+    format: str
+    criterion: dict[str, Any]
+    batch: Count
+    length: Count
+    padding: list[list[Count]]
+    examined: list[Annotated[int, Range(0, _LAYERS - 1)]]
+    sinks: dict[str, list[list[Count]]]
+    magnitudes: dict[str, list[list[float | None]]]
+
+
+class _Form(_Needed, total=False):
+    """What `SinkMap.to_json` writes; other fields, as a command adds them, may be anything."""
+
+    tokens: list[list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +113,8 @@ class SinkMap:
         Returns
         -------
         str
-            Positions by layer and sequence, padding positions, settings; `from_json` reads it back.
+            Positions by layer and sequence, padding positions, settings; `from_json` reads it back. An activation that
+            is not finite is null, and read back as NaN.
         """
         batch, length = self.real.shape
         sequences = range(batch)
@@ -103,7 +127,7 @@ class SinkMap:
             "examined": self.examined,
             "sinks": {str(layer): [self.positions(layer, b) for b in sequences] for layer in self.layers},
             "magnitudes": {
-                str(layer): [[float(m) for m in row] for row in recorded]
+                str(layer): [[float(m) if m.isfinite() else None for m in row] for row in recorded.float().cpu()]
                 for layer, recorded in sorted(self.magnitudes.items())
             },
         }
@@ -128,19 +152,25 @@ class SinkMap:
         Raises
         ------
         OmnisinkError
-            If the text is not a sink map.
+            If the text is not a sink map: a field is missing, of another type, or does not fit the others.
         """
-        try:
-            data = json.loads(text)
-            if data["format"] != _FORMAT:
-                raise OmnisinkError(f"unknown sink map format {data['format']!r}, expected {_FORMAT!r}")
-            shape = (int(data["batch"]), int(data["length"]))
-            real = ~_filled(shape, data["padding"])
-            nothing: list[list[int]] = [[]] * shape[0]
-            masks = {int(k): _filled(shape, data["sinks"].get(str(k), nothing)) for k in data["examined"]}
-            sizes = {int(k): torch.tensor(rows, dtype=torch.float32) for k, rows in data["magnitudes"].items()}
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise OmnisinkError(f"not a sink map: {type(error).__name__}: {error}") from None
+        data = parse_object(text, "not a sink map")
+        if data.get("format", _FORMAT) != _FORMAT:
+            raise OmnisinkError(f"unknown sink map format {shown(data['format'])}, expected {_FORMAT!r}")
+        check(data, _Form, "not a sink map")
+        # Before anything of that size is made.
+        shape, examined = (data["batch"], data["length"]), data["examined"]
+        if shape[0] * shape[1] > _TOKENS or shape[0] * shape[1] * len(examined) > _MARKS:
+            raise OmnisinkError(f"not a sink map: {len(examined):,d} layers of {shape[0]:,d} x {shape[1]:,d} tokens")
+        if len(set(examined)) < len(examined):
+            raise OmnisinkError("not a sink map: examined names a layer twice")
+        for name in ("sinks", "magnitudes"):
+            if unknown := [key for key in data[name] if not key.isdecimal() or int(key[:6]) not in examined]:
+                raise OmnisinkError(f"not a sink map: {name} has {shown(unknown[0])}, which is no layer of examined")
+        real = ~_filled(shape, data["padding"], "padding")
+        nothing: list[list[int]] = [[]] * shape[0]
+        masks = {k: _filled(shape, data["sinks"].get(str(k), nothing), f"sinks.{k}") for k in examined}
+        sizes = {int(k): _sized(shape, rows, f"magnitudes.{k}") for k, rows in data["magnitudes"].items()}
         return cls(masks, real, data["criterion"], sizes)
 
     def table(self, tokens: Sequence[Sequence[str]] | Sequence[str] | None = None, sequence: int | None = None) -> str:
@@ -195,8 +225,21 @@ def _by_sequence(tokens: Sequence[Any]) -> Sequence[Sequence[str]]:
     return [tokens] if tokens and isinstance(tokens[0], str) else tokens
 
 
-def _filled(shape: tuple[int, int], positions: Sequence[Sequence[int]]) -> Tensor:
+def _filled(shape: tuple[int, int], positions: Sequence[Sequence[int]], name: str) -> Tensor:
+    """Return (B, S) bool, True at the positions, which are checked."""
+    if len(positions) != shape[0]:
+        raise OmnisinkError(f"not a sink map: {name} has {len(positions)} lists for {shape[0]} sequences")
     mask = torch.zeros(shape, dtype=torch.bool)
     for b, found in enumerate(positions):
+        if outside := [p for p in found if p >= shape[1]]:
+            raise OmnisinkError(f"not a sink map: {name} has the position {outside[0]} of {shape[1]} tokens")
         mask[b, list(found)] = True
     return mask
+
+
+def _sized(shape: tuple[int, int], rows: Sequence[Sequence[float | None]], name: str) -> Tensor:
+    """Return (B, S) float32."""
+    if [len(row) for row in rows] != [shape[1]] * shape[0]:
+        raise OmnisinkError(f"not a sink map: {name} is not of the shape {shape[0]} x {shape[1]}")
+    filled = [[float("nan") if value is None else value for value in row] for row in rows]
+    return torch.tensor(filled, dtype=torch.float32).reshape(shape)

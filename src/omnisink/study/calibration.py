@@ -6,19 +6,23 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 from omnisink.methods.criteria import SinkDimension
 from omnisink.methods.recorder import record
 from omnisink.methods.recording import Recording
 from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
+from omnisink.results.arrays import read_arrays
+from omnisink.results.disk import told as disk_told
+from omnisink.results.reading import parse_object
+from omnisink.results.schema import Count, Share, check
 from omnisink.study.subject import subject_of
 
 #: A channel is a sink dimension if some token reaches so many times its root mean square in it (Kang et al. 2025) ...
@@ -26,6 +30,21 @@ THRESHOLD = 20.0
 #: ... at one examined layer at least, in so large a share of the prompts.
 SHARE = 0.5
 _FORMAT = "omnisink.calibration.v1"
+
+
+class _Channel(TypedDict):
+    channel: Count
+    prompts: Share
+    peak: float
+    chosen: bool
+
+
+class _About(TypedDict):
+    """What is no array of a calibration's file."""
+
+    format: str
+    channels: list[_Channel]
+    items: Count
 
 
 @dataclass(frozen=True)
@@ -58,9 +77,10 @@ class Calibration:
         about = {"format": _FORMAT, "channels": list(self.channels), "items": self.items}
         arrays: dict[str, Any] = {f"value_{layer}": value.numpy() for layer, value in self.values.items()}
         part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
-        part.replace(path)
+        with disk_told(path, "written"):
+            with part.open("wb") as file:
+                np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
+            part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -71,14 +91,17 @@ class Calibration:
         OmnisinkError
             If the file is no calibration.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                if about["format"] != _FORMAT:
-                    raise ValueError(f"unknown format {about['format']!r}")
-                values = {int(n[6:]): torch.from_numpy(file[n]) for n in file.files if n.startswith("value_")}
-        except (OSError, ValueError, KeyError) as error:
-            raise OmnisinkError(f"{path} is not a calibration: {type(error).__name__}: {error}") from error
+        what = f"{path} is not a calibration"
+        arrays = read_arrays(path, what)
+        about = parse_object(str(arrays.pop("about", "")), what)
+        check(about, _About, what)
+        if about["format"] != _FORMAT:
+            raise OmnisinkError(f"{what}: unknown format {shown(about['format'])}")
+        values = {}
+        for name, array in arrays.items():
+            if not (name.startswith("value_") and name[6:].isdecimal() and array.dtype.kind == "f"):
+                raise OmnisinkError(f"{what}: the array {shown(name)} is none of it")
+            values[int(name[6:])] = torch.from_numpy(array)
         return cls(about["channels"], values, about["items"])
 
 
