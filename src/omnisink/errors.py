@@ -17,6 +17,12 @@ class MediaError(OmnisinkError):
     """A video, sound or image file cannot be used; the message names the file and the reason."""
 
 
+def reason(error: BaseException) -> str:
+    """Write an error in one line for a record or a note: ours say what is wrong, others need their class."""
+    text = " ".join(str(error).split())[:1000]
+    return text if isinstance(error, OmnisinkError) else f"{type(error).__name__}: {text}"
+
+
 def shown(value: object) -> str:
     """Write a value for an error message: in one short line, whatever its size, and with escapes for what is unseen.
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from omnisink.cli.eval import evaluate
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.running import run as running
 from omnisink.results.records import read_records
 from tests.evaluation.laying import lay_out
 
@@ -129,8 +130,30 @@ def test_avhbench_as_it_lies_on_a_disk(clip, tmp_path):
     with pytest.raises(OmnisinkError, match="files are missing"):
         run(*words, "--out", tmp_path / "all")
     done = run(*words, "--out", tmp_path / "all", "--allow-missing")
-    assert done.exit_code == 0
+    assert done.exit_code == 1  # As there are errors.
     failed = [record for record in read_records(tmp_path / "all") if record["error"] is not None]
     assert failed
     assert all(record["cluster"] == videos[0].stem and record["right"] is None for record in failed)
     assert len(failed) < len(read_records(tmp_path / "all"))
+
+
+def test_a_question_that_fails_is_counted_named_and_not_scored(llama_folder, task, tmp_path, monkeypatch):
+    whole_ask = running.ask
+
+    def ask(loaded, inputs, instances, *rest):
+        if any(instance.id == "q3" for instance in instances):
+            raise RuntimeError("of the\nmachine \x1b[2J")
+        return whole_ask(loaded, inputs, instances, *rest)
+
+    monkeypatch.setattr(running, "ask", ask)
+    words = ("--model", llama_folder, "--task", task, "--methods", "baseline,outro", "--out", tmp_path / "run")
+    for line in ((*words, "--no-page"), (*words, "--no-compare")):
+        done = run(*line)
+        assert done.exit_code == 1
+        assert "2 of 12 answers are errors, and not scored. " in done.stderr
+        assert " on q3: RuntimeError: of the machine" in done.stderr
+        assert "\x1b[2J" not in done.stderr
+    found = read_records(tmp_path / "run")
+    assert [(r["id"], r["right"], r["text"]) for r in found if r["error"] is not None] == [("q3", None, None)] * 2
+    monkeypatch.setattr(running, "ask", whole_ask)
+    assert run(*words, "--no-page", "--retry-errors").exit_code == 0

@@ -14,6 +14,7 @@ from omnisink import OutRo
 from omnisink.cli import options
 from omnisink.cli import tune as command
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tuning import scoring
 from omnisink.methods.profile import read_profile
 
 app = typer.Typer()
@@ -94,3 +95,31 @@ def test_a_file_is_named_after_its_model(model, name):
     made = command._file_name(model)
     assert made == name if name else made.strip("-.")
     assert "/" not in made
+
+
+def test_questions_that_fail_are_left_out_named_and_counted(tiny, llama_folder, items, tmp_path, monkeypatch):
+    whole_ask, whole_encode = scoring.ask, type(tiny.adapter).encode
+
+    def ask(loaded, inputs, instances, *rest):
+        if any(instance.id == "q3" for instance in instances):
+            raise RuntimeError("q3 cannot be answered")
+        return whole_ask(loaded, inputs, instances, *rest)
+
+    def encode(self, loaded, prompts, media=None):
+        if any(prompt.text.startswith("x" * 6 + "\n") for prompt in prompts):
+            raise ValueError("q5 cannot be encoded")
+        return whole_encode(self, loaded, prompts, media)
+
+    monkeypatch.setattr(scoring, "ask", ask)
+    monkeypatch.setattr(type(tiny.adapter), "encode", encode)
+    words = ("--model", llama_folder, "--task", items, "--out", tmp_path / "run", "--trials", 2, "--folds", 2)
+    said = typed(*words)
+    assert said.exit_code == 1
+    assert "left out: q3: RuntimeError: q3 cannot be answered" in said.stderr
+    assert "left out: q5: ValueError: q5 cannot be encoded" in said.stderr
+    assert "2 of 8 questions could not be asked, and count for nothing" in said.stderr
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["questions"] == 6
+    before = (tmp_path / "run" / "records.jsonl").read_bytes()
+    assert typed(*words).exit_code == 1
+    assert (tmp_path / "run" / "records.jsonl").read_bytes() == before

@@ -14,8 +14,9 @@ import pytest
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.recording import Recording
-from omnisink.models.items import read_items
+from omnisink.models.items import Item, read_items
 from omnisink.results.records import read_records
+from omnisink.study import run as study
 from omnisink.study.plan import QUESTIONS, Plan, parse_questions
 from omnisink.study.run import run_study
 
@@ -135,3 +136,51 @@ def test_questions_are_read_from_a_list():
     assert parse_questions("all") == QUESTIONS
     assert parse_questions("values, identification") == ("identification", "values")
     assert "nonsense" in parse_questions("heads,nonsense")
+
+
+def test_an_item_that_cannot_be_run_is_left_out_and_the_others_go_on(tiny, items_file, tmp_path):
+    items = read_items(items_file, 3)
+    broken = [Item("first", passage="W"), *items, Item("last", passage="g")]
+    plan = Plan(questions=("values",), seeds=1, calibration=2, pruning_items=1)
+    results = run_study(tiny, broken, plan, tmp_path / "some", facts=FACTS)
+    assert set(results["run"]["failed"]) == {"first", "last"}
+    assert all("a passage needs two tokens at least" in why for why in results["run"]["failed"].values())
+    assert results["run"]["data"]["used"] == 3
+    assert results["baseline"]["items"] == 3
+    assert {r["item"] for r in read_records(tmp_path / "some")} == {item.id for item in items}
+    before = (tmp_path / "some" / "records.jsonl").read_bytes()
+    again = run_study(tiny, broken, plan, tmp_path / "some", facts=FACTS)
+    assert (tmp_path / "some" / "records.jsonl").read_bytes() == before
+    assert again["values"] == results["values"]
+    with pytest.raises(OmnisinkError, match="no item could be run"):
+        run_study(tiny, [broken[0], broken[-1]], plan, tmp_path / "none", facts=FACTS)
+
+
+def test_an_item_that_fails_halfway_counts_for_nothing(tiny, items_file, tmp_path, monkeypatch):
+    items, whole_units = read_items(items_file, 3), study.units
+
+    def failing(survey, *rest):
+        for number, unit in enumerate(whole_units(survey, *rest)):
+            if survey.subject.item.id == items[1].id and number == 3:
+                raise RuntimeError("of the\nmachine")
+            yield unit
+
+    plan = Plan(questions=("values",), seeds=1, calibration=2, pruning_items=1)
+    monkeypatch.setattr(study, "units", failing)
+    results = run_study(tiny, items, plan, tmp_path / "run", facts=FACTS)
+    assert results["run"]["failed"] == {items[1].id: "RuntimeError: of the machine"}
+    assert results["baseline"]["items"] == 2
+    monkeypatch.setattr(study, "units", whole_units)
+    again = run_study(tiny, items, plan, tmp_path / "run", facts=FACTS)
+    alone = run_study(tiny, items, plan, tmp_path / "alone", facts=FACTS)
+    assert again["run"]["failed"] == {}
+    assert again["values"] == alone["values"]
+
+
+def test_what_the_disk_refuses_is_no_fault_of_an_item(tiny, items_file, tmp_path, monkeypatch):
+    def append(self, record):
+        raise OmnisinkError("could not be written: No space left on device")
+
+    monkeypatch.setattr(study.Records, "append", append)
+    with pytest.raises(OmnisinkError, match="No space left"):
+        run_study(tiny, read_items(items_file, 2), PLAN, tmp_path / "run", facts=FACTS)

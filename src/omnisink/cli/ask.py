@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import media, options
+from omnisink.cli.before import check_model
 from omnisink.cli.output import note, print_json, read_text, stdout, working
 from omnisink.errors import OmnisinkError
 
@@ -67,6 +68,7 @@ def ask(
     from omnisink.models.adapters.prompt import check_choices
 
     named = check_choices(choices)
+    check_model(model, device, dtype)
     loaded = options.load(
         model,
         device=device,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
+from omnisink.cli.before import check_model, check_statistics
 from omnisink.cli.compare import show_comparison
 from omnisink.cli.media import FramesOption
-from omnisink.cli.output import note, stderr, text, working
+from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -86,15 +87,19 @@ def evaluate(
     if engine not in ENGINES:
         raise OmnisinkError(f"--engine takes {' or '.join(ENGINES)}, got {engine!r}")
     rank, device = _place(device)
+    if compared:
+        check_statistics()
     outro = options.make_outro(model, gamma, profile=profile, tau=tau)
     with working("importing"):
         from omnisink.evaluation.running.methods import BASELINE, parse_methods
-        from omnisink.evaluation.running.parts import whole
-        from omnisink.evaluation.running.run import Settings, run
+        from omnisink.evaluation.running.parts import failures, whole
+        from omnisink.evaluation.running.run import Settings, check_run, run
         from omnisink.evaluation.tasks.task import find_task
         from omnisink.media import Uniform
         from omnisink.models.facts import check_can_answer_some
+        from omnisink.results.disk import check_folder
 
+    check_folder(out)
     chosen = Settings(
         parse_methods(methods, outro, seed),
         score=score,
@@ -121,6 +126,7 @@ def evaluate(
         "task": found.facts(protocol, split),
         "seed": seed,
     }
+    check_run(out, instances, chosen, facts)
     if engine == "ray":
         from omnisink.evaluation.running.engine_ray import run_on_ray
 
@@ -129,6 +135,7 @@ def evaluate(
         with _bar() as progress:
             run_on_ray(asked, instances, chosen, out, workers=workers, facts=facts, progress=progress)
     else:
+        check_model(model, device, dtype, outro.detect_layers or (), f"the profile {profile}")
         loaded = options.load(model, attn=attn, **loading)
         options.check_profile(outro, loaded)
         facts["model"] = options.describe(loaded)
@@ -141,6 +148,11 @@ def evaluate(
         show_comparison([out], baseline=against, seed=seed, page=page)
     else:
         note(f"records are in {out}; compare the methods with: omnisink compare {shlex.quote(out)}")
+    # A rank that leaves with another status than 0 would have torchrun end the others.
+    if rank.world == 1 and (failed := failures(out)):
+        said = f"{failed[0]['method']} on {failed[0]['id']}: {failed[0]['error']}"
+        note(f"{len(failed)} of {len(instances) * len(chosen.methods)} answers are errors, and not scored. {said}")
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _place(device: str | None) -> tuple[Rank, str | None]:

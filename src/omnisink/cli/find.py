@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from omnisink.cli import media, options
+from omnisink.cli.before import check_model
 from omnisink.cli.output import (
     check_writable,
     note,
@@ -85,6 +86,7 @@ def find(
         from omnisink.models.context import check_context
     with settings_checked():
         marks = resolve_criterion(criterion.value, wanted_channels)
+    check_model(model, device, dtype, wanted_layers or ())
     loaded = options.load(
         model,
         device=device,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+#: Exit status where a check failed, or some of what was asked could not be.
+CHECK_FAILED = 1
 #: Width of tables in a file or a pipe, which have none of their own.
 _WIDE = 200
 #: Bytes of a text that is run. No model's context holds a hundredth of it.

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
+from omnisink.cli.before import check_model, check_report
 from omnisink.cli.demo import CLIP, QUESTIONS
-from omnisink.cli.output import note, stderr, text, working
+from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -70,18 +71,27 @@ def study(
     """Study a model's sinks: which tokens and heads, what they carry and cause. Goes on where it was stopped."""
     if data is None and not quick:
         raise OmnisinkError("give items with --data FILE, or ask for a first look at the shipped clip with --quick")
+    check_report()
     with working("importing"):
         from omnisink.models.facts import check_can_answer_some
         from omnisink.models.items import checksum, read_items
         from omnisink.report import write_report
         from omnisink.study.plan import Plan, parse_questions
-        from omnisink.study.run import run_study
+        from omnisink.study.run import check_study, run_study
     chosen = {"seeds": seeds, "heads_items": heads_items, "pruning_items": pruning_items}
     settings = {**(QUICK if quick else {}), **{k: v for k, v in chosen.items() if v is not None}}
     plan = Plan(parse_questions(questions), tuple(gamma or _strengths(model)), tau=tau, seed=seed, **settings)
     asked = _shipped() if data is None else read_items(data, items or (1 if quick else None))
     source = {"file": CLIP.name if data is None else Path(data).name, "items": len(asked)}
     check_can_answer_some(model, asked)
+    facts: dict[str, Any] = {
+        "versions": options.versions(),
+        "data": {**source, "sha256": None if data is None else checksum(data)},
+        "command": shlex.join(["omnisink", *sys.argv[1:]]),
+        "quick": quick,
+    }
+    check_study(out, plan, asked, facts)
+    check_model(model, device, dtype)
     loaded = options.load(
         model,
         device=device,
@@ -91,13 +101,7 @@ def study(
         trust_remote_code=trust_remote_code,
         allow_long_prompts=allow_long_prompt,
     )
-    facts = {
-        "model": _describe(loaded),
-        "versions": options.versions(),
-        "data": {**source, "sha256": None if data is None else checksum(data)},
-        "command": shlex.join(["omnisink", *sys.argv[1:]]),
-        "quick": quick,
-    }
+    facts["model"] = _describe(loaded)
     with _bar() as progress:
         results = run_study(loaded, asked, plan, out, facts=facts, progress=progress)
     with working("drawing the page"):
@@ -110,6 +114,11 @@ def study(
     note(
         "one clip shows what is measured; intervals need more items" if quick else f"numbers are in {out}/results.json"
     )
+    if failed := results["run"]["failed"]:
+        for item, why in failed.items():
+            note(f"left out: {item}: {why}")
+        note(f"{len(failed)} of {len(asked)} items could not be run, and count for nothing; the same line tries again")
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _strengths(model: str) -> list[float]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
+from omnisink.cli.before import check_model, check_statistics
 from omnisink.cli.media import FramesOption
-from omnisink.cli.output import check_writable, note, stderr, text, working
+from omnisink.cli.output import CHECK_FAILED, check_writable, note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -62,14 +63,18 @@ def tune(
 ) -> None:
     """Search OutRo's settings for a model, and test the search on questions it did not see. Goes on where stopped."""
     optuna = _optuna()
+    check_statistics()
     first = options.make_outro(model, None)
     with working("importing"):
         from omnisink.evaluation.tasks.rows import NO_ANSWER
         from omnisink.evaluation.tasks.task import find_task
-        from omnisink.evaluation.tuning.tune import Tuning, tune
+        from omnisink.evaluation.tuning.tune import Tuning, check_tune, tune
         from omnisink.evaluation.tuning.tuned import make_profile, sentences, write_profile
         from omnisink.media import Uniform
         from omnisink.models.facts import check_can_answer_some
+        from omnisink.results.disk import check_folder
+
+    check_folder(out)
     chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
     found = find_task(task)
     own = TUNE in found.splits
@@ -91,15 +96,17 @@ def tune(
             + ". Results on the questions that settings were searched on are too good; leave them out"
         )
     check_can_answer_some(model, instances)
-    loaded = options.load(
-        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
-    )
     facts: dict[str, Any] = {
-        "model": options.describe(loaded),
         "versions": {**options.versions(), "optuna": optuna},
         "command": shlex.join(["omnisink", *sys.argv[1:]]),
         "task": found.facts(protocol, split),
     }
+    check_tune(instances, chosen, out, first, facts)
+    check_model(model, device, dtype)
+    loaded = options.load(
+        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
+    )
+    facts["model"] = options.describe(loaded)
     with _bar() as progress:
         results = tune(loaded, instances, chosen, out, first=first, facts=facts, progress=progress)
     for question, why in results["left_out"].items():
@@ -110,6 +117,9 @@ def tune(
     for sentence in sentences(results):
         print(sentence)
     print(to)
+    if left := results["left_out"]:
+        note(f"{len(left)} of {len(instances)} questions could not be asked, and count for nothing")
+        raise typer.Exit(CHECK_FAILED)
 
 
 def _optuna() -> str:
@@ -125,7 +135,10 @@ def _optuna() -> str:
 
 def _file_name(model: str) -> str:
     """Name a file after a model, whether it is a name, a name on the Hub or a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).resolve().name if Path(model).is_dir() else model).strip("-.")
+    return (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).resolve().name if Path(model).is_dir() else model).strip("-.")
+        or "model"
+    )
 
 
 def _brief(settings: dict[str, Any]) -> str:

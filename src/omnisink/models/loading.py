@@ -12,6 +12,7 @@ import torch
 from omnisink.errors import OmnisinkError
 from omnisink.models import embedded, smolomni
 from omnisink.models.facts import PROCESSOR_FILES
+from omnisink.models.headers import check_layers
 from omnisink.models.hub import find_cached, first_line, has_weights, require
 from omnisink.models.loaded import Loaded
 
@@ -164,6 +165,7 @@ def _load_checkpoint(
     if not local:
         folder = require(path, revision, download=download, with_code=trust_remote_code)
     _check_folder(name, folder)
+    check_layers(name, folder)
     common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     with _one_line(name):
         config = AutoConfig.from_pretrained(folder, **common)

@@ -60,4 +60,6 @@ def _check_header(file: Any, name: str, what: str) -> None:
         shape, _, dtype = read(opened)
         held = file.zip.getinfo(entry).file_size - opened.tell()
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != held:
-        raise OmnisinkError(f"{what}: the header of {shown(name)} claims {shape} of {dtype}, and holds {held:,d} bytes")
+        raise OmnisinkError(
+            f"{what}: the header of {shown(name)} claims {shape} of {dtype}, and holds {held:,d} bytes"
+        )

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from omnisink.errors import OmnisinkError
-from omnisink.results.disk import hold, in_place, rescue, sync_folder, told, write, write_whole
+from omnisink.results.disk import check_folder, hold, in_place, rescue, sync_folder, told, write, write_whole
+from omnisink.results.manifest import compare
 from omnisink.results.reading import parse_json, parse_object, read_whole
 from omnisink.results.schema import check
 
@@ -188,17 +189,20 @@ def start(folder: str | Path, manifest: Mapping[str, Any], ignore: Iterable[str]
             if (folder / RECORDS).exists():
                 raise OmnisinkError(f"{folder} holds records of a run without its {MANIFEST}; use another folder")
             write_whole(path, text)
-        there, wanted = parse_object(read_whole(path), path), json.loads(text)
-    old, new = dict(_leaves(there)), dict(_leaves(wanted))
-    differ = [
-        f"  {key}: was {_shown(old, key)}, is {_shown(new, key)}"
-        for key in dict.fromkeys([*old, *new])
-        if not _ignored(key, ignored) and (key in old, old.get(key)) != (key in new, new.get(key))
-    ]
-    if differ:
-        lines = "\n".join(differ)
-        raise OmnisinkError(f"{folder} holds a run that was begun otherwise; use another folder, or as then:\n{lines}")
+        there = parse_object(read_whole(path), path)
+    compare(folder, there, json.loads(text), ignored)
     return there
+
+
+def check_start(folder: str | Path, manifest: Mapping[str, Any], ignore: Iterable[str] = ("started",)) -> None:
+    """Refuse a folder that `start` would refuse, before anything is made or begun; arguments and errors as there."""
+    folder = Path(folder)
+    check_folder(folder)
+    wanted = json.loads(_json("the manifest", manifest))
+    if (folder / MANIFEST).exists():
+        compare(folder, read_manifest(folder), wanted, set(ignore))
+    elif (folder / RECORDS).exists():
+        raise OmnisinkError(f"{folder} holds records of a run without its {MANIFEST}; use another folder")
 
 
 def read_manifest(folder: str | Path, form: Any = None) -> dict[str, Any]:
@@ -318,23 +322,3 @@ def _key(record: Mapping[str, Any], fields: Sequence[str]) -> Key:
         if not isinstance(record[field], str | int | float | None):
             raise OmnisinkError(f"{field} is part of a key and must be a text or a number, got {record[field]!r}")
     return tuple(record[field] for field in fields)
-
-
-def _leaves(data: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what a nested object holds, under keys like ``model.device``."""
-    for key, value in data.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value
-
-
-def _ignored(key: str, ignored: set[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in ignored)
-
-
-def _shown(leaves: Mapping[str, Any], key: str) -> str:
-    if key not in leaves:
-        return "missing"
-    text = json.dumps(leaves[key], ensure_ascii=False)
-    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -112,9 +112,10 @@ class StudyRecord(_Measured, total=False):
     """One measurement of one item, as `omnisink study` writes it; what else it holds depends on the question."""
 
     cluster: str
-    tokens: Count
+    loss: float | list[float] | None
+    right: bool | list[bool | None] | None
+    said: str | list[str]
     seconds: Positive
-    error: str | None
 
 
 class TuningRecord(TypedDict):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from omnisink.errors import OmnisinkError, shown
+from omnisink.errors import OmnisinkError, UnsupportedModelError, reason, shown
 from omnisink.methods.criteria import SinkDimension
 from omnisink.methods.recorder import record
 from omnisink.methods.recording import Recording
@@ -120,14 +120,26 @@ def calibrate(loaded: Loaded, items: Sequence[Item], told: Callable[[Item], None
     Returns
     -------
     Calibration
-        Sink dimensions and mean sink values.
+        Sink dimensions and mean sink values, of the items that could be run.
+
+    Raises
+    ------
+    OmnisinkError
+        If none could.
     """
     peaks: list[NDArray[np.float32]] = []
     sums: dict[int, Tensor] = {}
     counts: dict[int, int] = {}
+    failed: list[str] = []
     for item in items:
-        with subject_of(loaded, item) as subject, subject.measuring():
-            made = record(loaded.model, received=False, **subject.inputs)
+        try:
+            with subject_of(loaded, item) as subject, subject.measuring():
+                made = record(loaded.model, received=False, **subject.inputs)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:  # The study names it when it comes to it, and goes on without it too.
+            failed.append(reason(error))
+            continue
         peaks.append(_peaks(made))
         for row, layer in enumerate(made.layers):
             value = torch.from_numpy(made["sink_value"][0, row])
@@ -136,7 +148,9 @@ def calibrate(loaded: Loaded, items: Sequence[Item], told: Callable[[Item], None
                 counts[layer] = counts.get(layer, 0) + 1
         if told is not None:
             told(item)
-    return Calibration(_channels(np.stack(peaks)), {k: v / counts[k] for k, v in sums.items()}, len(items))
+    if not peaks:
+        raise OmnisinkError(f"no item could be run, of those that the calibration is made of. The first: {failed[0]}")
+    return Calibration(_channels(np.stack(peaks)), {k: v / counts[k] for k, v in sums.items()}, len(peaks))
 
 
 def _peaks(made: Recording) -> NDArray[np.float32]:

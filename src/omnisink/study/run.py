@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime, timezone
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
 from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
 from omnisink.results.disk import write_whole
-from omnisink.results.records import Records, read_records, start
+from omnisink.results.records import Records, check_start, read_records, start
 from omnisink.results.schema import STUDY_KEY, StudyRecord
 from omnisink.study.calibration import Calibration, calibrate
 from omnisink.study.closeup import close_up
@@ -67,7 +69,8 @@ def run_study(
     Raises
     ------
     OmnisinkError
-        If there is no item, the folder holds another run, or an item cannot be run; what was done by then is kept.
+        If there is no item, the folder holds another run, or no item can be run. An item that cannot be run is left
+        out, and named with the reason under ``run.failed``; the next run tries it again.
     """
     if not items:
         raise OmnisinkError("a study needs one item at least")
@@ -75,19 +78,32 @@ def run_study(
     tell = progress or (lambda share, what: None)
     manifest = start(folder, _manifest(plan, items, facts), ignore=("started", "command"))
     with Records(folder, STUDY_KEY, StudyRecord) as records:
+        failed: dict[str, str] = {}
         calibration = _calibration(loaded, items[: plan.calibration], folder, tell)
         costs = [_cost(plan, i) for i in range(len(items))]
         for index, item in enumerate(items):
             if not records.done(item.id, *END):
                 share = partial(_share, tell, costs, index)
-                _run_item(loaded, item, index, plan, calibration, records, share)
+                why = _run_item(loaded, item, index, plan, calibration, records, share)
+                if why is not None:
+                    failed[item.id] = f"{_file_of(item)}{why}"
         tell(1.0, "results")
-    found = read_records(folder)
-    with subject_of(loaded, items[0]) as subject:
+    whole = [item for item in items if item.id not in failed]
+    if not whole:
+        raise OmnisinkError(f"no item could be run. The first: {next(iter(failed.values()))}")
+    # Of an item that failed halfway, some units are there, and others are not: none of them counts.
+    found = [record for record in read_records(folder, STUDY_KEY, StudyRecord) if record["item"] not in failed]
+    with subject_of(loaded, whole[0]) as subject:
         survey = Survey(subject, calibration.dimension)
         survey.recording.save(folder / "recording")
         example = close_up(survey)
-    results = gather(found, plan, calibration, example, _told(manifest, facts, items, found))
+    run = {**_told(manifest, facts, whole, found), "failed": failed}
+    try:
+        results = gather(found, plan, calibration, example, run)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise OmnisinkError(
+            f"{folder}: its records do not fit together, as where they were changed by hand: {reason(error)}"
+        ) from error
     write_whole(folder / RESULTS, (json.dumps(results, ensure_ascii=False, allow_nan=False) + "\n").encode())
     return results
 
@@ -100,20 +116,45 @@ def _run_item(
     calibration: Calibration,
     records: Records,
     tell: Callable[[float], None],
-) -> None:
+) -> str | None:
+    """Run what is left to do of an item; return why that cannot be done, and None where it was."""
     begin = time.perf_counter()
     expected = _cost(plan, index)
-    with subject_of(loaded, item) as subject:
-        survey = Survey(subject, calibration.dimension)
-        for number, unit in enumerate(units(survey, plan, calibration, index)):
-            if not records.done(item.id, unit.question, unit.name):
-                key = {"item": item.id, "question": unit.question, "unit": unit.name}
-                records.append({**key, **unit.run()})
+    with closing(_measured(loaded, item, index, plan, calibration, records)) as measured:
+        for number in count():
+            try:
+                record = next(measured, None)
+            except UnsupportedModelError:
+                raise  # It says of every item what it says of this one.
+            except Exception as error:
+                return reason(error)
+            if record is None:
+                break
+            if record:
+                records.append(record)  # Outside: what the disk refuses to take is no fault of the item.
             tell(min(1.0, number / expected))
     question, name = END
     records.append(
         {"item": item.id, "question": question, "unit": name, "seconds": round(time.perf_counter() - begin, 3)}
     )
+    return None
+
+
+def _measured(
+    loaded: Loaded, item: Item, index: int, plan: Plan, calibration: Calibration, records: Records
+) -> Generator[dict[str, Any], None, None]:
+    """Yield the record of every unit of an item; an empty one where it is there already."""
+    with subject_of(loaded, item) as subject:
+        survey = Survey(subject, calibration.dimension)
+        for unit in units(survey, plan, calibration, index):
+            key = {"item": item.id, "question": unit.question, "unit": unit.name}
+            yield {} if records.done(*key.values()) else {**key, **unit.run()}
+
+
+def _file_of(item: Item) -> str:
+    """Name the file that an item is about, for an error that may not name it."""
+    about = item.video or item.image or item.audio
+    return f"{about.name}: " if about else ""
 
 
 def _calibration(loaded: Loaded, items: Sequence[Item], folder: Path, tell: Progress) -> Calibration:
@@ -139,6 +180,13 @@ def _cost(plan: Plan, index: int) -> float:
     if plan.asks("heads") and index < plan.heads_items:
         cost += 150.0 / plan.heads_every
     return cost
+
+
+def check_study(out: str | Path, plan: Plan, items: Sequence[Item], facts: Mapping[str, Any]) -> None:
+    """Refuse what `run_study` would refuse, as far as that is known without the model; nothing is written."""
+    if not items:
+        raise OmnisinkError("a study needs one item at least")
+    check_start(out, _manifest(plan, items, facts), ignore=("started", "command", "model"))
 
 
 def _manifest(plan: Plan, items: Sequence[Item], facts: Mapping[str, Any]) -> dict[str, Any]:

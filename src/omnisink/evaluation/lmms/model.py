@@ -15,12 +15,11 @@ from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, reason
 from omnisink.evaluation.lmms.messages import AUDIO, Messages, prompt_of, visual_message
 from omnisink.evaluation.lmms.settings import Generation, read_generation, read_method
 from omnisink.evaluation.running.batchsize import BatchSize, out_of_memory
 from omnisink.evaluation.running.parts import Rank
-from omnisink.evaluation.running.prefetch import told
 from omnisink.media import Uniform
 from omnisink.models.adapters.asking import answer
 from omnisink.models.adapters.prompt import Encoded, Prompt
@@ -214,7 +213,7 @@ class OmnisinkChat(lmms):  # type: ignore[misc]
         except Exception as error:
             if not (out_of_memory(error) and len(batch) > 1):
                 names = batch[0].name if len(batch) == 1 else f"{batch[0].name} and {len(batch) - 1} more"
-                raise OmnisinkError(f"{names}: {told(error)}") from error
+                raise OmnisinkError(f"{names}: {reason(error)}") from error
         # Here, unlike inside, nothing holds on to the tensors of the batch.
         self._size.too_large(len(batch))
         return None

@@ -129,6 +129,16 @@ def read_parts(run: str | Path) -> list[dict[str, Any]]:
     return list(found.values())
 
 
+def failures(run: str | Path) -> list[dict[str, Any]]:
+    """Return the last attempts that ended in an error, in the order of the records."""
+    last: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in read_parts(run):
+        there = last.get(key := (record["id"], record["method"]))
+        if there is None or there["attempt"] < record["attempt"]:
+            last[key] = record
+    return [record for record in last.values() if record["error"] is not None]
+
+
 def whole(run: str | Path, count: int) -> bool:
     """Tell whether a run has so many questions times methods, an error being one too."""
     return len({(record["id"], record["method"]) for record in read_parts(run)}) >= count

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, reason
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import FrameChoice
 from omnisink.models.adapters.prompt import Media, Prompt
@@ -154,13 +154,7 @@ def _read(loaded: Loaded, prompt: Prompt) -> Media | str:
     try:
         return loaded.adapter.read(loaded, [prompt])[0]
     except (OmnisinkError, OSError, ValueError, MemoryError) as error:
-        return told(error)
-
-
-def told(error: BaseException) -> str:
-    """Write an error for a record: ours say what is wrong, others need their class."""
-    text = " ".join(str(error).split())[:1000]
-    return text if isinstance(error, OmnisinkError) else f"{type(error).__name__}: {text}"
+        return reason(error)
 
 
 def batches(window: Sequence[Ready]) -> Iterator[list[Ready]]:

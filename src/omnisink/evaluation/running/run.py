@@ -15,19 +15,19 @@ from typing import Any, TypeVar
 
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.replay import share
-from omnisink.errors import OmnisinkError, UnsupportedModelError
+from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
 from omnisink.evaluation.running.asking import SCORES, ask
 from omnisink.evaluation.running.batchsize import LARGEST, SMALLEST, BatchSize, out_of_memory
 from omnisink.evaluation.running.ledger import Ledger
 from omnisink.evaluation.running.methods import settings_of
 from omnisink.evaluation.running.parts import Picked, Rank
-from omnisink.evaluation.running.prefetch import Ready, batches, told, windows
+from omnisink.evaluation.running.prefetch import Ready, batches, windows
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
 from omnisink.models.adapters.prompt import Encoded
 from omnisink.models.loaded import Loaded
-from omnisink.results.records import start
+from omnisink.results.records import check_start, start
 
 FORMAT = "omnisink.eval.v1"
 #: So many questions that all fail, and no answer yet, is a fault of the run and not of the questions.
@@ -190,7 +190,7 @@ def _tried(work: Callable[[], Result]) -> Result | _Problem:
     except UnsupportedModelError:
         raise  # It says of every question what it says of this one.
     except Exception as error:  # Whatever it is, it becomes a record.
-        return _Problem(told(error), out_of_memory(error))
+        return _Problem(reason(error), out_of_memory(error))
 
 
 @dataclass
@@ -263,7 +263,11 @@ class _Runner:
             self.answer(batch, methods[failed:])
 
     def fail(self, ready: Ready, methods: Sequence[tuple[str, int]], message: str) -> None:
-        """Record an error under methods."""
+        """Record an error under methods, with the name of the file that is asked about."""
+        instance = ready.work.instance
+        about = next((path.name for path in (instance.video, instance.image, instance.audio) if path), None)
+        if about is not None and about not in message:
+            message = f"{about}: {message}"
         for name, attempt in methods:
             self.ledger.failed(ready.work.instance, name, attempt, message)
             self.done += 1
@@ -272,11 +276,11 @@ class _Runner:
             raise OmnisinkError(f"the first questions all fail, so the run was stopped. The last: {message}")
 
 
-def begin_run(folder: str | Path, instances: Sequence[Instance], settings: Settings, facts: Mapping[str, Any]) -> None:
-    """Write a folder's manifest, or see that it is of this run; arguments and errors as for `run`."""
+def manifest_of(instances: Sequence[Instance], settings: Settings, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run says of itself; arguments and errors as for `run`."""
     if not instances:
         raise OmnisinkError("there is no question to ask")
-    manifest = {
+    return {
         "format": FORMAT,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": facts.get("command"),
@@ -288,7 +292,16 @@ def begin_run(folder: str | Path, instances: Sequence[Instance], settings: Setti
         "frames": None if settings.frames is None else repr(settings.frames),
         "seed": facts.get("seed", 0),
     }
-    start(folder, manifest, ignore=_MAY_DIFFER)
+
+
+def check_run(folder: str | Path, instances: Sequence[Instance], settings: Settings, facts: Mapping[str, Any]) -> None:
+    """Refuse a folder that `run` would refuse, as far as that is known without the model; nothing is written."""
+    check_start(folder, manifest_of(instances, settings, facts), ignore=(*_MAY_DIFFER, "model"))
+
+
+def begin_run(folder: str | Path, instances: Sequence[Instance], settings: Settings, facts: Mapping[str, Any]) -> None:
+    """Write a folder's manifest, or see that it is of this run; arguments and errors as for `run`."""
+    start(folder, manifest_of(instances, settings, facts), ignore=_MAY_DIFFER)
 
 
 def checksum(instances: Sequence[Instance]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
 from omnisink.evaluation.running.asking import ask
 from omnisink.evaluation.running.batchsize import out_of_memory
 from omnisink.evaluation.running.prefetch import Ready, Work, windows
@@ -98,7 +99,7 @@ def prepare(
     Returns
     -------
     list of Batch, dict of str to str
-        The batches, and what could not be read by its id, with the reason.
+        The batches, and what could not be read or encoded by its id, with the reason.
 
     Raises
     ------
@@ -111,7 +112,16 @@ def prepare(
     done = 0
 
     def encode(fold: int, ready: Sequence[Ready]) -> None:
-        inputs = loaded.adapter.encode(loaded, [r.prompt for r in ready], [r.media for r in ready if r.media])
+        try:
+            inputs = loaded.adapter.encode(loaded, [r.prompt for r in ready], [r.media for r in ready if r.media])
+        except UnsupportedModelError:
+            raise
+        except Exception as error:  # One question may be at fault for the others.
+            if len(ready) == 1:
+                left[ready[0].work.instance.id] = reason(error)
+            for one in ready if len(ready) > 1 else ():
+                encode(fold, [one])
+            return
         batches.append(Batch(fold, tuple(r.work.instance for r in ready), _moved(inputs, "cpu")))
 
     works = [Work(instance, ()) for instance in instances]
@@ -135,6 +145,10 @@ def prepare(
     if not batches:
         raise OmnisinkError(f"no question could be read. The first: {next(iter(left.values()), 'there is none')}")
     return batches, left
+
+
+class QuestionError(OmnisinkError):
+    """A batch of questions cannot be answered; one of them may be at fault for the others."""
 
 
 def _moved(inputs: Encoded, device: Any) -> Encoded:
@@ -203,7 +217,8 @@ class Scorer:
         Raises
         ------
         OmnisinkError
-            If the batch does not fit in memory, an answer is not one token, or a margin is not a number.
+            If the batch does not fit in memory; a `QuestionError` if it cannot be answered otherwise, as where an
+            answer is not one token or a margin is not a number.
         """
         setting, ids = name_of(method), [instance.id for instance in batch.instances]
         if any((setting, question) not in self._known for question in ids):
@@ -225,9 +240,11 @@ class Scorer:
         try:
             inputs = _moved(batch.inputs, self._loaded.model.device)
             replies = ask(self._loaded, inputs, batch.instances, method, "likelihood")
+        except UnsupportedModelError:
+            raise  # It says of every question what it says of this one.
         except Exception as error:
             if not (no_memory := out_of_memory(error)):
-                raise
+                raise QuestionError(reason(error)) from error
         if no_memory:
             raise OmnisinkError(
                 f"{len(batch.instances)} questions at once do not fit in memory: take a smaller --batch-size; what "
@@ -237,6 +254,8 @@ class Scorer:
         for instance, reply in zip(batch.instances, replies, strict=True):
             margin = reply.margin(instance.gold)
             assert margin is not None  # `check_askable` and `ask` have seen to it.
+            if not math.isfinite(margin):
+                raise QuestionError(f"{instance.id}: the likelihoods of its answers are not finite numbers")
             # As it is read again, so that a search that goes on takes the very steps it took before.
             margins[instance.id] = round(margin, 6)
         return margins

@@ -15,14 +15,14 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running.run import checksum
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.evaluation.tuning.scoring import Batch, Floats, Scorer, check_askable, prepare
+from omnisink.evaluation.tuning.scoring import Batch, Floats, QuestionError, Scorer, check_askable, prepare
 from omnisink.evaluation.tuning.search import GAMMAS, PARTS, PLACES, TAUS, Trial, choose, lead, search
 from omnisink.evaluation.tuning.tuned import Tested, gain_of
 from omnisink.media import FrameChoice
 from omnisink.methods.outro import OutRo
 from omnisink.models.loaded import Loaded
 from omnisink.results.disk import write_whole
-from omnisink.results.records import start
+from omnisink.results.records import check_start, start
 
 FORMAT = "omnisink.tune.v1"
 RESULTS = "results.json"
@@ -134,9 +134,13 @@ def tune(
     depth = max(1, len(read_anatomy(loaded.model).layers) - 2)
     total = (tuning.folds + 1) * tuning.trials
     with Scorer(loaded, folder) as scorer:
+        kept: list[Batch] = []
         for number, batch in enumerate(batches, 1):
-            scorer.margins(None, batch)
+            kept += _answerable(scorer, loaded, batch, folds, tuning, left)
             tell("the model alone", number, len(batches))
+        batches = kept
+        if not batches:
+            raise OmnisinkError(f"no question could be answered. The first: {next(iter(left.values()))}")
 
         def gains(method: OutRo | None, batch: Batch) -> Floats:
             return lead(scorer.margins(method, batch)) - lead(scorer.margins(None, batch))
@@ -192,6 +196,32 @@ def tune(
     write_whole(Path(folder) / RESULTS, content)
     read: dict[str, Any] = json.loads(content)
     return read  # As it is read from the file: layers are lists.
+
+
+def _answerable(
+    scorer: Scorer, loaded: Loaded, batch: Batch, folds: Mapping[str, int], tuning: Tuning, left: dict[str, str]
+) -> list[Batch]:
+    """Return the part of a batch that the model alone can answer, in batches of their own; `left` gets the rest."""
+    try:
+        scorer.margins(None, batch)
+    except QuestionError as error:
+        if len(batch.instances) == 1:
+            left[batch.instances[0].id] = str(error)
+            return []
+    else:
+        return [batch]
+    ones, unread = prepare(loaded, batch.instances, folds, size=1, threads=tuning.threads, frames=tuning.frames)
+    left.update(unread)
+    return [kept for one in ones for kept in _answerable(scorer, loaded, one, folds, tuning, left)]
+
+
+def check_tune(
+    instances: Sequence[Instance], tuning: Tuning, folder: str | Path, first: OutRo, facts: Mapping[str, Any]
+) -> None:
+    """Refuse what `tune` would refuse, as far as that is known without the model; nothing is written."""
+    check_askable(instances)
+    assign_folds(instances, max(1, tuning.folds), tuning.seed)
+    check_start(folder, _manifest(instances, tuning, first, facts), ignore=(*_MAY_DIFFER, "model"))
 
 
 def assign_folds(instances: Sequence[Instance], count: int, seed: int) -> dict[str, int]:

@@ -1,0 +1,69 @@
+"""What can be known before a model is loaded: a mistyped word is to cost a second, and not the minute of a load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+from omnisink.cli.output import working
+from omnisink.errors import OmnisinkError
+
+#: What statistics need, by the name that Python imports.
+_STATISTICS = {"scipy": "scipy", "statsmodels": "statsmodels"}
+
+
+def check_statistics() -> None:
+    """Refuse to compare without what comparing needs.
+
+    Raises
+    ------
+    OmnisinkError
+        If a library is not installed.
+    """
+    if missing := [package for module, package in _STATISTICS.items() if find_spec(module) is None]:
+        raise OmnisinkError(
+            f"statistics need {' and '.join(missing)}, which cannot be imported; pip install 'omnisink[report]'"
+        )
+
+
+def check_report() -> None:
+    """Refuse to draw a page without what drawing needs; errors as for `check_statistics`."""
+    from omnisink.report.write import check_libraries
+
+    check_statistics()
+    check_libraries()
+
+
+def check_model(
+    model: str, device: str | None, dtype: str, layers: Iterable[int] = (), name: str = "--layers"
+) -> None:
+    """Refuse what of a model's options is known to be wrong without its weights.
+
+    Parameters
+    ----------
+    model : str
+        What ``--model`` says.
+    device : str, optional
+        What ``--device`` says.
+    dtype : str
+        What ``--dtype`` says.
+    layers : iterable of int
+        Layers that are asked for, by their numbers.
+    name : str
+        What asked for them, for the error.
+
+    Raises
+    ------
+    OmnisinkError
+        If the device or the type is none, or the model has no such layer.
+    """
+    with working("looking at the model"):
+        from omnisink.models.headers import depth_of
+        from omnisink.models.loading import check_device, check_dtype
+
+        check_device(device)
+        check_dtype(dtype)
+        depth = depth_of(model)
+    outside = [] if depth is None else [layer for layer in layers if not 0 <= layer < depth]
+    if depth is not None and outside:
+        raise OmnisinkError(f"{name} names {outside}, but the model has layers 0 to {depth - 1}")
