@@ -126,6 +126,26 @@ def test_other_ways_to_be_wrong(server: Server) -> None:
     assert (status, "256" in answer["error"]["message"]) == (400, True)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"gamma": 1e308}', '{"gamma": -1e308}', '{"gamma": 1e38}', '{"gamma": -3.4e38}', '{"gamma": 1e999}',
+        '{"gamma": 1' + "0" * 400 + "}", '{"gamma": "0.3"}', '{"gamma": true}', '{"gamma": [1]}',
+        json.dumps("[" * 100_000), json.dumps('{"gamma": 1' + "0" * 5000 + "}"), json.dumps("x" * 10**6),
+    ],
+    ids=lambda said: said[:20],
+)  # fmt: skip
+def test_no_request_can_end_or_poison_the_server_for_others(server: Server, said: str) -> None:
+    prompts = [mixed_prompts()[i] for i in (5, 9, 12)]
+    before = [complete(server, ids, False) for ids in prompts]
+    body = json.dumps(load.body_of(load.Case(prompts[2], None, None), COUNT)).rstrip("}")
+    status, answer = post(server, f'{body}, "outro": {said}}}'.encode())
+    assert status == 400, answer
+    assert len(json.dumps(answer)) < 2000
+    assert [complete(server, ids, False) for ids in prompts] == before
+    assert server.process.poll() is None
+
+
 def test_the_openai_client_sends_it_in_the_extra_body(client: Any) -> None:
     def ask(**extra: Any) -> list[float]:
         made = client.chat.completions.create(
