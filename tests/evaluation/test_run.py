@@ -322,3 +322,25 @@ def test_settings_that_mean_nothing_are_refused(wrong):
 def test_no_question_is_an_error(tiny, tmp_path):
     with pytest.raises(OmnisinkError, match="no question"):
         run(tiny, [], Settings({"baseline": None}), tmp_path)
+
+
+def test_an_answer_read_off_states_that_overflowed_is_an_error_and_the_run_goes_on(tiny, asked, tmp_path, monkeypatch):
+    """A NaN would be no record, and an infinite loss none either: the one is no answer, and the other has no loss."""
+
+    def overflowing(loaded, inputs, instances, *rest):
+        replies = ask(loaded, inputs, instances, *rest)
+        odd = {asked[1].id: float("nan"), asked[2].id: -float("inf")}
+        return [
+            dataclasses.replace(reply, chances=dict.fromkeys(reply.chances, odd[i.id])) if i.id in odd else reply
+            for i, reply in zip(instances, replies, strict=True)
+        ]
+
+    monkeypatch.setattr(running, "ask", overflowing)
+    run(tiny, asked, Settings(parse_methods("baseline"), batch_size=4), tmp_path)
+    found = {record["id"]: record for record in read_records(tmp_path)}
+    assert found.keys() == {instance.id for instance in asked}
+    assert "the likelihoods of its answers are not numbers" in found[asked[1].id]["error"]
+    assert found[asked[1].id]["right"] is None
+    assert found[asked[2].id]["error"] is None
+    assert found[asked[2].id]["loss"] is None
+    assert sum(record["error"] is not None for record in found.values()) == 1

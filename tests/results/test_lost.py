@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from omnisink.errors import OmnisinkError
+from omnisink.results import disk
 from omnisink.results.disk import check_folder
 from omnisink.results.records import MANIFEST, RECORDS, Records, read_records, start
 from tests.skips import needs
@@ -74,9 +75,20 @@ def test_another_run_in_its_place_is_not_written_to(tmp_path: Path) -> None:
 
 
 @needs("/proc")
-def test_where_nothing_can_be_rescued_it_is_said(tmp_path: Path) -> None:
-    records = begun(tmp_path / "above" / "run")
+def test_a_whole_tree_that_was_removed(tmp_path: Path) -> None:
+    records = begun(tmp_path / "above" / "run" / "part-0-of-2")
     shutil.rmtree(tmp_path / "above")
+    rescued(tmp_path / "above-rescued-1", lost(records))
+
+
+@needs("/proc")
+def test_where_nothing_can_be_rescued_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OmnisinkError("could not be written: No space left on device")
+
+    records = begun(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    monkeypatch.setattr(disk, "write_whole", full)
     assert "They could not be kept" in lost(records)
 
 

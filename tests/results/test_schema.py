@@ -8,7 +8,8 @@ import pytest
 
 from omnisink.errors import OmnisinkError, shown
 from omnisink.results.reading import DEEPEST, parse_json, read_whole
-from omnisink.results.schema import Count, Range, Share, check
+from omnisink.results.records import Records, read_records
+from omnisink.results.schema import TUNING_KEY, Count, Range, Share, TuningRecord, check
 
 
 class Inner(TypedDict):
@@ -110,3 +111,29 @@ def test_files_that_are_none_or_have_no_end(tmp_path: Any) -> None:
 def test_a_value_is_shown_shortly() -> None:
     values: list[Any] = ["x" * 10**7, [["x" * 10**6] * 100] * 100, {"a" * 10**7: 1}, 10**10000, -(10**5000)]
     assert all(len(shown(value)) < 700 for value in values)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'{"setting": "a", "batch": "b", "settings": null, "margins": {"q": "1"}}', "margins.q must be a number"),
+        (b'{"setting": "a", "batch": "b", "settings": null, "margins": {"q": NaN}}', "NaN is no number"),
+        (b'{"setting": "a", "batch": "b", "settings": null, "margins": {"q": 1e999}}', "margins.q must be a number"),
+        (b'{"setting": "a", "batch": "b", "settings": null, "margins": [1]}', "margins must be an object"),
+        (b'{"setting": "a", "batch": "b", "settings": 3, "margins": {}}', "settings must be an object or null, got 3"),
+        (b'{"setting": 1, "batch": "b", "settings": null, "margins": {}}', "setting must be a text, got 1"),
+        (b'{"setting": "a", "batch": "b", "settings": null}', "it has no 'margins'"),
+        (b'{"setting": "a\xc3', "it is not JSON"),
+        (b"\x1f\x8b\x08\x00", "it is not JSON"),
+        (b"[1]", "not a JSON object but list"),
+    ],
+)
+def test_a_damaged_record_is_named_when_a_search_goes_on(tmp_path: Any, line: bytes, why: str) -> None:
+    good = b'{"setting": "a", "batch": "x", "settings": null, "margins": {}}'
+    (tmp_path / "records.jsonl").write_bytes(b"\n".join([good, line, good.replace(b"x", b"y"), b""]))
+    for read in (
+        lambda: Records(tmp_path, TUNING_KEY, TuningRecord),
+        lambda: read_records(tmp_path, TUNING_KEY, TuningRecord),
+    ):
+        with pytest.raises(OmnisinkError, match=f"records.jsonl:2: .*{why}"):
+            read()

@@ -16,7 +16,10 @@ from omnisink.media.files import check_file
 from omnisink.models.adapters.prompt import check_choices
 from omnisink.models.letters import LETTERS, split_letters
 from omnisink.models.parsing import parse_letter, parse_yes_no
+from omnisink.results.reading import read_bounded
 
+#: Bytes of a file of items at most; questions of the largest benchmarks take a tenth of it.
+_LARGEST = 2**28
 YES_NO = "Answer yes or no."
 #: Behind a letter that is an answer, and around it.
 _NAMED = re.compile(r"[(\[]?(\w+)[)\].:]*")
@@ -155,10 +158,7 @@ def checksum(path: str | Path) -> str:
 
 
 def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise OmnisinkError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return read_bounded(path, _LARGEST)
 
 
 def _row(line: bytes) -> dict[str, Any]:

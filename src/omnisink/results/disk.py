@@ -105,6 +105,8 @@ def rescue(file: BinaryIO, path: Path, beside: dict[str, bytes]) -> Path | None:
     if os.fstat(file.fileno()).st_nlink > 0:
         return None
     folder = path.parent
+    while not folder.parent.exists():  # A whole tree may be gone: beside the part of it that still has a place.
+        folder = folder.parent
     try:
         file.seek(0)
         content = file.read()

@@ -37,16 +37,25 @@ def read_whole(path: str | Path, largest: int = LARGEST) -> bytes:
         If it is not there, is a folder or a device, is too large, or cannot be read.
     """
     try:
-        if not stat.S_ISREG(mode := Path(path).stat().st_mode):
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode):
             raise OSError(
                 errno.EINVAL, f"it is a {'folder' if stat.S_ISDIR(mode) else 'device or a pipe'}, not a file"
             )
+    except (OSError, ValueError) as error:  # A path with a zero byte is a ValueError.
+        raise OmnisinkError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return read_bounded(path, largest)
+
+
+def read_bounded(path: str | Path, largest: int) -> bytes:
+    """Read a file or a pipe, as `read_whole`; one that is larger or has no end is refused once so much was read."""
+    try:
         with open(path, "rb") as file:
             content = file.read(largest + 1)
-    except (OSError, ValueError) as error:  # A path with a zero byte is a ValueError.
-        raise OmnisinkError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, ValueError) as error:
+        raise OmnisinkError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > largest:
-        raise OmnisinkError(f"{path} cannot be read: it is larger than {largest:,d} bytes")
+        raise OmnisinkError(f"{path}: cannot be read: it is larger than {largest:,d} bytes, or has no end")
     return content
 
 

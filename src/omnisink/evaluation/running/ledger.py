@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import resource
 import sys
 from collections.abc import Sequence
@@ -146,4 +147,5 @@ def _graded(points: float) -> bool | float:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    """Round; an infinite loss, as of an answer that the model cannot give, is written as none."""
+    return None if value is None or not math.isfinite(value) else round(value, 6)

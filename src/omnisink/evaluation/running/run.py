@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -36,6 +37,9 @@ _HOPELESS = 8
 TIMED = 20
 #: What may differ when a run is taken up: neither the answers nor their scores depend on it.
 _MAY_DIFFER = ("started", "command", "model.device")
+
+#: Why an answer does not count that was read off states that overflowed.
+_NO_NUMBERS = "the likelihoods of its answers are not numbers: the model's states overflow, or its weights are damaged"
 
 Result = TypeVar("Result")
 
@@ -243,10 +247,13 @@ class _Runner:
         each = (time.perf_counter() - begin) / len(batch) if timed else None
         if isinstance(replies, _Problem):
             return replies
-        for instance, reply, known in zip(asked, replies, inputs.facts, strict=True):
-            self.ledger.answered(instance, name, attempt, reply, known, seconds=each, batch=len(batch))
-        self.answered += len(batch)
-        self.done += len(batch)
+        for ready, reply, known in zip(batch, replies, inputs.facts, strict=True):
+            if any(math.isnan(chance) for chance in reply.chances.values()):
+                self.fail(ready, [(name, attempt)], _NO_NUMBERS)
+                continue
+            self.ledger.answered(ready.work.instance, name, attempt, reply, known, seconds=each, batch=len(batch))
+            self.answered += 1
+            self.done += 1
         return None
 
     def _divide(self, batch: list[Ready], methods: list[tuple[str, int]], failed: int, problem: _Problem) -> None:
