@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,8 @@ def check_folder(folder: str | Path) -> None:
     Raises
     ------
     OmnisinkError
-        If it, or the first of the folders above it that is there, is closed or is a file.
+        If it, or the first of the folders above it that is there, takes no file: it is closed, read-only, full, or no
+        folder.
     """
     path = Path(folder)
     with told(path, "made or written to"):
@@ -44,8 +46,9 @@ def check_folder(folder: str | Path) -> None:
             place = place.parent
         if not place.is_dir():
             raise NotADirectoryError(20, f"{place} is not a folder")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise PermissionError(13, f"{place} is closed to you")
+        # What the rights say is not the whole truth: a file system can be read-only, or full.
+        with tempfile.TemporaryFile(dir=place) as tried:
+            write(tried, b"x" * 4096)
 
 
 def write(file: BinaryIO, content: bytes) -> None:
