@@ -121,7 +121,10 @@ def test_an_empty_folder_and_a_run_without_answers_are_refused(tmp_path: Path) -
         (record("a", "outro") | {"seconds": "x"}, "seconds must be a number of at least 0 or null, got 'x'"),
         (record("a", "outro") | {"seconds": -1}, "seconds must be a number of at least 0 or null, got -1"),
         (record("a", "outro") | {"prompt_tokens": "12"}, "prompt_tokens must be a whole number"),
-        (record("a", "outro") | {"prompt_tokens": 10**400}, "prompt_tokens must be .* got a whole number of 1329 bits"),
+        (
+            record("a", "outro") | {"prompt_tokens": 10**400},
+            "prompt_tokens must be .* got a whole number of 1329 bits",
+        ),
         (record("a", "outro") | {"memory_mb": [1]}, "memory_mb must be"),
         (record("a", "outro") | {"batch": {}}, "batch must be"),
         (record("a", "outro") | {"error": 7}, "error must be a text or null, got 7"),

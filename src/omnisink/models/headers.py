@@ -103,5 +103,7 @@ def _tensors(path: Path, name: str) -> int:
                 raise ValueError(f"its header is of {size:,d} bytes")
             header = json.loads(file.read(size))
     except (OSError, ValueError, RecursionError) as error:
-        raise OmnisinkError(f"{name} could not be loaded: {path.name} has no header of safetensors: {error}") from None
+        raise OmnisinkError(
+            f"{name} could not be loaded: {path.name} has no header of safetensors: {error}"
+        ) from error
     return len(header) if isinstance(header, dict) else 0
