@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import signal
 import subprocess
@@ -184,3 +186,25 @@ def test_what_the_disk_refuses_is_no_fault_of_an_item(tiny, items_file, tmp_path
     monkeypatch.setattr(study.Records, "append", append)
     with pytest.raises(OmnisinkError, match="No space left"):
         run_study(tiny, read_items(items_file, 2), PLAN, tmp_path / "run", facts=FACTS)
+
+
+def test_a_measurement_that_is_not_finite_fails_its_item_and_not_the_study(tiny, items_file, tmp_path, monkeypatch):
+    items, whole_units = read_items(items_file, 3), study.units
+
+    def overflowing(survey, *rest):
+        for unit in whole_units(survey, *rest):
+            odd = survey.subject.item.id == items[0].id and unit.name != "base"
+            yield dataclasses.replace(unit, run=lambda: {"deep": [{"er": float("nan")}]}) if odd else unit
+
+    monkeypatch.setattr(study, "units", overflowing)
+    plan = Plan(questions=("values",), seeds=1, calibration=2, pruning_items=1)
+    results = run_study(tiny, items, plan, tmp_path / "run", facts=FACTS)
+    assert "a measurement is not a finite number" in results["run"]["failed"][items[0].id]
+    assert results["baseline"]["items"] == 2
+
+
+def test_weights_that_are_no_numbers_fail_every_item_in_one_line(tiny, items_file, tmp_path):
+    broken = dataclasses.replace(tiny, model=copy.deepcopy(tiny.model))
+    broken.model.model.layers[0].mlp.up_proj.weight.data.fill_(float("nan"))
+    with pytest.raises(OmnisinkError, match="no item could be run|not finite|NaN"):
+        run_study(broken, read_items(items_file, 2), PLAN, tmp_path / "run", facts=FACTS)

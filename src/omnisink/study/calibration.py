@@ -140,7 +140,11 @@ def calibrate(loaded: Loaded, items: Sequence[Item], told: Callable[[Item], None
         except Exception as error:  # The study names it when it comes to it, and goes on without it too.
             failed.append(reason(error))
             continue
-        peaks.append(_peaks(made))
+        peak = _peaks(made)
+        if not np.isfinite(peak).all():
+            failed.append(f"{item.id}: its states are not finite numbers")
+            continue
+        peaks.append(peak)
         for row, layer in enumerate(made.layers):
             value = torch.from_numpy(made["sink_value"][0, row])
             if not bool(value.isnan().any()):

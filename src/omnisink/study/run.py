@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -148,7 +149,20 @@ def _measured(
         survey = Survey(subject, calibration.dimension)
         for unit in units(survey, plan, calibration, index):
             key = {"item": item.id, "question": unit.question, "unit": unit.name}
-            yield {} if records.done(*key.values()) else {**key, **unit.run()}
+            made = {} if records.done(*key.values()) else {**key, **unit.run()}
+            if not _finite(made):
+                raise OmnisinkError(
+                    f"{unit.question}, {unit.name}: a measurement is not a finite number: the model's states "
+                    "overflow, or its weights are damaged"
+                )
+            yield made
+
+
+def _finite(value: Any) -> bool:
+    """Whether all numbers of a record are finite."""
+    if isinstance(value, dict | list | tuple):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _file_of(item: Item) -> str:
