@@ -31,11 +31,18 @@ class MediaRecord:
         Frames over time.
     frames_total, frames_kept, frames_damaged : int
         Frames of the video stream; frames returned; frames that could not be decoded, or only with errors, among those
-        that had to be decoded. A kept frame that could not be decoded is replaced by the nearest one before it.
+        that had to be decoded. A kept frame that could not be decoded is replaced by the nearest one before it, as a
+        player leaves that one standing.
+    times_from_rate : bool
+        Whether the file has no timestamps, as raw streams have none, so that the times are made from its frame rate.
     audio_rate, audio_channels : int or None
         Of the stream, before mixing and resampling.
+    audio_tracks : int
+        Tracks of sound in the file; the one that a player would choose is read.
     samples, samples_damaged : int
-        Samples returned; packets of sound that could not be decoded and are missing from them.
+        Samples returned; packets of sound that could not be decoded, or are missing from a damaged file.
+    audio_silent : float
+        Seconds of silence among the samples where the file has no sound: pauses, and packets that are missing.
     audio_offset : float
         Seconds from the first frame to the first sample; silence is put in, or samples are cut, to make it 0.
     audio_span : str
@@ -54,11 +61,14 @@ class MediaRecord:
     frames_total: int = 0
     frames_kept: int = 0
     frames_damaged: int = 0
+    times_from_rate: bool = False
     audio_codec: str | None = None
     audio_rate: int | None = None
     audio_channels: int | None = None
+    audio_tracks: int = 0
     samples: int = 0
     samples_damaged: int = 0
+    audio_silent: float = 0.0
     audio_offset: float = 0.0
     audio_span: str = "file"
 

@@ -3,50 +3,94 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.errors import MediaError
+from omnisink.media.decoding import Decoded
+from omnisink.media.frames import FrameIndex
+
+#: Frames that are decoded at once, before they are scaled down.
+_BATCH = 8
+#: By how much the times of both decoders may differ, in seconds; a millisecond is the tick of some containers.
+_SAME = 0.002
 
 
-def decode_with_torchcodec(path: str | Path, chosen: NDArray[np.int64], max_side: int | None) -> NDArray[np.uint8]:
+def decode_with_torchcodec(
+    path: str | Path, stream: int, index: FrameIndex, chosen: NDArray[np.int64], size: tuple[int, int]
+) -> Decoded:
     """Decode the chosen frames.
 
     Parameters
     ----------
     path : str or Path
-        A file whose frames have been counted already.
+        The file.
+    stream : int
+        Which of its streams.
+    index : FrameIndex
+        Of that stream.
     chosen : ndarray of int64
-        (N,) indices, as `FrameChoice.select` returns them.
-    max_side : int or None
-        Longest side of the frames returned.
+        (N,) frames, as `FrameChoice.select` returns them.
+    size : tuple of int and int
+        Width and height at which frames are kept, before they are turned.
 
     Returns
     -------
-    ndarray of uint8
-        (N, H, W, 3), RGB, upright.
+    Decoded
+        Frames of the times in the index.
 
     Raises
     ------
     MediaError
-        If torchcodec or the FFmpeg libraries it needs are not installed, or it cannot decode the file.
+        If torchcodec or the FFmpeg libraries it needs are not installed, it cannot decode the file, or it has frames
+        of other times.
     """
     try:
         from torchcodec.decoders import VideoDecoder
     except (ImportError, OSError, RuntimeError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise MediaError(f"the torchcodec backend cannot be used on this machine: {line}") from None
+        raise MediaError(f"the torchcodec backend cannot be used on this machine: {_first_line(error)}") from None
+    pixels: NDArray[np.uint8] | None = None
     try:
-        decoder = VideoDecoder(str(path), dimension_order="NHWC", seek_mode="exact")
-        pixels: NDArray[np.uint8] = decoder.get_frames_at(indices=[int(i) for i in chosen]).data.numpy()
+        # A whole path: FFmpeg takes what stands before a colon for a protocol.
+        decoder = VideoDecoder(
+            str(Path(path).resolve()), stream_index=stream, dimension_order="NHWC", seek_mode="exact"
+        )
+        rotation = round(decoder.metadata.rotation or 0) % 360
+        turned = rotation % 180 != 0
+        for at in range(0, len(chosen), _BATCH):
+            part = chosen[at : at + _BATCH]
+            batch = _frames_at(decoder, index, part)
+            off = np.abs(batch.pts_seconds.numpy() - index.start - index.times[part]).max()
+            if off > _SAME:
+                raise MediaError(f"{path}: torchcodec has frames of other times, by {off:.3f} s; use the pyav backend")
+            frames = _scaled(batch.data.numpy(), size[::-1] if turned else size)
+            if pixels is None:
+                pixels = np.empty((len(chosen), *frames.shape[1:]), dtype=np.uint8)
+            pixels[at : at + _BATCH] = frames
     except (RuntimeError, ValueError, IndexError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise MediaError(f"{path}: torchcodec cannot decode it: {line}") from None
-    if max_side is None or max(pixels.shape[1:3]) <= max_side:
+        raise MediaError(f"{path}: torchcodec cannot decode it: {_first_line(error)}") from None
+    assert pixels is not None
+    return Decoded(pixels, 0, rotation, turned)
+
+
+def _frames_at(decoder: Any, index: FrameIndex, part: NDArray[np.int64]) -> Any:
+    if len(decoder) == len(index.times):
+        return decoder.get_frames_at(indices=[int(i) for i in part])
+    # It counts frames otherwise where a file begins with some that cannot be decoded.
+    metadata = decoder.metadata
+    times = np.clip(index.start + index.times[part] + _SAME, metadata.begin_stream_seconds, None)
+    return decoder.get_frames_played_at(seconds=[float(t) for t in times])
+
+
+def _scaled(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if (pixels.shape[2], pixels.shape[1]) == size:
         return pixels
     from PIL import Image
 
-    scale = max_side / max(pixels.shape[1:3])
-    size = (max(1, round(pixels.shape[2] * scale)), max(1, round(pixels.shape[1] * scale)))
     return np.stack([np.asarray(Image.fromarray(p).resize(size, Image.Resampling.BOX)) for p in pixels])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,33 +1,37 @@
-"""Frames of a video stream: an index of all, and the pixels of a few.
+"""The index of a video: which frames it shows, and when.
 
-The index is read from the packets, so every frame has its true time, also where the rate varies, and nothing is
-decoded for it. Then only what leads to the wanted frames is decoded: between two wanted frames the reader jumps to the
-keyframe before the second wherever that is nearer.
+It is read from the packets, so every frame has its true time, also where the rate varies, and nothing is decoded for
+it but the first frame. Files without timestamps are decoded once instead, and their times come from the frame rate.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.errors import MediaError
+from omnisink.media.files import duration_of, open_media
+from omnisink.media.limits import MAX_FRAMES
+from omnisink.media.streams import video_stream
 
-if TYPE_CHECKING:
-    import av.container
-    import av.video
-
-#: A jump empties the decoder's pipeline, which is worth it from about so many frames on.
-_WORTH_A_JUMP = 12
+#: What a packet has instead of a timestamp that is missing.
+MISSING = np.iinfo(np.int64).min
+#: Frames per second where a file says nothing at all, as FFmpeg has it.
+_RATE = 25
+#: What is missing of a file before it counts as cut off: this share of its length, and this many seconds.
+MISSING_SHARE, MISSING_SECONDS = 0.05, 0.5
+#: Containers that say how long they last in their head, and neither how many frames nor how many bytes they have.
+_SAY_DURATION = {"flv", "live_flv", "asf", "asf_o", "nut"}
 
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """Every frame of a stream, nothing decoded.
+    """Every frame that a player shows.
 
     Attributes
     ----------
@@ -38,187 +42,176 @@ class FrameIndex:
     start : float
         Time of the first frame on the file's clock, in seconds.
     places : ndarray of int64
-        (M,), how many frames are decoded before each.
+        (M,), which packet each is decoded from, counted in the order of the file.
+    packets : ndarray of int64
+        (P, 2), pts and dts of every packet in the order of the file.
     keys : ndarray of int64
-        (K,), which of them are keyframes, ascending.
+        (K,), which packets are keyframes, ascending; those before an edit list's first frame are among them.
+    lost : int
+        Frames before the first that can be decoded.
+    from_order : bool
+        Whether the packets have no times, and frames are told by the order in which they are decoded.
+    from_rate : bool
+        Whether the decoder has none either, and the times are made from the frame rate.
     """
 
     pts: NDArray[np.int64]
     times: NDArray[np.float64]
     start: float
     places: NDArray[np.int64]
+    packets: NDArray[np.int64]
     keys: NDArray[np.int64]
+    lost: int = 0
+    from_order: bool = False
+    from_rate: bool = False
 
-    def key_before(self, pts: int) -> int | None:
-        """Return which frame is the last keyframe that is shown no later than another."""
-        number = int(np.searchsorted(self.pts[self.keys], pts, side="right"))
-        return int(self.keys[number - 1]) if number else None
+    def number_of(self, pts: int | None, counted: int) -> int | None:
+        """Return which frame a decoded one is, by its pts, or by how many came before it where there are no times."""
+        if self.from_order:
+            return counted if counted < len(self.pts) else None
+        if pts is None:
+            return None
+        number = int(np.searchsorted(self.pts, pts))
+        return number if number < len(self.pts) and self.pts[number] == pts else None
+
+    def key_before(self, number: int) -> int | None:
+        """Return the last keyframe's packet from which a frame can be decoded.
+
+        It comes no later than the frame in the file, and is shown no later: what follows an open group's keyframe in
+        the file and is shown before it needs the group before.
+        """
+        if self.from_order:
+            return None
+        at = int(np.searchsorted(self.keys, self.places[number], side="right")) - 1
+        while at >= 0 and self.packets[self.keys[at], 0] > self.pts[number]:
+            at -= 1
+        return int(self.keys[at]) if at >= 0 else None
 
 
-def read_index(name: str, container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> FrameIndex:
-    """Read the times of all frames from the packets.
+def read_index(path: str | Path, max_seconds: float | None) -> FrameIndex:
+    """Read the times of all frames.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    max_seconds : float or None
+        Longest that is accepted.
+
+    Returns
+    -------
+    FrameIndex
+        With at least one frame.
 
     Raises
     ------
     MediaError
-        If there are none, or fewer than the file says.
+        If there are none, fewer than the file says, too many, or none can be decoded; else as `open_media`.
     """
+    with open_media(path, max_seconds) as container:
+        index = _from_packets(path, container, video_stream(path, container))
+    if index is None:
+        with open_media(path, max_seconds) as container:
+            index = _by_decoding(path, container, video_stream(path, container))
+    if max_seconds is not None and index.times[-1] > max_seconds:
+        raise MediaError(f"{path}: lasts {index.times[-1]:.0f} s, longer than the limit of {max_seconds:g} s")
+    return index
+
+
+def _from_packets(path: str | Path, container: Any, stream: Any) -> FrameIndex | None:
+    """Read the index from the packets; None where they have no times."""
     # An hour has a hundred thousand frames: plain numbers in arrays, not objects in lists.
-    stamps, keyframes = array("q"), array("b")
-    count = 0
-    for packet in container.demux(stream):
-        if packet.size == 0:
+    stamps, flags = array("q"), array("b")
+    count, first, ends = 0, None, 0.0
+    stream.codec_context.thread_count = 1
+    hides = stream.codec_context.name in ("vp8", "libvpx")
+    for packet in container.demux(*(container.streams if _says_duration(container) else [stream])):
+        if packet.pts is not None and packet.time_base is not None:
+            ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream.index != stream.index:
             continue
-        count += 1
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None or packet.is_discard:  # Discarded by the edit list: decoded, but never shown.
-            continue
-        stamps.append(stamp)
-        keyframes.append(packet.is_keyframe)
-    if not stamps and count == 1:  # A still image has no time.
-        stamps.append(0)
-        keyframes.append(True)
-    if not stamps:
-        raise MediaError(f"{name}: the video stream has no frames")
-    if stream.frames and count < stream.frames:
-        raise MediaError(f"{name}: the file is cut off: {count} of {stream.frames} frames are in it")
+        if packet.size:
+            stamps.extend(
+                (MISSING if packet.pts is None else packet.pts, MISSING if packet.dts is None else packet.dts)
+            )
+            # VP8 marks frames that are only there to be referred to.
+            unseen = packet.is_discard or (hides and not memoryview(packet)[0] & 0x10)
+            flags.append(packet.is_keyframe | unseen << 1)
+            if len(flags) > MAX_FRAMES:
+                raise MediaError(f"{path}: has more than {MAX_FRAMES:,} frames, the limit")
+        # An empty chunk of an AVI is a frame that repeats the one before; the one at the very end is none.
+        count += bool(packet.size or packet.dts is not None)
+        if first is None:
+            first = next(iter(_decoded(packet)), None)
+    _check_whole(path, container, stream, count, ends)
+    if not flags:
+        raise MediaError(f"{path}: the video stream has no frames")
+    if first is None:
+        raise MediaError(f"{path}: no frame of its video can be decoded")
+    packets, marks = np.frombuffer(stamps, dtype=np.int64).reshape(-1, 2), np.frombuffer(flags, dtype=np.int8)
+    shown = np.flatnonzero(marks & 2 == 0)
+    if first.pts is None or (packets[shown, 0] == MISSING).any():
+        return None
+    pts, at = np.unique(packets[shown, 0], return_index=True)
+    lost = int(np.searchsorted(pts, first.pts))
+    if lost == len(pts):
+        return None
+    pts, places = pts[lost:], shown[at[lost:]]
     base = float(stream.time_base or 1)
-    pts, places = np.unique(np.frombuffer(stamps, dtype=np.int64), return_index=True)
-    keys = np.flatnonzero(np.frombuffer(keyframes, dtype=np.int8)[places])
-    return FrameIndex(pts, (pts - pts[0]) * base, float(pts[0] * base), places, keys)
+    return FrameIndex(
+        pts, (pts - pts[0]) * base, float(pts[0] * base), places, packets, np.flatnonzero(marks & 1), lost
+    )
 
 
-def decode(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    index: FrameIndex,
-    wanted: Sequence[int],
-    damage: list[int],
-    jump: bool = True,
-) -> Iterator[tuple[int, av.video.frame.VideoFrame]]:
-    """Decode some frames.
-
-    Parameters
-    ----------
-    container, stream
-        Open for reading.
-    index : FrameIndex
-        Of the stream.
-    wanted : sequence of int
-        The pts of the frames, ascending, each once.
-    damage : list of int
-        Its only element counts what could not be decoded without errors.
-    jump : bool
-        Jump to keyframes. Without it everything up to the last wanted frame is decoded.
-
-    Yields
-    ------
-    (int, VideoFrame)
-        The wanted pts, and its frame, or the nearest before it where it could not be decoded.
-    """
-    first = int(index.pts[index.keys[0] if len(index.keys) else 0])
-    container.seek(first, stream=stream, backward=True)
-    reader = _Reader(container, stream, damage)
-    place = 0  # How many frames the reader is past, in the order of decoding.
-    shown: Any = None
-    for pts in wanted:
-        key = index.key_before(pts) if jump else None
-        jumped = key is not None and index.places[key] - place > _WORTH_A_JUMP
-        if jumped:
-            reader.jump(int(index.pts[key]))
-            shown = None
-        while shown is None or shown.pts is None or shown.pts < pts:
-            following = reader.next()
-            if following is None:
-                break
-            if following.pts is not None and following.pts > pts:
-                if shown is None and jumped:
-                    # The container jumped too far; from the beginning nothing can be missed.
-                    reader.jump(first)
-                    jumped = False
-                    continue
-                # The wanted frame itself did not come out of the decoder.
-                damage[0] += 1
-                reader.hold(following)
-                shown = shown or following
-                break
-            shown = following
-        if shown is None:
-            return
-        place = int(index.places[np.searchsorted(index.pts, pts)])
-        yield pts, shown
+def _by_decoding(path: str | Path, container: Any, stream: Any) -> FrameIndex:
+    """Decode everything once: frames in the order they are shown, at the decoder's times or at the file's rate."""
+    stream.codec_context.thread_type = "AUTO"
+    stamps = array("q")
+    for packet in container.demux(stream):
+        for frame in _decoded(packet):
+            stamp = frame.dts if frame.pts is None else frame.pts
+            stamps.append(MISSING if stamp is None else stamp)
+            if len(stamps) > MAX_FRAMES:
+                raise MediaError(f"{path}: has more than {MAX_FRAMES:,} frames, the limit")
+    if not stamps:
+        raise MediaError(f"{path}: no frame of its video can be decoded")
+    said = np.frombuffer(stamps, dtype=np.int64)
+    base, order = float(stream.time_base or 1), np.arange(len(said))
+    known = np.flatnonzero(said != MISSING)
+    if len(known) > 1 and (np.diff(said[known]) > 0).all() and known[0] == 0:
+        seconds = np.interp(order, known, said[known] * base)
+        start, from_rate = float(seconds[0]), False
+    else:
+        rate = float(stream.average_rate or stream.guessed_rate or stream.base_rate or _RATE)
+        seconds, start = order / rate, 0.0
+        from_rate = True
+    nothing = np.empty((0, 2), np.int64)
+    return FrameIndex(order, seconds - seconds[0], start, order, nothing, order[:0], 0, True, from_rate)
 
 
-class _Reader:
-    """Frames of a stream in the order they are shown, errors counted."""
+def _decoded(packet: Any) -> list[Any]:
+    """Decode a packet; what fails gives nothing, and an empty packet that is not the last is none for the decoder."""
+    from av.error import FFmpegError
 
-    def __init__(self, container: Any, stream: Any, damage: list[int]) -> None:
-        self._container, self._stream, self._damage = container, stream, damage
-        self._frames = self._run()
-        self._held: list[Any] = []
-
-    def _run(self) -> Iterator[Any]:
-        from av.error import FFmpegError
-
-        for packet in self._container.demux(self._stream):
-            try:
-                decoded = packet.decode()
-            except FFmpegError:
-                self._damage[0] += 1
-                continue
-            for frame in decoded:
-                self._damage[0] += bool(frame.is_corrupt)
-                yield frame
-
-    def next(self) -> Any:
-        return self._held.pop() if self._held else next(self._frames, None)
-
-    def hold(self, frame: Any) -> None:
-        """Keep a frame that came too early for the next call."""
-        self._held.append(frame)
-
-    def jump(self, stamp: int) -> None:
-        """Go on from the keyframe at a timestamp."""
-        self._frames.close()  # type: ignore[attr-defined]
-        self._held.clear()
-        self._container.seek(stamp, stream=self._stream, backward=True)
-        self._frames = self._run()
+    if packet.size == 0 and packet.dts is not None:
+        return []
+    try:
+        return list(packet.decode())
+    except FFmpegError:
+        return []
 
 
-class Converter:
-    """Turns decoded frames into upright RGB.
-
-    One is kept for all frames of a clip, and it works on one thread: setting a conversion up takes a hundred times as
-    long as converting a frame, most of it for threads.
-
-    Parameters
-    ----------
-    max_side : int or None
-        Frames are scaled down so that no side is longer.
-    """
-
-    def __init__(self, max_side: int | None) -> None:
-        from av.video.reformatter import VideoReformatter
-
-        self._max_side = max_side
-        self._convert: Any = VideoReformatter().reformat
-
-    def __call__(self, frame: Any) -> NDArray[np.uint8]:
-        """Return a frame as (H, W, 3), a view of memory of its own."""
-        size: dict[str, Any] = {}
-        if self._max_side is not None and max(frame.width, frame.height) > self._max_side:
-            scale = self._max_side / max(frame.width, frame.height)
-            size = {"width": max(1, round(frame.width * scale)), "height": max(1, round(frame.height * scale))}
-            size["interpolation"] = "AREA"
-        turned = rotation_of(frame)
-        converted = self._convert(frame, format="rgb24", threads=1, **size)
-        plane = converted.planes[0]
-        # Rows may be padded; `to_ndarray` would copy them once more.
-        rows = np.frombuffer(plane, dtype=np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width * 3]
-        pixels = rows.reshape(plane.height, plane.width, 3)
-        return np.rot90(pixels, turned // 90) if turned else pixels
+def _says_duration(container: Any) -> bool:
+    return container.format.name in _SAY_DURATION
 
 
-def rotation_of(frame: Any) -> int:
-    """Return how far a stored frame has to be turned anticlockwise, in degrees: 0, 90, 180 or 270."""
-    return round(frame.rotation / 90) * 90 % 360
+def _check_whole(path: str | Path, container: Any, stream: Any, count: int, ends: float) -> None:
+    """Refuse a file that ends before its head says."""
+    # An index that an edit list shortened counts what is left of it.
+    entries = len(stream.index_entries) if container.format.name.startswith("mov") else 0
+    expected = entries or stream.frames
+    if expected and count < expected:
+        raise MediaError(f"{path}: the file is cut off: {count} of {expected} frames are in it")
+    said = duration_of(container)
+    if said is not None and _says_duration(container) and said - ends > max(MISSING_SECONDS, MISSING_SHARE * said):
+        raise MediaError(f"{path}: the file is cut off: {ends:.1f} of {said:.1f} s are in it")

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from omnisink.media.files import open_media
+from omnisink.media.pictures import frames_of_picture
+from omnisink.media.streams import moving_pictures
 
 Kind = Literal["video", "audio", "image"]
 
@@ -21,16 +23,16 @@ def kind_of(path: str | Path) -> Kind:
     Returns
     -------
     {"video", "audio", "image"}
-        A sound file with a cover picture is sound; an animated image is a video.
+        A sound file with a cover picture is sound; an animated image is a video, and one of a single frame is a
+        picture.
 
     Raises
     ------
     MediaError
         If it is none of them, or cannot be read.
     """
+    frames = frames_of_picture(path)
+    if frames:
+        return "image" if frames == 1 else "video"
     with open_media(path, None) as container:
-        name = container.format.name
-        if name == "image2" or name.endswith("_pipe"):
-            return "image"
-        moving = [s for s in container.streams.video if not s.disposition & type(s.disposition).attached_pic]
-        return "video" if moving else "audio"
+        return "video" if moving_pictures(container) else "audio"

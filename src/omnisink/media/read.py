@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,17 @@ from numpy.typing import NDArray
 from omnisink.errors import MediaError
 from omnisink.media.choice import ByFps, FrameChoice
 from omnisink.media.clip import Clip, MediaRecord
-from omnisink.media.files import check_file, duration_of, open_media
-from omnisink.media.frames import Converter, FrameIndex, decode, read_index, rotation_of
+from omnisink.media.decoding import decode_chosen
+from omnisink.media.files import duration_of, import_av, open_media
+from omnisink.media.frames import read_index
+from omnisink.media.limits import MAX_KEPT_PIXELS, MAX_SECONDS
+from omnisink.media.pictures import frames_of_picture, read_as_clip, read_moving, read_still
+from omnisink.media.scaling import kept_size
 from omnisink.media.sound import align, decode_sound
+from omnisink.media.streams import audio_stream, video_stream
 
-#: Longest file that is read unless the caller says otherwise, in seconds.
-MAX_SECONDS = 4 * 3600.0
 BACKENDS = ("pyav", "torchcodec")
 SPANS = ("file", "frames")
-
-#: Fewer than one frame in so many is wanted: nearly every one is jumped to.
-_SPARSE = 200
 
 
 def read_clip(
@@ -32,6 +31,7 @@ def read_clip(
     audio_rate: int | None = None,
     audio_span: str = "file",
     max_side: int | None = None,
+    max_pixels: int | None = MAX_KEPT_PIXELS,
     max_seconds: float | None = MAX_SECONDS,
     backend: str = "pyav",
     jump: bool = True,
@@ -50,6 +50,8 @@ def read_clip(
         All of the sound, or what is heard until the last kept frame is over.
     max_side : int, optional
         Scale frames down so that no side is longer.
+    max_pixels : int, optional
+        Scale frames down so that all kept ones together have no more pixels; None is no limit.
     max_seconds : float, optional
         Longest file that is accepted; None is no limit.
     backend : {"pyav", "torchcodec"}
@@ -60,51 +62,26 @@ def read_clip(
     Returns
     -------
     Clip
-        Memory is needed for the kept frames and the kept sound, however long the file.
+        Memory is needed for the kept frames and the kept sound, however long and large the file.
 
     Raises
     ------
     MediaError
         If the file is missing, empty, cut off, not media, too long, or lacks the picture or the sound that is wanted.
     """
-    name = str(path)
     if backend not in BACKENDS:
         raise MediaError(f"unknown backend {backend!r}: use pyav or torchcodec")
     if audio_span not in SPANS:
         raise MediaError(f"unknown audio_span {audio_span!r}: use file or frames")
     if frames is None and audio_rate is None:
-        raise MediaError(f"{name}: neither frames nor sound are wanted, so there is nothing to read")
-    seen: _Seen | None = None
-    if frames is not None:
-        seen = _read_frames(path, frames, max_side, max_seconds, backend, jump)
-    samples, heard = None, dict[str, Any]()
-    if audio_rate is not None:
-        with open_media(path, max_seconds) as container:
-            if not container.streams.audio:
-                raise MediaError(f"{name}: has no sound")
-            stream = container.streams.audio[0]
-            sound = decode_sound(name, container, stream, audio_rate)
-            samples, offset = align(sound, audio_rate, sound.start if seen is None else seen.index.start)
-            if audio_span == "frames" and seen is not None:
-                samples = samples[: round(seen.end * audio_rate)]
-            heard = {
-                "audio_codec": stream.codec_context.name,
-                "audio_rate": stream.codec_context.sample_rate,
-                "audio_channels": stream.codec_context.layout.nb_channels,
-                "samples": len(samples),
-                "samples_damaged": sound.damaged,
-                "audio_offset": offset,
-                "audio_span": audio_span,
-            }
-            about = _about(path, container)
-    record = MediaRecord(**{**(about if seen is None else seen.about), **heard})
-    return Clip(
-        None if seen is None else seen.pixels,
-        None if seen is None else seen.times,
-        samples,
-        audio_rate,
-        record,
-    )
+        raise MediaError(f"{path}: neither frames nor sound are wanted, so there is nothing to read")
+    import_av()
+    seen = None if frames is None else _read_frames(path, frames, max_side, max_pixels, max_seconds, backend, jump)
+    samples, about = (None, {}) if audio_rate is None else _read_sound(path, audio_rate, audio_span, max_seconds, seen)
+    record = MediaRecord(**{**about, **({} if seen is None else seen.about)})
+    if seen is None:
+        return Clip(None, None, samples, audio_rate, record)
+    return Clip(seen.pixels, seen.times, samples, audio_rate, record)
 
 
 def read_audio(
@@ -117,125 +94,105 @@ def read_audio(
 
 
 def read_image(path: str | Path) -> tuple[NDArray[np.uint8], MediaRecord]:
-    """Read a still image, (H, W, 3) uint8 RGB, upright as its EXIF orientation says; errors as `read_clip`'s."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    """Read a still image, (H, W, 3) uint8 RGB, upright as its EXIF orientation says; errors as `read_clip`'s.
 
-    file = check_file(path)
-    try:
-        with Image.open(file) as image:
-            kind = image.format or "image"
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except UnidentifiedImageError:
-        raise MediaError(f"{path}: not an image that can be read") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"{path}: the image is cut off or damaged ({error})") from None
+    What is transparent is white. Of an image that moves the first frame is returned.
+    """
+    pixels, kind = read_still(path)
     height, width = pixels.shape[:2]
     return pixels, MediaRecord(
-        file.name, kind.lower(), "pillow", width=width, height=height, frames_total=1, frames_kept=1
+        Path(path).name, kind, "pillow", width=width, height=height, frames_total=1, frames_kept=1
     )
 
 
 class _Seen:
     """Kept frames with what they were chosen from."""
 
-    def __init__(self, pixels: NDArray[np.uint8], index: FrameIndex, chosen: NDArray[np.int64], about: dict[str, Any]):
-        self.pixels, self.index, self.about = pixels, index, about
-        self.times = index.times[chosen]
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        times: NDArray[np.float64],
+        start: float,
+        chosen: NDArray[np.int64],
+        about: dict[str, Any],
+    ):
+        self.pixels, self.start = pixels, start
+        self.times = times[chosen]
         last = int(chosen[-1])
-        steps = np.diff(index.times)
+        steps = np.diff(times)
         step = float(steps[last]) if last < len(steps) else float(np.median(steps)) if len(steps) else 0.0
         #: When the last kept frame is over, in seconds since the first frame.
-        self.end = float(index.times[last]) + step
+        self.end = float(times[last]) + step
+        span = float(times[-1])
+        self.about = about | {
+            "average_fps": (len(times) - 1) / span if span > 0 else None,
+            "frames_total": len(times),
+            "frames_kept": len(chosen),
+        }
+
+
+def _read_sound(
+    path: str | Path, rate: int, span: str, max_seconds: float | None, seen: _Seen | None
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    if frames_of_picture(path):
+        raise MediaError(f"{path}: has no sound")
+    with open_media(path, max_seconds) as container:
+        stream = audio_stream(path, container)
+        sound = decode_sound(path, container, stream, rate, max_seconds)
+        samples, offset = align(path, sound, rate, sound.start if seen is None else seen.start, max_seconds)
+        if span == "frames" and seen is not None:
+            samples = samples[: round(seen.end * rate)]
+        return samples, _about(path, container) | {
+            "audio_codec": stream.codec_context.name,
+            "audio_rate": stream.codec_context.sample_rate,
+            "audio_channels": stream.codec_context.layout.nb_channels,
+            "audio_tracks": len(container.streams.audio),
+            "samples": len(samples),
+            "samples_damaged": sound.damaged,
+            "audio_silent": sound.silent,
+            "audio_offset": offset,
+            "audio_span": span,
+        }
 
 
 def _read_frames(
-    path: str | Path, choice: FrameChoice, max_side: int | None, max_seconds: float | None, backend: str, jump: bool
-) -> _Seen:
-    name = str(path)
-    with open_media(path, max_seconds) as container:
-        pictures = [s for s in container.streams.video if not s.disposition & type(s.disposition).attached_pic]
-        if not pictures:
-            raise MediaError(f"{name}: has no video")
-        stream = pictures[0]
-        index = read_index(name, container, stream)
-        if max_seconds is not None and index.times[-1] > max_seconds:
-            raise MediaError(f"{name}: lasts {index.times[-1]:.0f} s, longer than the limit of {max_seconds:g} s")
-        chosen = np.asarray(choice.select(index.times), dtype=np.int64)
-        if not len(chosen):
-            raise MediaError(f"{name}: no frame was chosen")
-        if container.format.name == "image2" or container.format.name.endswith("_pipe"):
-            # A still image is read as one, which also turns it as its EXIF orientation says.
-            picture, told = read_image(path)
-            return _Seen(picture[None], index, chosen, told.to_dict() | {"container": container.format.name})
-        if backend == "torchcodec":
-            from omnisink.media.codec import decode_with_torchcodec
-
-            pixels, damaged, rotation = decode_with_torchcodec(path, chosen, max_side), 0, 0
-        else:
-            pixels, damaged, rotation = _decode_chosen(name, container, stream, index, chosen, max_side, jump)
-        width, height = stream.codec_context.width, stream.codec_context.height
-        turned = rotation % 180 != 0
-        span = float(index.times[-1])
-        about = _about(path, container) | {
-            "backend": backend,
-            "video_codec": stream.codec_context.name,
-            "width": height if turned else width,
-            "height": width if turned else height,
-            "rotation": rotation,
-            "average_fps": (len(index.pts) - 1) / span if span > 0 else None,
-            "frames_total": len(index.pts),
-            "frames_kept": len(chosen),
-            "frames_damaged": damaged,
-        }
-    return _Seen(pixels, index, chosen, about)
-
-
-def _decode_chosen(
-    name: str,
-    container: Any,
-    stream: Any,
-    index: FrameIndex,
-    chosen: NDArray[np.int64],
+    path: str | Path,
+    choice: FrameChoice,
     max_side: int | None,
+    max_pixels: int | None,
+    max_seconds: float | None,
+    backend: str,
     jump: bool,
-) -> tuple[NDArray[np.uint8], int, int]:
-    """Decode the chosen frames into one array that is made once."""
-    # Threads decode several frames at once and hold them all, which is for nothing where every frame is jumped to.
-    sparse = len(index.pts) > _SPARSE * len(chosen)
-    stream.codec_context.thread_type, stream.codec_context.thread_count = "AUTO", 1 if sparse else 0
-    damage, rotation, convert = [0], 0, Converter(max_side)
-    pixels: NDArray[np.uint8] | None = None
-    unique, places = np.unique(chosen, return_inverse=True)
-    wanted = [int(p) for p in index.pts[unique]]
+) -> _Seen:
+    if moments := frames_of_picture(path):
+        read = read_as_clip if moments == 1 else read_moving
+        pixels, times, chosen, size, kind = read(path, choice, max_side, max_pixels)
+        about = {"name": Path(path).name, "container": kind, "backend": "pillow", "width": size[0], "height": size[1]}
+        return _Seen(pixels, times, 0.0, chosen, about)
+    index = read_index(path, max_seconds)
+    chosen = np.asarray(choice.select(index.times), dtype=np.int64)
+    if not len(chosen):
+        raise MediaError(f"{path}: no frame was chosen")
+    with open_media(path, max_seconds) as container:
+        stream = video_stream(path, container)
+        width, height = stream.codec_context.width, stream.codec_context.height
+        number, codec = stream.index, stream.codec_context.name
+        about = _about(path, container) | {"backend": backend, "video_codec": codec}
+    size = kept_size(width, height, len(chosen), max_side, max_pixels)
+    if backend == "torchcodec" and not index.from_order:
+        from omnisink.media.codec import decode_with_torchcodec
 
-    def keep(number: int, frame: Any) -> None:
-        nonlocal pixels, rotation
-        rgb = convert(frame)
-        if pixels is None:
-            rotation = rotation_of(frame)
-            pixels = np.empty((len(chosen), *rgb.shape), dtype=np.uint8)
-        if rgb.shape != pixels.shape[1:]:
-            raise MediaError(f"{name}: its frames change size from {pixels.shape[1:3]} to {rgb.shape[:2]}")
-        for place in np.flatnonzero(places == number):
-            pixels[place] = rgb
-
-    done = 0
-    # One frame is converted while the next are decoded; a second would wait in memory for nothing.
-    with ThreadPoolExecutor(1) as worker:
-        kept: Future[None] | None = None
-        for number, (_, frame) in enumerate(decode(container, stream, index, wanted, damage, jump)):
-            if kept is not None:
-                kept.result()
-            kept = worker.submit(keep, number, frame)
-            done = number + 1
-        if kept is not None:
-            kept.result()
-    if pixels is None:
-        raise MediaError(f"{name}: no frame of its video can be decoded")
-    if done < len(wanted):
-        at = float(index.times[unique[done]])
-        raise MediaError(f"{name}: the file is cut off: the frame at {at:.2f} s and what follows cannot be decoded")
-    return pixels, damage[0], rotation
+        decoded = decode_with_torchcodec(path, number, index, chosen, size)
+    else:
+        decoded = decode_chosen(path, index, chosen, size, jump)
+    about |= {
+        "width": height if decoded.turned else width,
+        "height": width if decoded.turned else height,
+        "rotation": decoded.rotation,
+        "frames_damaged": decoded.damaged + index.lost,
+        "times_from_rate": index.from_rate,
+    }
+    return _Seen(decoded.pixels, index.times, index.start, chosen, about)
 
 
 def _about(path: str | Path, container: Any) -> dict[str, Any]:
