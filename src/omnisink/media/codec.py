@@ -70,7 +70,7 @@ def decode_with_torchcodec(
                 pixels = np.empty((len(chosen), *frames.shape[1:]), dtype=np.uint8)
             pixels[at : at + _BATCH] = frames
     except (RuntimeError, ValueError, IndexError) as error:
-        raise MediaError(f"{path}: torchcodec cannot decode it: {_first_line(error)}") from None
+        raise MediaError(f"{path}: torchcodec cannot decode it; use the pyav backend: {_first_line(error)}") from None
     assert pixels is not None
     return Decoded(pixels, 0, rotation, turned)
 

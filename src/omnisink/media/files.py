@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import MediaError
-from omnisink.media.heads import CONTAINERS, expected_size, refused_kind
+from omnisink.media.heads import CONTAINERS, expected_size, is_motion_jpeg, refused_kind
 
 if TYPE_CHECKING:
     import av.container
@@ -131,10 +131,13 @@ def _open(av: Any, path: str | Path, file: Path) -> av.container.InputContainer:
         if kind is not None:
             raise MediaError(f"{path}: not a media file but {kind}, which is not read")
         opened.seek(0)
+        # FFmpeg tells a stream of JPEG frames from one JPEG by the name alone.
+        known = "mjpeg" if is_motion_jpeg(opened) else None
+        opened.seek(0)
         options = {"fd": str(opened.fileno()), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS}
         try:
             # Tags of old encoders are not always UTF-8, and none of them is used.
-            return av.open("fd:", options=options, metadata_errors="ignore")
+            return av.open("fd:", format=known, options=options, metadata_errors="ignore")
         except av.error.FFmpegError as error:
             raise _not_opened(path, head, error) from None
 

@@ -150,7 +150,9 @@ def _from_packets(path: str | Path, container: Any, stream: Any) -> FrameIndex |
         raise MediaError(f"{path}: no frame of its video can be decoded")
     packets, marks = np.frombuffer(stamps, dtype=np.int64).reshape(-1, 2), np.frombuffer(flags, dtype=np.int8)
     shown = np.flatnonzero(marks & 2 == 0)
-    if first.pts is None or (packets[shown, 0] == MISSING).any():
+    # An AVI has no pts, and what FFmpeg makes of its dts is wrong where frames are shown in another order.
+    guessed = container.format.name == "avi" and stream.codec_context.has_b_frames
+    if guessed or first.pts is None or (packets[shown, 0] == MISSING).any():
         return None
     pts, at = np.unique(packets[shown, 0], return_index=True)
     lost = int(np.searchsorted(pts, first.pts))
@@ -169,24 +171,33 @@ def _by_decoding(path: str | Path, container: Any, stream: Any) -> FrameIndex:
     stamps = array("q")
     for packet in container.demux(stream):
         for frame in _decoded(packet):
-            stamp = frame.dts if frame.pts is None else frame.pts
-            stamps.append(MISSING if stamp is None else stamp)
-            if len(stamps) > MAX_FRAMES:
+            stamps.extend(MISSING if stamp is None else stamp for stamp in (frame.pts, frame.dts))
+            if len(stamps) > 2 * MAX_FRAMES:
                 raise MediaError(f"{path}: has more than {MAX_FRAMES:,} frames, the limit")
     if not stamps:
         raise MediaError(f"{path}: no frame of its video can be decoded")
-    said = np.frombuffer(stamps, dtype=np.int64)
-    base, order = float(stream.time_base or 1), np.arange(len(said))
-    known = np.flatnonzero(said != MISSING)
-    if len(known) > 1 and (np.diff(said[known]) > 0).all() and known[0] == 0:
-        seconds = np.interp(order, known, said[known] * base)
-        start, from_rate = float(seconds[0]), False
-    else:
-        rate = float(stream.average_rate or stream.guessed_rate or stream.base_rate or _RATE)
-        seconds, start = order / rate, 0.0
-        from_rate = True
+    base = float(stream.time_base or 1)
+    said = np.frombuffer(stamps, dtype=np.int64).reshape(-1, 2).T
+    # As FFmpeg guesses: the dts are of the packets that set frames free, which comes to the same as their pts.
+    seconds = next((found for found in (_ascending(one, base) for one in said) if found is not None), None)
+    from_rate, order = seconds is None, np.arange(said.shape[1])
+    if seconds is None:
+        seconds = order / float(stream.average_rate or stream.guessed_rate or stream.base_rate or _RATE)
+    start = 0.0 if from_rate else float(seconds[0])
     nothing = np.empty((0, 2), np.int64)
     return FrameIndex(order, seconds - seconds[0], start, order, nothing, order[:0], 0, True, from_rate)
+
+
+def _ascending(stamps: NDArray[np.int64], base: float) -> NDArray[np.float64] | None:
+    """Return seconds where all stamps ascend, those that are missing evenly among and after the others; else None."""
+    known = np.flatnonzero(stamps != MISSING)
+    if 2 * len(known) < len(stamps) + 1 or known[0] != 0 or (np.diff(stamps[known]) <= 0).any():
+        return None
+    seconds = np.interp(np.arange(len(stamps)), known, stamps[known] * base)
+    last, step = known[-1], float(np.median(np.diff(stamps[known]) / np.diff(known))) * base if len(known) > 1 else 0.0
+    # The last frames come out of the decoder when there are no more packets to take times from.
+    seconds[last:] += step * np.arange(len(stamps) - last)
+    return seconds
 
 
 def _decoded(packet: Any) -> list[Any]:

@@ -15,6 +15,12 @@ CONTAINERS = (
     "qcp,qoa,rm,shn,sox,tak,truehd,tta,vc1,vc1test,voc,vvc,w64,wav,wtv,wv,xwma,yuv4mpegpipe"
 )
 
+#: Raw streams: frames one after another, without times.
+RAW_STREAMS = frozenset(
+    {"av1", "avs2", "avs3", "cavsvideo", "dirac", "evc", "h261", "h263", "h264", "hevc", "m4v", "mjpeg", "mjpeg_2000"}
+    | {"mpegvideo", "mpjpeg", "obu", "vc1", "vvc"}
+)
+
 #: How files begin that are taken for media and are not, or not by omnisink; after spaces and a byte order mark.
 _TEXTS = (
     (b"#EXTM3U", "an HLS playlist"),

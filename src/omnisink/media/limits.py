@@ -6,8 +6,8 @@ from __future__ import annotations
 MAX_SECONDS = 4 * 3600.0
 #: Most pixels of one frame or picture. 8192 x 8192, or 8K video twice.
 MAX_FRAME_PIXELS = 2**26
-#: Most pixels of all kept frames together (RGB: 768 MiB); frames are scaled down while decoding so that they fit.
-MAX_KEPT_PIXELS = 2**28
+#: Most pixels of all kept frames together (RGB: 384 MiB); frames are scaled down while decoding so that they fit.
+MAX_KEPT_PIXELS = 2**27
 #: Most frames of a video: four hours at 240 a second.
 MAX_FRAMES = 4 * 3600 * 240
 #: Most channels of sound. FFmpeg's own layouts end at 24.

@@ -14,6 +14,7 @@ from omnisink.media.clip import Clip, MediaRecord
 from omnisink.media.decoding import decode_chosen
 from omnisink.media.files import duration_of, import_av, open_media
 from omnisink.media.frames import read_index
+from omnisink.media.heads import RAW_STREAMS
 from omnisink.media.limits import MAX_KEPT_PIXELS, MAX_SECONDS
 from omnisink.media.pictures import frames_of_picture, read_as_clip, read_moving, read_still
 from omnisink.media.scaling import kept_size
@@ -190,7 +191,7 @@ def _read_frames(
         "height": width if decoded.turned else height,
         "rotation": decoded.rotation,
         "frames_damaged": decoded.damaged + index.lost,
-        "times_from_rate": index.from_rate,
+        "times_from_rate": index.from_rate or about["container"] in RAW_STREAMS,
     }
     return _Seen(decoded.pixels, index.times, index.start, chosen, about)
 
