@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +152,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
                 # belong to the process, so one thread at a time changes them.
                 with _FILTERS, warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    image = Image.open(opened, formats=FORMATS)
+                    image = Image.open(_with_canvas(opened, head), formats=FORMATS)
             except UnidentifiedImageError:
                 yield None
                 return
@@ -167,6 +168,18 @@ def _opened(path: str | Path) -> Iterator[Any]:
             Exception
         ) as error:  # Pillow's decoders raise what they meet: struct.error, KeyError, EOFError and more.
             raise MediaError(f"{path}: the image is cut off or damaged ({error or type(error).__name__})") from None
+
+
+def _with_canvas(file: BinaryIO, head: bytes) -> BinaryIO:
+    """Say of a moving WebP that it is transparent: its frames may be, or leave free, what is no part of them.
+
+    Encoders leave the mark out where every frame is opaque, though smaller than the whole; Pillow fills up with black.
+    """
+    if head[:4] != b"RIFF" or head[8:16] != b"WEBPVP8X" or not (head[20:21] or b"\0")[0] & 2:
+        return file
+    data = bytearray(file.read())
+    data[20] |= 0x10
+    return BytesIO(data)
 
 
 _TOO_LARGE = f"the picture has more than {MAX_FRAME_PIXELS:,} pixels, the limit; make it smaller"
@@ -212,6 +225,8 @@ def _times(image: Image.Image, first: int) -> NDArray[np.float64]:
     lasts = np.empty(count)
     for number in range(count):
         image.seek(first + number)
+        if image.format in ("WEBP", "AVIF"):
+            image.load()  # Only then does Pillow know how long this frame is shown.
         said = float(image.info.get("duration") or 0.0)
         lasts[number] = said if said > 10.0 else _UNTOLD
     image.seek(0)
