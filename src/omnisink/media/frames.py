@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.errors import MediaError
+from omnisink.media.clock import FORTH, Clock
 from omnisink.media.files import duration_of, open_media
 from omnisink.media.limits import MAX_FRAMES
 from omnisink.media.streams import video_stream
@@ -109,23 +110,25 @@ def read_index(path: str | Path, max_seconds: float | None) -> FrameIndex:
         If there are none, fewer than the file says, too many, or none can be decoded; else as `open_media`.
     """
     with open_media(path, max_seconds) as container:
-        index = _from_packets(path, container, video_stream(path, container))
+        clock = Clock(container.format.name)
+        index = _from_packets(path, container, video_stream(path, container), clock)
     if index is None:
         with open_media(path, max_seconds) as container:
-            index = _by_decoding(path, container, video_stream(path, container))
+            index = _by_decoding(path, container, video_stream(path, container), clock.shifts)
     if max_seconds is not None and index.times[-1] > max_seconds:
         raise MediaError(f"{path}: lasts {index.times[-1]:.0f} s, longer than the limit of {max_seconds:g} s")
     return index
 
 
-def _from_packets(path: str | Path, container: Any, stream: Any) -> FrameIndex | None:
-    """Read the index from the packets; None where they have no times."""
+def _from_packets(path: str | Path, container: Any, stream: Any, clock: Clock) -> FrameIndex | None:
+    """Read the index from the packets; None where they have no times, or the clock begins again."""
     # An hour has a hundred thousand frames: plain numbers in arrays, not objects in lists.
     stamps, flags = array("q"), array("b")
     count, first, ends = 0, None, 0.0
     stream.codec_context.thread_count = 1
     hides = stream.codec_context.name in ("vp8", "libvpx")
-    for packet in container.demux(*(container.streams if _says_duration(container) else [stream])):
+    for packet in container.demux(*(container.streams if _says_duration(container) or clock.watches else [stream])):
+        clock.shift(packet)
         if packet.pts is not None and packet.time_base is not None:
             ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index != stream.index:
@@ -152,7 +155,7 @@ def _from_packets(path: str | Path, container: Any, stream: Any) -> FrameIndex |
     shown = np.flatnonzero(marks & 2 == 0)
     # An AVI has no pts, and what FFmpeg makes of its dts is wrong where frames are shown in another order.
     guessed = container.format.name == "avi" and stream.codec_context.has_b_frames
-    if guessed or first.pts is None or (packets[shown, 0] == MISSING).any():
+    if len(clock.shifts) > 1 or guessed or first.pts is None or (packets[shown, 0] == MISSING).any():
         return None
     pts, at = np.unique(packets[shown, 0], return_index=True)
     lost = int(np.searchsorted(pts, first.pts))
@@ -165,7 +168,7 @@ def _from_packets(path: str | Path, container: Any, stream: Any) -> FrameIndex |
     )
 
 
-def _by_decoding(path: str | Path, container: Any, stream: Any) -> FrameIndex:
+def _by_decoding(path: str | Path, container: Any, stream: Any, shifts: list[float]) -> FrameIndex:
     """Decode everything once: frames in the order they are shown, at the decoder's times or at the file's rate."""
     stream.codec_context.thread_type = "AUTO"
     stamps = array("q")
@@ -179,7 +182,9 @@ def _by_decoding(path: str | Path, container: Any, stream: Any) -> FrameIndex:
     base = float(stream.time_base or 1)
     said = np.frombuffer(stamps, dtype=np.int64).reshape(-1, 2).T
     # As FFmpeg guesses: the dts are of the packets that set frames free, which comes to the same as their pts.
-    seconds = next((found for found in (_ascending(one, base) for one in said) if found is not None), None)
+    seconds = next(
+        (found for found in (_ascending(_moved(one, base, shifts)) for one in said) if found is not None), None
+    )
     from_rate, order = seconds is None, np.arange(said.shape[1])
     if seconds is None:
         seconds = order / float(stream.average_rate or stream.guessed_rate or stream.base_rate or _RATE)
@@ -188,16 +193,30 @@ def _by_decoding(path: str | Path, container: Any, stream: Any) -> FrameIndex:
     return FrameIndex(order, seconds - seconds[0], start, order, nothing, order[:0], 0, True, from_rate)
 
 
-def _ascending(stamps: NDArray[np.int64], base: float) -> NDArray[np.float64] | None:
-    """Return seconds where all stamps ascend, those that are missing evenly among and after the others; else None."""
-    known = np.flatnonzero(stamps != MISSING)
-    if 2 * len(known) < len(stamps) + 1 or known[0] != 0 or (np.diff(stamps[known]) <= 0).any():
-        return None
-    seconds = np.interp(np.arange(len(stamps)), known, stamps[known] * base)
-    last, step = known[-1], float(np.median(np.diff(stamps[known]) / np.diff(known))) * base if len(known) > 1 else 0.0
-    # The last frames come out of the decoder when there are no more packets to take times from.
-    seconds[last:] += step * np.arange(len(stamps) - last)
+def _moved(stamps: NDArray[np.int64], base: float, shifts: list[float]) -> NDArray[np.float64]:
+    """Return seconds; every new beginning of the clock is moved to the end before it.
+
+    Where a stamp is missing it is not a number. Frames come in the order they are shown, so that a clock that goes back was set anew.
+    """
+    seconds = np.where(stamps == MISSING, np.nan, stamps * base)
+    if len(shifts) > 1:
+        known = np.flatnonzero(stamps != MISSING)
+        jumps = np.diff(seconds[known])
+        for part, at in enumerate(np.flatnonzero((jumps < 0) | (jumps > FORTH))[: len(shifts) - 1], 1):
+            seconds[known[at + 1] :] += shifts[part] - shifts[part - 1]
     return seconds
+
+
+def _ascending(seconds: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return seconds where all ascend, those that are missing evenly among and after the others; else None."""
+    known = np.flatnonzero(~np.isnan(seconds))
+    if 2 * len(known) < len(seconds) + 1 or known[0] != 0 or (np.diff(seconds[known]) <= 0).any():
+        return None
+    step = float(np.median(np.diff(seconds[known]) / np.diff(known))) if len(known) > 1 else 0.0
+    filled = np.interp(np.arange(len(seconds)), known, seconds[known])
+    # The last frames come out of the decoder when there are no more packets to take times from.
+    filled[known[-1] :] += step * np.arange(len(seconds) - known[-1])
+    return filled
 
 
 def _decoded(packet: Any) -> list[Any]:

@@ -161,7 +161,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
         except MediaError:
             raise
         except Image.DecompressionBombError:
-            raise MediaError(f"{path}: {_TOO_LARGE}") from None
+            raise MediaError(f"{path}: the picture has more than {MAX_FRAME_PIXELS:,} pixels, the limit") from None
         except MemoryError:
             raise MediaError(f"{path}: reading it needs more memory than there is") from None
         except (
@@ -182,16 +182,14 @@ def _with_canvas(file: BinaryIO, head: bytes) -> BinaryIO:
     return BytesIO(data)
 
 
-_TOO_LARGE = f"the picture has more than {MAX_FRAME_PIXELS:,} pixels, the limit; make it smaller"
-
-
 def _check_size(path: str | Path, image: Image.Image) -> None:
     if image.format in ("JPEG", "MPO") and image.width * image.height > MAX_FRAME_PIXELS:
         # A JPEG can be decoded at a half, a quarter or an eighth of its size, at the cost of the smaller picture.
         part = next((n for n in (2, 4, 8) if image.width * image.height <= MAX_FRAME_PIXELS * n * n), 8)
         image.draft("RGB", (-(-image.width // part), -(-image.height // part)))
     if image.width * image.height > MAX_FRAME_PIXELS:
-        raise MediaError(f"{path}: {_TOO_LARGE}: {image.width} x {image.height}")
+        size = f"{image.width} x {image.height}"
+        raise MediaError(f"{path}: the picture has more than {MAX_FRAME_PIXELS:,} pixels, the limit: it is {size}")
 
 
 def _chosen(path: str | Path, choice: FrameChoice, times: NDArray[np.float64]) -> NDArray[np.int64]:

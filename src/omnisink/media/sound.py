@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.errors import MediaError
+from omnisink.media.clock import Clock
 from omnisink.media.files import duration_of
 from omnisink.media.frames import MISSING_SECONDS, MISSING_SHARE
 from omnisink.media.heads import says_length
@@ -74,10 +75,11 @@ def decode_sound(path: str | Path, container: Any, stream: Any, rate: int, max_s
     """
     track = _Track(path, rate, max_seconds)
     holes = _Holes() if container.format.name.startswith("matroska") else None
-    for packet in container.demux(*([stream] if holes is None else [])):
-        hole = holes is not None and holes.before(packet)
+    clock = Clock(container.format.name)
+    for packet in container.demux(*(container.streams if clock.watches or holes is not None else [stream])):
+        hole, shift = holes is not None and holes.before(packet), clock.shift(packet)
         if packet.stream.index == stream.index:
-            track.take(packet, hole)
+            track.take(packet, hole, shift)
     return track.finish(_said_to_last(path, container, stream))
 
 
@@ -86,7 +88,6 @@ class _Holes:
 
     def __init__(self) -> None:
         self._end: int | None = None
-        self._open = False
 
     def before(self, packet: Any) -> bool:
         if packet.size == 0 or packet.pos is None:
@@ -111,7 +112,7 @@ class _Track:
         self._lost = self._hole = False
         self._damaged, self._silent, self._each = 0, 0.0, 0.0
 
-    def take(self, packet: Any, hole: bool) -> None:
+    def take(self, packet: Any, hole: bool, shift: float) -> None:
         """Decode a packet and add what comes out.
 
         Parameters
@@ -120,6 +121,8 @@ class _Track:
             Of the stream; the empty one at the end too.
         hole : bool
             Whether something is missing from the file before it.
+        shift : float
+            Seconds by which its time is moved.
         """
         from av.error import FFmpegError
 
@@ -133,7 +136,7 @@ class _Track:
             self._damaged, self._lost = self._damaged + 1, True
             return
         for frame in frames:
-            self._add(frame)
+            self._add(frame, shift)
 
     def finish(self, said: float | None) -> Sound:
         """Return what was taken, if it is as long as the file says."""
@@ -153,7 +156,7 @@ class _Track:
             self._damaged += round(missing / self._each)
         return Sound(samples, self._start or 0.0, self._damaged, self._silent)
 
-    def _add(self, frame: Any) -> None:
+    def _add(self, frame: Any, shift: float) -> None:
         rate, mono = frame.sample_rate, self._mono(frame)
         if not len(mono):
             return
@@ -161,7 +164,7 @@ class _Track:
             self._change_rate(rate)
         self._each = max(self._each, len(mono) / rate)  # The last packet may be a short one.
         if frame.pts is not None and frame.time_base:
-            mono = self._placed(mono, float(frame.pts * frame.time_base))
+            mono = self._placed(mono, float(frame.pts * frame.time_base) + shift)
         self._lost = self._hole = False
         self._push(mono)
 

@@ -56,7 +56,7 @@ def audio_stream(path: str | Path, container: av.container.InputContainer) -> An
 def _best(path: str | Path, kind: Any, container: Any, streams: list[Any]) -> Any:
     what = "video" if kind == "video" else "sound"
     if not streams:
-        raise MediaError(f"{path}: has no {what}")
+        raise MediaError(f"{path}: has no video" if kind == "video" else f"{path}: has no sound")
     usable = [s for s in streams if s.codec_context is not None]
     if not usable:
         raise MediaError(f"{path}: this FFmpeg has no decoder for its {what}")

@@ -206,21 +206,16 @@ def _open_all(
 
 def _open(path: Path, role: Role, sound: bool) -> None:
     from omnisink.media import read_image
-    from omnisink.media.files import open_media
+    from omnisink.media.kind import contents_of
 
     if role == "image":
         read_image(path)
         return
-    with open_media(path, None) as container:
-        if role == "video" and not _moving(container):
-            raise MediaError(f"{path}: has no video")
-        if (role == "audio" or sound) and not container.streams.audio:
-            raise MediaError(f"{path}: has no sound")
-
-
-def _moving(container: Any) -> bool:
-    """Tell whether there is a video; the cover of a song is a stream of one picture, and none."""
-    return any(not s.disposition & type(s.disposition).attached_pic for s in container.streams.video)
+    found = contents_of(path)
+    if role == "video" and found.picture is None:
+        raise MediaError(f"{path}: has no video")
+    if (role == "audio" or sound) and not found.sound:
+        raise MediaError(f"{path}: has no sound")
 
 
 def _hears(path: Path) -> bool:

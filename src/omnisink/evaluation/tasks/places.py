@@ -78,10 +78,9 @@ def _inside(folder: Path, name: str) -> Path:
 
 def has_sound(path: Path) -> bool:
     """Tell whether a video has sound; one that cannot be opened counts as having it, and fails when it is read."""
-    from omnisink.media.files import open_media
+    from omnisink.media.kind import contents_of
 
     try:
-        with open_media(path, None) as container:
-            return bool(container.streams.audio)
+        return contents_of(path).sound
     except MediaError:
         return True
