@@ -41,6 +41,7 @@ VIDEOS = {
     "raw.mjpeg": [f"{PICTURE} -c:v mjpeg"],
     "raw.m2v": [f"{PICTURE} -c:v mpeg2video -bf 2"],
     "b-frames.avi": [f"{PICTURE} -c:v mpeg4 -bf 2 -g 12"],
+    "with-sound.avi": [f"{PICTURE} {SOUND} -c:v mpeg4 -g 12 -c:a libmp3lame"],
     "h264.avi": [f"{PICTURE} {H264}"],
     "fragments.mp4": [f"{PICTURE} {H264} -movflags frag_keyframe+empty_moov"],
     "live.mkv": [f"{PICTURE} {H264} -live 1"],
@@ -123,6 +124,18 @@ def test_frames_and_times_are_those_of_ffmpeg(tmp_path, name):
         assert few.frames is not None
         assert np.array_equal(few.frames, clip.frames[chosen])
         assert few.record.frames_damaged == 0
+
+
+def test_a_broadcast_that_begins_inside_a_group_begins_with_its_first_whole_frame(tmp_path):
+    path = make(tmp_path, "whole.ts", [f"{PICTURE} {H264} -g 10"])
+    path.write_bytes(path.read_bytes()[188 * 90 :])
+    clip = read_clip(path, frames=Uniform(1000))
+    assert clip.frames is not None
+    expected = frames_of(path, clip.frames.shape[1:3])
+    assert len(clip.frames) == len(expected) < 100
+    assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(clip.frames, expected, strict=True)) < 3
+    # What came before is not shown and not silently left out either.
+    assert clip.record.frames_damaged > 0
 
 
 @needs("torchcodec")

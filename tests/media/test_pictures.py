@@ -71,6 +71,22 @@ def test_frames_of_a_transparent_animation_are_on_white(tmp_path, drawing, name)
         assert frame[32, 12 + 8 * number].min() > 250
 
 
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("png", "rgba"), ("qtrle", "argb"), ("prores_ks", "yuva444p10le")])
+def test_a_transparent_video_is_on_white(tmp_path, drawing, codec, pix_fmt):
+    import av
+
+    with av.open(str(tmp_path / "v.mov"), "w") as file:
+        stream = file.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, pix_fmt
+        for _ in range(4):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(drawing), format="rgba")))
+        file.mux(stream.encode(None))
+    frames = read_clip(tmp_path / "v.mov", frames=Uniform(3)).frames
+    assert frames is not None
+    assert frames[:, 4, 4].min() > 245
+    assert frames[:, 32, 32].max() < 10
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.avif"])
 def test_moving_pictures_are_videos_and_still_ones_are_not(tmp_path, name):
     pictures = [Image.fromarray(numbered(i)) for i in range(8)]
