@@ -28,8 +28,8 @@ from tests.media.making import numbered, sine, sound, video
 
 #: Files that say how long they are, so that a missing end has to be noticed.
 SAY_LENGTH = ("a.mp4", "a.mkv", "a.webm", "a.avi", "a.wav", "a.flac", "a.flv")
-#: Most memory of the child, and most seconds for one file; a file of these sizes needs far less of both.
-MEMORY, SECONDS = 6 << 30, 20
+#: Most memory of the child, and for one file most seconds of work and of waiting; files of these sizes need far less.
+MEMORY, WORKING, WAITING = 6 << 30, 60, 240
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 
 
@@ -199,10 +199,13 @@ def main() -> None:
             damaged.write_bytes(data)
             # Written before the file is read: if the process dies, the last line tells on what.
             print(f"seed {number}: {name}, {mutate.__name__}", file=sys.stderr, flush=True)
-            signal.alarm(SECONDS)  # A hang ends the process, too.
+            # A hang ends the process, too.
+            signal.setitimer(signal.ITIMER_PROF, WORKING)
+            signal.alarm(WAITING)
             outcomes[check(damaged)] += 1
             if mutate is cut and name in SAY_LENGTH and len(data) < 0.9 * files[name].stat().st_size:
                 assert _outcome(_as_clip, damaged) == _outcome(_as_sound, damaged) == "refused", "a missing end passes"
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             number += 1
             if asked.only is not None:
