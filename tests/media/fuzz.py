@@ -27,7 +27,7 @@ from omnisink.media.kind import kind_of
 from tests.media.making import numbered, sine, sound, video
 
 #: Files that say how long they are, so that a missing end has to be noticed.
-SAY_LENGTH = ("a.mp4", "a.mkv", "a.webm", "a.avi", "a.wav", "a.flac", "a.flv")
+SAY_LENGTH = ("a.mp4", "a.mkv", "a.webm", "a.avi", "a.wav")
 #: Most memory of the child, and for one file most seconds of work and of waiting; files of these sizes need far less.
 MEMORY, WORKING, WAITING = 6 << 30, 60, 240
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)

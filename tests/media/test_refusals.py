@@ -67,6 +67,30 @@ def test_a_sound_that_is_cut_off(tmp_path, name, codec):
         read_audio(path)
 
 
+@pytest.mark.parametrize(
+    "name", ["v.flv", "v.wmv", "v.mkv", "v.avi", "v.mov", "s.w64", "s.caf", "s.aiff", "s.au", "s.mp3"]
+)
+def test_every_container_that_says_how_long_it_is_is_held_to_it(tmp_path, name):
+    path = tmp_path / name
+    tone = sine(400, 4.0, 16_000)
+    if name[0] == "v":
+        codec = "wmv2" if name.endswith("wmv") else "mpeg4" if name.endswith("avi") else "libx264"
+        container = {"movflags": "faststart"} if name.endswith("mov") else {}
+        video(path, 100, codec=codec, audio=tone, container=container)
+    else:
+        codec, fmt = {"mp3": ("libmp3lame", "s16p"), "aiff": ("pcm_s16be", "s16"), "au": ("pcm_s16be", "s16")}.get(
+            name[2:], ("pcm_s16le", "s16")
+        )
+        sound(path, tone[None], 16_000, codec, fmt=fmt)
+    assert read_audio(path)[1].samples_damaged == 0
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(MediaError, match=f"{name}: the file is cut off"):
+        read_audio(path)
+    if name[0] == "v":
+        refused(path, "the file is cut off", frames=Uniform(4))
+
+
 def test_a_cut_image(tmp_path):
     from PIL import Image
 

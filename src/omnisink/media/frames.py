@@ -127,10 +127,9 @@ def _from_packets(path: str | Path, container: Any, stream: Any, clock: Clock) -
     count, first, ends = 0, None, 0.0
     stream.codec_context.thread_count = 1
     hides = stream.codec_context.name in ("vp8", "libvpx")
-    for packet in container.demux(*(container.streams if _says_duration(container) or clock.watches else [stream])):
+    for packet in container.demux(*(container.streams if says_duration(container) or clock.watches else [stream])):
         clock.shift(packet)
-        if packet.pts is not None and packet.time_base is not None:
-            ends = max(ends, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        ends = max(ends, packet_end(packet))
         if packet.stream.index != stream.index:
             continue
         if packet.size:
@@ -146,7 +145,8 @@ def _from_packets(path: str | Path, container: Any, stream: Any, clock: Clock) -
         count += bool(packet.size or packet.dts is not None)
         if first is None:
             first = next(iter(_decoded(packet)), None)
-    _check_whole(path, container, stream, count, ends)
+    _check_count(path, container, stream, count)
+    check_end(path, container, ends)
     if not flags:
         raise MediaError(f"{path}: the video stream has no frames")
     if first is None:
@@ -232,18 +232,36 @@ def _decoded(packet: Any) -> list[Any]:
         return []
 
 
-def _says_duration(container: Any) -> bool:
+def says_duration(container: Any) -> bool:
+    """Tell whether the end of all streams has to be compared with what the head says, as nothing else tells it."""
     return container.format.name in _SAY_DURATION
 
 
-def _check_whole(path: str | Path, container: Any, stream: Any, count: int, ends: float) -> None:
-    """Refuse a file that ends before its head says."""
+def check_end(path: str | Path, container: Any, ends: float) -> None:
+    """Refuse a file whose last packet of any stream ends clearly before its head says.
+
+    Raises
+    ------
+    MediaError
+        If it was cut off.
+    """
+    said = duration_of(container)
+    if said is not None and says_duration(container) and said - ends > max(MISSING_SECONDS, MISSING_SHARE * said):
+        raise MediaError(f"{path}: the file is cut off: {ends:.1f} of {said:.1f} s are in it")
+
+
+def packet_end(packet: Any) -> float:
+    """Return when a packet is over on the file's clock, in seconds; 0 where it does not say."""
+    if packet.pts is None or packet.time_base is None:
+        return 0.0
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def _check_count(path: str | Path, container: Any, stream: Any, count: int) -> None:
+    """Refuse a file with fewer frames than its head says."""
     # An index that an edit list shortened counts what is left of it. An AVI counts empty chunks, too, which FFmpeg
     # leaves out; it has told its size already.
     entries = len(stream.index_entries) if container.format.name.startswith("mov") else 0
     expected = 0 if container.format.name == "avi" else entries or stream.frames
     if expected and count < expected:
         raise MediaError(f"{path}: the file is cut off: {count} of {expected} frames are in it")
-    said = duration_of(container)
-    if said is not None and _says_duration(container) and said - ends > max(MISSING_SECONDS, MISSING_SHARE * said):
-        raise MediaError(f"{path}: the file is cut off: {ends:.1f} of {said:.1f} s are in it")

@@ -33,6 +33,9 @@ _TEXTS = (
     (b"%PDF", "a PDF document"),
     (b"{\\rtf", "a text document"),
 )
+#: How WMA and WMV files begin, and the object that holds their size.
+_ASF_HEADER = b"\x30\x26\xb2\x75"
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 #: Containers of sound whose head says how long it is.
 _SAY_LENGTH = {
     "mov",
@@ -72,7 +75,9 @@ def refused_kind(head: bytes) -> str | None:
 
 
 def expected_size(file: Path) -> int | None:
-    """Return how many bytes a WAV, AVI, WebM or Matroska file should have by its own header; None where it is open.
+    """Return how many bytes a file should have by its own header; None where it does not say.
+
+    WAV, AVI and W64 do, WebM and Matroska, WMA and WMV, and CAF.
 
     FFmpeg believes what is there, so a file that was cut off would pass for a shorter one.
     """
@@ -84,6 +89,24 @@ def expected_size(file: Path) -> int | None:
         return said + 8 if 0 < said < 0xFFFFFF00 else None
     if head[:4] == b"\x1aE\xdf\xa3":
         return _matroska_size(head)
+    if head[:4] == b"riff":  # W64 has identifiers of sixteen bytes.
+        return int.from_bytes(head[16:24], "little") or None
+    if head[:4] == b"caff":
+        return _caf_size(file)
+    properties = head.find(_ASF_PROPERTIES) if head[:4] == _ASF_HEADER else -1
+    said = int.from_bytes(head[properties + 40 : properties + 48], "little") if properties >= 0 else 0
+    return said or None
+
+
+def _caf_size(file: Path) -> int | None:
+    """Add up the chunks of a CAF file up to the sound; its length may be open in a recording."""
+    with file.open("rb") as opened:
+        at = opened.seek(8)
+        while len(head := opened.read(12)) == 12:
+            size = int.from_bytes(head[4:], "big")
+            if head[:4] == b"data":
+                return None if size >= 1 << 63 else at + 12 + size
+            at = opened.seek(at + 12 + min(size, 1 << 40))
     return None
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omnisink.errors import MediaError
 from omnisink.media.clock import Clock
 from omnisink.media.files import duration_of
-from omnisink.media.frames import MISSING_SECONDS, MISSING_SHARE
+from omnisink.media.frames import MISSING_SECONDS, MISSING_SHARE, check_end, packet_end, says_duration
 from omnisink.media.heads import says_length
 from omnisink.media.limits import MAX_CHANNELS, MAX_RATE, MAX_SAMPLE, MIN_RATE
 
@@ -75,11 +75,14 @@ def decode_sound(path: str | Path, container: Any, stream: Any, rate: int, max_s
     """
     track = _Track(path, rate, max_seconds)
     holes = _Holes() if container.format.name.startswith("matroska") else None
-    clock = Clock(container.format.name)
-    for packet in container.demux(*(container.streams if clock.watches or holes is not None else [stream])):
+    clock, ends = Clock(container.format.name), 0.0
+    everything = clock.watches or holes is not None or says_duration(container)
+    for packet in container.demux(*(container.streams if everything else [stream])):
+        ends = max(ends, packet_end(packet))
         hole, shift = holes is not None and holes.before(packet), clock.shift(packet)
         if packet.stream.index == stream.index:
             track.take(packet, hole, shift)
+    check_end(path, container, ends)
     return track.finish(_said_to_last(path, container, stream))
 
 
