@@ -109,6 +109,8 @@ def test_a_video_that_is_mirrored_comes_as_a_player_shows_it(tmp_path):
     assert frames is not None
     assert frames[0, 60, 150].min() > 200
     assert frames[0, 60, 10].max() < 50
+    with pytest.raises(MediaError, match="its frames are mirrored|cannot be used on this machine"):
+        read_clip(path, frames=Uniform(1), backend="torchcodec")
 
 
 def test_a_rate_that_is_told_too_low_does_not_slow_the_sound(tmp_path):

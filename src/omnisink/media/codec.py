@@ -51,6 +51,8 @@ def decode_with_torchcodec(
         from torchcodec.decoders import VideoDecoder
     except (ImportError, OSError, RuntimeError) as error:
         raise MediaError(f"the torchcodec backend cannot be used on this machine: {_first_line(error)}") from None
+    if index.special is not None:
+        raise MediaError(f"{path}: its frames are {index.special}, which torchcodec passes over; use the pyav backend")
     pixels: NDArray[np.uint8] | None = None
     try:
         # A whole path: FFmpeg takes what stands before a colon for a protocol.

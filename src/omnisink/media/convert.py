@@ -47,7 +47,7 @@ class Converter:
         size: dict[str, Any] = {}
         if (frame.width, frame.height) != self._size:
             size = {"width": width, "height": height, "interpolation": "AREA"}
-        transparent = any(part.is_alpha for part in frame.format.components) or frame.format.name == "pal8"
+        transparent = _is_transparent(frame)
         converted = self._convert(frame, format="rgba" if transparent else "rgb24", threads=1, **size)
         plane, channels = converted.planes[0], 4 if transparent else 3
         # Rows may be padded; `to_ndarray` would copy them once more.
@@ -60,6 +60,18 @@ class Converter:
 
             pixels = np.asarray(on_white(Image.fromarray(pixels)))
         return pixels if self.matrix is None else turn(pixels, self.matrix)
+
+
+def special_of(frame: Any) -> str | None:
+    """Return what a decoded frame needs beside being turned: "mirrored", "transparent", or None."""
+    matrix = display_matrix(_matrix_of(frame))
+    if matrix is not None and matrix[0] * matrix[3] - matrix[1] * matrix[2] < 0:
+        return "mirrored"
+    return "transparent" if _is_transparent(frame) else None
+
+
+def _is_transparent(frame: Any) -> bool:
+    return any(part.is_alpha for part in frame.format.components) or frame.format.name == "pal8"
 
 
 def _matrix_of(frame: Any) -> bytes | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from omnisink.errors import MediaError
 from omnisink.media.clock import FORTH, Clock
+from omnisink.media.convert import special_of
 from omnisink.media.files import duration_of, open_media
 from omnisink.media.limits import MAX_FRAMES
 from omnisink.media.streams import video_stream
@@ -54,6 +55,8 @@ class FrameIndex:
         Whether the packets have no times, and frames are told by the order in which they are decoded.
     from_rate : bool
         Whether the decoder has none either, and the times are made from the frame rate.
+    special : str or None
+        What the first frame needs beside being turned, "mirrored" or "transparent"; torchcodec does neither.
     """
 
     pts: NDArray[np.int64]
@@ -65,6 +68,7 @@ class FrameIndex:
     lost: int = 0
     from_order: bool = False
     from_rate: bool = False
+    special: str | None = None
 
     def number_of(self, pts: int | None, counted: int) -> int | None:
         """Return which frame a decoded one is, by its pts, or by how many came before it where there are no times."""
@@ -163,9 +167,9 @@ def _from_packets(path: str | Path, container: Any, stream: Any, clock: Clock) -
         return None
     pts, places = pts[lost:], shown[at[lost:]]
     base = float(stream.time_base or 1)
-    return FrameIndex(
-        pts, (pts - pts[0]) * base, float(pts[0] * base), places, packets, np.flatnonzero(marks & 1), lost
-    )
+    keys = np.flatnonzero(marks & 1)
+    times, start = (pts - pts[0]) * base, float(pts[0] * base)
+    return FrameIndex(pts, times, start, places, packets, keys, lost, special=special_of(first))
 
 
 def _by_decoding(path: str | Path, container: Any, stream: Any, shifts: list[float]) -> FrameIndex:
