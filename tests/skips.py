@@ -24,7 +24,7 @@ def why_skipped(family: str, backend: str, what: str) -> str | None:
 NEEDS: dict[str, str] = {
     "chromium": "it opens the page of a report, as a reader does",
     "espeak-ng": "it speaks the words of SynthAV's clips",
-    "ffmpeg": "qwen-omni-utils reads sound through it",
+    "ffmpeg": "qwen-omni-utils reads sound through it, and what media files hold is compared with it",
     "/proc": "the processes of a run are looked for there",
     "lmms-eval": "omnisink is run inside it; `make test-lmms` has an environment for that",
     "ray": "a run is spread over its actors; it comes with the extra omnisink[ray]",
