@@ -15,7 +15,7 @@ from tests.skips import needs
 pytestmark = [needs("triton"), needs("ptxas")]
 
 #: Registers that a thread may take: with four warps, 128 let four programs run on each multiprocessor.
-REGISTERS = {"scan": 64, "count": 80, "direct": 128, "relax": 255, "turn": 128}
+REGISTERS = {"scan": 64, "count": 128, "direct": 128, "relax": 255, "turn": 128}
 
 
 def kernels():
@@ -24,16 +24,16 @@ def kernels():
     from omnisink.kernels.relaxation import relax
     from omnisink.kernels.rotation import turn
 
-    counting = {"FEW": 8, "LEVELS": 32, "MANY": 16, "BLOCK": 4096, "CHUNK": 1024}
-    relaxing = {"ALIGNED": True, "HAS_CAP": True, "HAS_LOGITS": True, "TOKENS": 32}
+    scanning = {"WORDS": 24, "FEW": 8, "BLOCK": 4096}
+    relaxing = {"ALIGNED": True, "HAS_CAP": True, "HAS_LOGITS": True, "TOKENS": 64}
     turning = {"HAS_SLOTS": False, "HAS_FROZEN": True, "HAS_GAMMAS": False, "ALIGNED": True, "ROWS": 16, "WIDTH": 128}
     pointing = {"FREEZE": True, "HAS_SLOTS": False, "ALIGNED": True, "WIDTH": 128, "TILE": 32, "CHUNK": 1024}
     return {
-        "scan": (scan, {"WORDS": 40, "BLOCK": 4096}, 4),
-        "count": (count, {"WORDS": 40, **counting}, 8),
+        "scan": (scan, scanning, 4),
+        "count": (count, {**scanning, "BINS": 1 << 15, "CHUNK": 1024}, 8),
         "direct": (direct, pointing, 4),
-        "relax": (relax, {**relaxing, "KEYS": 128, "DEPTH": 128, "WIDTH": 128}, 8),
-        "relax wide": (relax, {**relaxing, "KEYS": 64, "DEPTH": 256, "WIDTH": 256}, 8),
+        "relax": (relax, {**relaxing, "KEYS": 64, "DEPTH": 128, "WIDTH": 128}, 8),
+        "relax wide": (relax, {**relaxing, "KEYS": 32, "DEPTH": 256, "WIDTH": 256}, 8),
         "turn": (turn, turning, 4),
         "turn wide": (turn, {**turning, "WIDTH": 256}, 4),
         "turn packed": (turn, {**turning, "HAS_SLOTS": True, "HAS_GAMMAS": True, "ROWS": 4}, 4),
@@ -44,7 +44,7 @@ def kernels():
 TYPES = {
     **dict.fromkeys(("hidden", "value", "output", "query", "key", "logits"), "*bf16"),
     **dict.fromkeys(("magnitude", "direction", "out", "gammas"), "*fp32"),
-    **dict.fromkeys(("sequence", "first", "stop", "sizes", "slots", "stamps"), "*i32"),
+    **dict.fromkeys(("sequence", "first", "stop", "sizes", "slots", "stamps", "bins"), "*i32"),
     **dict.fromkeys(("sinks", "frozen"), "*i8"),
     **dict.fromkeys(("floor", "ratio", "gamma", "tau", "scale", "cap"), "fp32"),
     "numbers": "*i64",

@@ -1,94 +1,41 @@
 """Which tokens are sinks by the massive-activation rule: exactly, in two launches, whatever the prompt.
 
-`scan` reads the residual stream once: the largest activation of every token, and for each sequence the smallest and
-the largest of those that reach the floor (its candidates). `count` reads it again only where a sequence has a
-candidate. It asks the rule's question, how many ``r * |h|`` are at most m, for a few levels m between the smallest and
-the largest candidate. The rule is monotone in m, so one level settles a sequence with one candidate, and a candidate
-is left open only if it lies between the last level that fails and the first that holds. The program of a sequence that
-is the last to finish looks for such candidates, goes on counting for levels between them by itself (rare, slower, and
-just as exact), and marks the sinks.
+`scan` reads the residual stream once: the largest activation of every token, and for each sequence how many tokens
+reach the floor (its candidates), the smallest and the largest of them, and the first few by name. `count` reads it
+again only where a sequence has a candidate, and answers the rule's question, how many ``r * |h|`` are at most m:
 
-Magnitudes are compared as the bits of a float32, which are ordered as the numbers are, with NaN above infinity.
+- for few candidates, at the magnitude of each of them: one of them is the threshold, or none;
+- for many, by sorting ``|h|`` into bins of its leading sixteen bits. Half precision has no more bits, so the bin that
+  holds the median is the median. A float32 has; candidates that fall between the ends of that bin are left open, and
+  the last program of the sequence bisects among them by itself: rare, slower, and just as exact.
+
+The program of a sequence that is the last to finish marks the sinks; nobody waits for anybody. Magnitudes are compared
+as the bits of a float32, which are ordered as the numbers are, with NaN above infinity.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from omnisink.kernels.launch import launch
 from omnisink.kernels.layout import Layout
+from omnisink.kernels.workspace import BINS, FEW, NOT_FINITE, WORDS, Workspace
 
-#: Levels that are counted for at a time where there are few candidates, and where there are many.
-FEW, LEVELS = 8, 32
-#: Candidates up to which there are few.
-MANY = 16
-#: Integers kept for a sequence at a layer: five of the first eight, then the counts for every level.
-WORDS = 8 + LEVELS
-#: The largest bits of a candidate; their distance from INF_TOP, for the smallest; how many; programs done; not finite.
-_HIGH, _LOW, _NUMBER, _DONE, _NOT_FINITE = (tl.constexpr(i) for i in range(5))
-_COUNTS = tl.constexpr(8)
+#: The largest bits of a candidate; their distance from _TOP, for the smallest; how many; programs done; not finite.
+_HIGH, _LOW, _NUMBER, _DONE = (tl.constexpr(i) for i in range(4))
+_NOT_FINITE = tl.constexpr(NOT_FINITE)
+_NAMED, _COUNTS = tl.constexpr(8), tl.constexpr(8 + FEW)
 _TOP = tl.constexpr(0x7FFFFFFF)
 _INFINITY = tl.constexpr(0x7F800000)
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """What detection needs beside the residual stream; made once for a prefill, and used by all of its layers.
-
-    Attributes
-    ----------
-    layout : Layout
-        The sequences.
-    numbers : Tensor
-        (layers, n, WORDS) int64, zero at first.
-    magnitude : Tensor
-        (layers, tokens) float32, the largest activation of each token; zero at padding.
-    marks : Tensor
-        (layers, tokens) int8, zero at first, one at sinks.
-    sinks : tuple of Tensor
-        The marks of each layer, as (B, S) bool.
-    magnitudes : tuple of Tensor
-        The magnitudes of each layer, as (B, S).
-    """
-
-    layout: Layout
-    numbers: Tensor
-    magnitude: Tensor
-    marks: Tensor
-    sinks: tuple[Tensor, ...]
-    magnitudes: tuple[Tensor, ...]
-
-    @classmethod
-    def of(cls, layout: Layout, layers: int) -> Workspace:
-        """Make room for so many layers."""
-        device = layout.sequence.device
-        marks = torch.zeros(layers, layout.tokens, dtype=torch.int8, device=device)
-        magnitude = torch.zeros(layers, layout.tokens, dtype=torch.float32, device=device)
-        return cls(
-            layout,
-            torch.zeros(layers, layout.sequences, WORDS, dtype=torch.int64, device=device),
-            magnitude,
-            marks,
-            marks.view(torch.bool).view(layers, -1, layout.length).unbind(0),
-            magnitude.view(layers, -1, layout.length).unbind(0),
-        )
-
-    @property
-    def not_finite(self) -> Tensor:
-        """(layers, n) bool, where a token's residual stream has held NaN or infinity."""
-        return self.numbers[:, :, _NOT_FINITE.value] > 0
 
 
 # fmt: off
 @triton.jit(do_not_specialize=["length", "offset", "marked"])
 def scan(
     hidden, sequence, magnitude, numbers, length, stride_b, stride_s, width, floor, offset, marked,
-    WORDS: tl.constexpr, BLOCK: tl.constexpr,
+    WORDS: tl.constexpr, FEW: tl.constexpr, BLOCK: tl.constexpr,
 ):
     token = tl.program_id(0)
     s = tl.load(sequence + token)
@@ -104,29 +51,49 @@ def scan(
     tl.store(magnitude + marked.to(tl.int64) + token, value)
     if value >= floor:  # Not so for NaN, nor for padding.
         own = numbers + offset + s.to(tl.int64) * WORDS
-        tl.atomic_max(own + _HIGH, bits.to(tl.int64))
-        tl.atomic_max(own + _LOW, -bits.to(tl.int64) + _TOP)
-        tl.atomic_add(own + _NUMBER, 1)
+        tl.atomic_max(own + _HIGH, bits.to(tl.int64), sem="relaxed")
+        tl.atomic_max(own + _LOW, -bits.to(tl.int64) + _TOP, sem="relaxed")
+        place = tl.atomic_add(own + _NUMBER, 1, sem="relaxed")
+        if place < FEW:
+            tl.store(own + _NAMED + place, bits.to(tl.int64))
     if bits >= _INFINITY:
         tl.atomic_max(numbers + offset + s.to(tl.int64) * WORDS + _NOT_FINITE, 1)
 # fmt: on
 
 
 @triton.jit
-def _level(low, high, number, j):
-    """Bits of the j-th of so many levels from the lowest to the highest."""
-    return tl.where(j == number - 1, high, low + (high - low) // tl.maximum(number - 1, 1) * j)
+def _bin_at(place):
+    """Where a bin is kept: neighbours in value, which are used most, lie in different sectors of memory."""
+    return (place % 256) * 128 + place // 256
+
+
+@triton.jit
+def _leading_bits(x):
+    """Return the leading sixteen bits of the absolute value of half precision or float32, as an integer."""
+    if x.dtype.primitive_bitwidth == 16:
+        return x.to(tl.int16, bitcast=True).to(tl.int32) & 0x7FFF
+    else:
+        return (x.to(tl.int32, bitcast=True) & _TOP) >> 16
+
+
+@triton.jit
+def _from_leading_bits(bits, x, rest):
+    """Return the float32 of a bin, for a pointer's dtype; only float32 has trailing bits, those of `rest`."""
+    if x.dtype.element_ty.primitive_bitwidth == 16:
+        return bits.to(tl.int16).to(x.dtype.element_ty, bitcast=True).to(tl.float32)
+    else:
+        return ((bits << 16) | rest).to(tl.float32, bitcast=True)
 
 
 # fmt: off
 @triton.jit
-def _count(
-    hidden, sequence, s, begin, end, low, high, number, length, stride_b, stride_s, width, ratio,
-    LEVELS: tl.constexpr, BLOCK: tl.constexpr,
+def _count_levels(
+    hidden, sequence, s, begin, end, levels, number, length, stride_b, stride_s, width, ratio,
+    FEW: tl.constexpr, BLOCK: tl.constexpr,
 ):
-    """How many of a sequence's ``ratio * |h|`` are at most each level, in a range of tokens."""
-    slots = tl.arange(0, LEVELS)
-    found = tl.zeros((LEVELS,), tl.int64)
+    """How many of a sequence's ``ratio * |h|`` are at most each of the first levels, in a range of tokens."""
+    slots = tl.arange(0, FEW)
+    found = tl.zeros((FEW,), tl.int64)
     for token in range(begin, end):
         if tl.load(sequence + token) == s:
             row = hidden + (token // length).to(tl.int64) * stride_b + (token % length).to(tl.int64) * stride_s
@@ -135,21 +102,44 @@ def _count(
                 x = tl.load(row + at, mask=at < width, other=float("nan")).to(tl.float32)
                 x = tl.abs(x) * ratio
                 for j in range(number):
-                    level = _level(low, high, number, j).to(tl.float32, bitcast=True)
+                    level = tl.sum(tl.where(slots == j, levels, 0), axis=0).to(tl.float32, bitcast=True)
                     found += tl.where(slots == j, tl.sum((x <= level).to(tl.int32), axis=0), 0)
     return found
-# fmt: on
 
 
 @triton.jit
-def _narrow(counts, needed, low, high, number, holding, failing, LEVELS: tl.constexpr):
-    """Find the lowest level that holds and the highest that fails, now that others between have been counted."""
-    slots = tl.arange(0, LEVELS)
-    levels = _level(low, high, number, slots)
-    known = slots < number
-    holding = tl.minimum(holding, tl.min(tl.where(known & (counts >= needed), levels, _TOP), axis=0))
-    failing = tl.maximum(failing, tl.max(tl.where(known & (counts < needed), levels, 0), axis=0))
-    return holding, failing
+def _count_bins(
+    hidden, bins, sequence, s, begin, end, low, high, length, stride_b, stride_s, width, ratio, BLOCK: tl.constexpr,
+):
+    """Sort a range of tokens into bins where ``ratio * |h|`` is from low to high; return how many are below."""
+    below = tl.zeros((BLOCK,), tl.int32)
+    for token in range(begin, end):
+        if tl.load(sequence + token) == s:
+            row = hidden + (token // length).to(tl.int64) * stride_b + (token % length).to(tl.int64) * stride_s
+            for piece in range(0, width, BLOCK):
+                at = piece + tl.arange(0, BLOCK)
+                x = tl.load(row + at, mask=at < width, other=float("nan"))
+                scaled = tl.abs(x.to(tl.float32)) * ratio
+                below += (scaled < low).to(tl.int32)
+                inside = (scaled >= low) & (scaled <= high)
+                tl.atomic_add(bins + _bin_at(_leading_bits(x)), 1, mask=inside, sem="relaxed")
+    return tl.sum(below, axis=0)
+
+
+@triton.jit
+def _median_bin(bins, below, needed, BINS: tl.constexpr, CHUNK: tl.constexpr):
+    """Find the first bin up to which as many as needed are counted, else BINS; the bins are zero afterwards."""
+    found = BINS
+    total = below
+    for start in range(0, BINS, CHUNK):
+        place = start + tl.arange(0, CHUNK)
+        number = tl.load(bins + _bin_at(place), volatile=True)
+        tl.store(bins + _bin_at(place), tl.zeros((CHUNK,), tl.int32))
+        reached = total + tl.cumsum(number.to(tl.int64), axis=0)
+        found = tl.minimum(found, tl.min(tl.where(reached >= needed, place, BINS), axis=0))
+        total += tl.sum(number.to(tl.int64), axis=0)
+    return found
+# fmt: on
 
 
 @triton.jit
@@ -171,42 +161,66 @@ def _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK:
 # fmt: off
 @triton.jit(do_not_specialize=["length", "offset", "marked", "rows"])
 def count(
-    hidden, sequence, magnitude, numbers, sinks, first, stop, sizes, length, stride_b, stride_s, width, ratio, floor,
-    offset, marked, rows, WORDS: tl.constexpr, FEW: tl.constexpr, LEVELS: tl.constexpr, MANY: tl.constexpr,
-    BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+    hidden, sequence, magnitude, numbers, bins, sinks, first, stop, sizes, length, stride_b, stride_s, width, ratio,
+    floor, offset, marked, rows, WORDS: tl.constexpr, FEW: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     s = tl.program_id(1)
     own = numbers + offset + s.to(tl.int64) * WORDS
     magnitude += marked.to(tl.int64)
+    bins += s.to(tl.int64) * BINS
     high = tl.load(own + _HIGH).to(tl.int32)
     begin = tl.load(first + s)
     end = tl.load(stop + s)
     start = begin + tl.program_id(0) * rows
     if (high > 0) & (start < end):
         low = -tl.load(own + _LOW).to(tl.int32) + _TOP
-        number = tl.where(tl.load(own + _NUMBER) > MANY, LEVELS, FEW)
-        number = tl.where(low == high, 1, number)
-        slots = tl.arange(0, LEVELS)
-        found = _count(
-            hidden, sequence, s, start, tl.minimum(start + rows, end), low, high, number, length, stride_b, stride_s,
-            width, ratio, LEVELS, BLOCK,
-        )
-        tl.atomic_add(own + _COUNTS + slots, found, mask=slots < number)
+        number = tl.load(own + _NUMBER)
+        last = tl.minimum(start + rows, end)
+        slots = tl.arange(0, FEW)
+        levels = tl.load(own + _NAMED + slots).to(tl.int32)
+        if number <= FEW:
+            found = _count_levels(
+                hidden, sequence, s, start, last, levels, number.to(tl.int32), length, stride_b, stride_s, width,
+                ratio, FEW, BLOCK,
+            )
+            tl.atomic_add(own + _COUNTS + slots, found, mask=slots < number)
+        else:
+            below = _count_bins(
+                hidden, bins, sequence, s, start, last, low.to(tl.float32, bitcast=True),
+                high.to(tl.float32, bitcast=True), length, stride_b, stride_s, width, ratio, BLOCK,
+            )
+            tl.atomic_add(own + _COUNTS, below.to(tl.int64))
         tl.debug_barrier()  # Every thread's counts are out before the program says that it is done.
         done = tl.atomic_add(own + _DONE, 1)
         if done == tl.cdiv(end - begin, rows) - 1:
-            # Nobody waits for anybody: the last one to come finds all the counts.
+            # The last one to come finds all the counts.
             needed = (tl.load(sizes + s).to(tl.int64) * width + 1) // 2
-            counts = tl.load(own + _COUNTS + slots, mask=slots < number, other=0, volatile=True)
-            holding, failing = _narrow(counts, needed, low, high, number, _TOP, 0, LEVELS)
+            counts = tl.load(own + _COUNTS + slots, volatile=True)
+            holding = _TOP  # The lowest bits that are known to hold; what is below the failing ones fails.
+            failing = _TOP
+            if number <= FEW:
+                holding = tl.min(tl.where((slots < number) & (counts >= needed), levels, _TOP), axis=0)
+            else:
+                below = tl.sum(tl.where(slots == 0, counts, 0), axis=0)
+                middle = _median_bin(bins, below, needed, BINS, CHUNK)
+                if below >= needed:
+                    holding = low
+                elif middle < BINS:
+                    # From a bin's ends follow the ends of the threshold, which are one in half precision.
+                    least = _from_leading_bits(middle, hidden, 0) * ratio
+                    most = _from_leading_bits(middle, hidden, 0xFFFF) * ratio
+                    failing = least.to(tl.int32, bitcast=True) - 1
+                    holding = most.to(tl.int32, bitcast=True)
             low, high = _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK)
             while low <= high:
-                number = tl.where(low == high, 1, FEW)
-                counts = _count(
-                    hidden, sequence, s, begin, end, low, high, number, length, stride_b, stride_s, width, ratio,
-                    LEVELS, BLOCK,
+                levels = low + ((high - low) // (FEW - 1)) * slots
+                levels = tl.where(slots == FEW - 1, high, levels)
+                counts = _count_levels(
+                    hidden, sequence, s, begin, end, levels, FEW, length, stride_b, stride_s, width, ratio, FEW, BLOCK,
                 )
-                holding, failing = _narrow(counts, needed, low, high, number, holding, failing, LEVELS)
+                holding = tl.minimum(holding, tl.min(tl.where(counts >= needed, levels, _TOP), axis=0))
+                failing = tl.maximum(failing, tl.max(tl.where(counts < needed, levels, 0), axis=0))
                 low, high = _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK)
             if holding < _TOP:
                 for piece in range(begin, end, CHUNK):
@@ -245,15 +259,15 @@ def find_sinks(
     launch(
         scan, (layout.tokens, 1, 1),
         hidden, layout.sequence, workspace.magnitude, workspace.numbers, *where, float(min_activation), offset,
-        marked, WORDS=WORDS, BLOCK=block,
+        marked, WORDS=WORDS, FEW=FEW, BLOCK=block,
     )  # fmt: skip
     rows = min(8, max(1, layout.longest // 512))
     launch(
         count, (triton.cdiv(layout.longest, rows), layout.sequences, 1),
-        hidden, layout.sequence, workspace.magnitude, workspace.numbers, workspace.marks,
+        hidden, layout.sequence, workspace.magnitude, workspace.numbers, workspace.bins, workspace.marks,
         layout.first, layout.stop, layout.sizes, *where,
         float(median_ratio), float(min_activation), offset, marked, rows,
-        WORDS=WORDS, FEW=FEW, LEVELS=LEVELS, MANY=MANY, BLOCK=block, CHUNK=1024, num_warps=8,
+        WORDS=WORDS, FEW=FEW, BINS=BINS, BLOCK=block, CHUNK=1024, num_warps=8,
     )  # fmt: skip
 
 

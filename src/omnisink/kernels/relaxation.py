@@ -64,14 +64,18 @@ def relax(
             top = _LOWEST
             total = 0.0
             mixed = tl.zeros((WIDTH,), tl.float32)
-            for start in range(begin, end, KEYS):
+            # Given stages, Triton has the next tiles on their way while one is worked on.
+            for start in tl.range(begin, end, KEYS, num_stages=3):
                 other = start + tl.arange(0, KEYS)
                 seen = tl.load(sequence + other, mask=other < end, other=-1) == s
                 b = (other // length).to(tl.int64)
                 i = (other % length).to(tl.int64)
+                inside = (other < end)[:, None]
                 place = (b * kb + k * kh + i * stride_ks)[:, None] + channel[None, :]
-                wanted = seen[:, None] & (channel[None, :] < depth)
-                keys = tl.load(key + place, mask=wanted, other=0.0).to(tl.float32)
+                keys = tl.load(key + place, mask=inside & (channel[None, :] < depth), other=0.0)
+                place = (b * vb + k * vh + i * stride_vs)[:, None] + column[None, :]
+                values = tl.load(value + place, mask=inside & (column[None, :] < width), other=0.0)
+                keys = tl.where(seen[:, None], keys.to(tl.float32), 0.0)
                 score = tl.sum(keys * q[None, :], axis=1) * scale
                 if HAS_CAP:
                     score = tanh(score / cap) * cap
@@ -79,9 +83,7 @@ def relax(
                 highest = tl.maximum(top, tl.max(score, axis=0))
                 weight = tl.where(seen, tl.exp(score - highest), 0.0)
                 fade = tl.exp(top - highest)
-                place = (b * vb + k * vh + i * stride_vs)[:, None] + column[None, :]
-                wanted = seen[:, None] & (column[None, :] < width)
-                values = tl.load(value + place, mask=wanted, other=0.0).to(tl.float32)
+                values = tl.where(seen[:, None], values.to(tl.float32), 0.0)
                 mixed = mixed * fade + tl.sum(weight[:, None] * values, axis=0)
                 total = total * fade + tl.sum(weight, axis=0)
                 top = highest
@@ -146,12 +148,12 @@ def relax_in_place(
     vb, vh, vs = value.stride(0), value.stride(1), value.stride(2)
     ob, os, oh = output.stride(0), output.stride(1), output.stride(2)
     launch(
-        relax, (triton.cdiv(layout.longest, 32), query.shape[1], layout.sequences),
+        relax, (triton.cdiv(layout.longest, 64), query.shape[1], layout.sequences),
         output, query, key, value, sinks.view(torch.int8), stamps, query if learned_sink is None else learned_sink,
         layout.sequence, layout.first, layout.stop, layout.sizes, layout.length, window or 0, stamp,
         depth**-0.5 if scaling is None else float(scaling), float(softcap or 1.0), query.shape[1] // key.shape[1],
         depth, width, qb, qh, qs, kb, kh, ks, vb, vh, vs, ob, os, oh,
         ALIGNED=all(stride % 16 == 0 for stride in (kb, kh, vb, vh)),
         HAS_CAP=softcap is not None, HAS_LOGITS=learned_sink is not None,
-        TOKENS=32, KEYS=max(16, 16384 // max(wide, tall)), DEPTH=tall, WIDTH=wide, num_warps=8,
+        TOKENS=64, KEYS=max(16, 8192 // max(wide, tall)), DEPTH=tall, WIDTH=wide, num_warps=8,
     )  # fmt: skip

@@ -41,8 +41,8 @@ class PackedPrompts:
         layers: int,
         device: torch.device,
     ) -> None:
-        from omnisink.kernels.detection import Workspace
         from omnisink.kernels.layout import Layout
+        from omnisink.kernels.workspace import Workspace
 
         number = len(spans)
         host = torch.full((2 * tokens + 4 * number,), -1, dtype=torch.int32, pin_memory=device.type == "cuda")

@@ -190,8 +190,8 @@ class Prompts:
         return self.relaxed_at
 
     def _workspace(self, device: torch.device) -> Any:
-        from omnisink.kernels.detection import Workspace
         from omnisink.kernels.layout import Layout
+        from omnisink.kernels.workspace import Workspace
 
         if device not in self._workspaces:
             real = None if self._real is None else self._real.to(device)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnisink.kernels import detection
-from omnisink.kernels.detection import Workspace, find_sinks
+from omnisink.kernels.detection import find_sinks
 from omnisink.kernels.launch import count_launches
 from omnisink.kernels.layout import Layout
+from omnisink.kernels.workspace import Workspace
 from omnisink.maths.sinks import massive_activation_sinks
 from tests.kernels.interpreted.reference import reference
 
@@ -75,6 +76,24 @@ def test_candidates_that_stand_as_close_as_the_dtype_lets_them(dtype):
             steps.append(step)
     hidden[0, 1:20, 3] = torch.stack(steps)
     assert agrees(hidden, ratio=4096.0) == 12
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_batches_in_which_few_and_many_and_no_candidates_stand_side_by_side(dtype):
+    hidden = draw(7, 5, 24, 32, scale=0.3)
+    hidden[0, :20, 7] = torch.linspace(110, 390, 20)  # The threshold lies in their midst,
+    hidden[1, :20, 7] = torch.linspace(800, 3000, 20)  # below them all,
+    hidden[2, :20, 7] = torch.linspace(101, 120, 20)  # and above.
+    hidden[3, :5, 7] = torch.linspace(110, 390, 5)
+    hidden[1, 21:, :16] = float("nan")
+    real = torch.ones(5, 24, dtype=torch.bool)
+    real[0, 3:6] = False
+    hidden[0, 3:6] = 5e3
+    for token_mask in (None, real):
+        mask, workspace = found(hidden.to(dtype), token_mask)
+        assert torch.equal(mask, wanted(hidden.to(dtype), token_mask))
+        assert not workspace.bins.any(), "the next layer counts from zero"
+        assert [int(row.sum()) > 0 for row in mask] == [True, True, False, True, False]
 
 
 def test_ties_and_equal_rows():
