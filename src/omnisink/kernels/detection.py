@@ -21,6 +21,7 @@ from torch import Tensor
 
 from omnisink.kernels.launch import launch
 from omnisink.kernels.layout import Layout
+from omnisink.kernels.sizes import pieces, power_of_two
 from omnisink.kernels.workspace import BINS, FEW, NOT_FINITE, WORDS, Workspace
 
 #: The largest bits of a candidate; their distance from _TOP, for the smallest; how many; programs done; not finite.
@@ -252,9 +253,9 @@ def find_sinks(
         hidden = hidden.contiguous()
     layout = workspace.layout
     width = hidden.shape[2]
-    block = min(4096, triton.next_power_of_2(width))
+    block = min(4096, power_of_two(width))
     offset, marked = layer * layout.sequences * WORDS, layer * layout.tokens
-    stride_b, stride_s = hidden.stride(0), hidden.stride(1)
+    stride_b, stride_s, _ = hidden.stride()
     where = (layout.length, stride_b, stride_s, width)
     launch(
         scan, (layout.tokens, 1, 1),
@@ -263,7 +264,7 @@ def find_sinks(
     )  # fmt: skip
     rows = min(8, max(1, layout.longest // 512))
     launch(
-        count, (triton.cdiv(layout.longest, rows), layout.sequences, 1),
+        count, (pieces(layout.longest, rows), layout.sequences, 1),
         hidden, layout.sequence, workspace.magnitude, workspace.numbers, workspace.bins, workspace.marks,
         layout.first, layout.stop, layout.sizes, *where,
         float(median_ratio), float(min_activation), offset, marked, rows,

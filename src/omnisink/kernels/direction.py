@@ -9,6 +9,7 @@ from torch import Tensor
 
 from omnisink.kernels.launch import launch
 from omnisink.kernels.layout import Layout
+from omnisink.kernels.sizes import power_of_two
 
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
@@ -89,12 +90,12 @@ def write_direction(
     """
     if value.stride(3) != 1:
         value = value.contiguous()
-    heads, width = value.shape[1], value.shape[3]
-    padded = max(16, triton.next_power_of_2(width))
-    stride_b, stride_k, stride_s = value.stride(0), value.stride(1), value.stride(2)
+    _, heads, _, width = value.shape
+    padded = max(16, power_of_two(width))
+    stride_b, stride_k, stride_s, _ = value.stride()
     launch(
         direct, (heads, layout.sequences, 1),
-        value, sinks.view(torch.int8), (sinks if frozen is None else frozen).view(torch.int8), out,
+        value, sinks, (sinks if frozen is None else frozen), out,
         layout.first if slots is None else slots,
         layout.first, layout.stop, layout.length, stride_b, stride_k, stride_s, width, out.stride(0),
         out.shape[1] // heads,

@@ -1,28 +1,46 @@
 """The one place where kernels are launched: cheaply, and counted.
 
 Triton's own launcher looks at every argument again to find the compiled kernel, which takes longer than most of these
-kernels run. Here a compiled kernel is kept under what it was specialized on, and called directly.
+kernels run, and in an eager decode step the host is what everything waits for. Here a compiled kernel is kept under
+what it was specialized on, and called directly with addresses and numbers.
 """
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
+from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-#: Kernels by what they were compiled for.
-_COMPILED: dict[tuple[Any, ...], Any] = {}
-#: For every kernel, which of its arguments are compiled for whatever value they have.
-_GENERAL: dict[Any, tuple[bool, ...]] = {}
+#: Every kernel that has been launched, by its id: its own hash is computed in Python, under a lock.
+_KERNELS: dict[int, _Kernel] = {}
 #: Those who count launches now.
 _COUNTING: list[Counter[str]] = []
-#: Kernels of which the direct call has failed, so that Triton's own launcher is used.
-_INDIRECT: set[Any] = set()
+
+
+class _Kinds(dict[int, int]):
+    """What Triton makes of an integer that it compiles for: whether it is one, 16 divides it, and 32 bits hold it."""
+
+    def __missing__(self, value: int) -> int:
+        if len(self) > 1 << 16:  # Strides follow the lengths of prompts.
+            self.clear()
+        kind = self[value] = (value == 1) + 2 * (value % 16 == 0) + 4 * (value > _INT32)
+        return kind
+
+
+_KINDS = _Kinds()
+_INT32 = (1 << 31) - 1
+_address = Tensor.data_ptr
+_dtype = operator.attrgetter("dtype")
+#: `torch.cuda.current_device` asks first whether CUDA has been initialized, which a tensor on it answers.
+_current_device = getattr(torch._C, "_cuda_getDevice", torch.cuda.current_device)
 
 
 @contextmanager
@@ -46,55 +64,100 @@ def launch(kernel: Any, grid: tuple[int, int, int], *args: Any, num_warps: int =
     grid : tuple of int
         Programs in three dimensions.
     *args : Tensor, int or float
-        All other arguments in order. The first is a tensor.
+        All other arguments in order, tensors first; of each argument always the same type. Bool tensors are handed
+        over as int8, which is what they are in memory.
     num_warps : int
         Warps of a program.
     **constants : int or bool
         The ``tl.constexpr`` arguments, in the order of the signature.
     """
     if torch.compiler.is_compiling():
-        kernel[grid](*args, **constants, num_warps=num_warps)
+        kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
         return
     for counter in _COUNTING:
-        counter[_name(kernel)] += 1
-    device = args[0].device
-    if device.type != "cuda" or not isinstance(kernel, JITFunction):  # Triton's interpreter.
-        kernel[grid](*args, **constants, num_warps=num_warps)
+        counter[str(kernel.fn.__name__)] += 1
+    index = args[0].get_device()
+    if index < 0 or not isinstance(kernel, JITFunction):  # Triton's interpreter.
+        kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
         return
     # Triton launches on the current device, which need not be that of a layer.
-    here = torch.cuda.current_device() == device.index
-    with nullcontext() if here else torch.cuda.device(device):
-        key = (kernel, device.index, num_warps, *constants.values(), *_specialization(kernel, args))
-        compiled = _COMPILED.get(key)
-        if compiled is None:
-            compiled = kernel[grid](*args, **constants, num_warps=num_warps)
-            if kernel not in _INDIRECT and compiled is not None:
-                _COMPILED[key] = compiled
-            return
+    if _current_device() == index:
+        _launch_here(kernel, grid, args, num_warps, constants, index)
+    else:
+        with torch.cuda.device(index):
+            _launch_here(kernel, grid, args, num_warps, constants, index)
+
+
+class _Kernel:
+    """A kernel, which of its arguments it is compiled for, and what has been compiled.
+
+    Triton compiles for dtypes, for addresses that 16 divides, and for the values of integers, but for the arguments
+    that a kernel takes as they come (``do_not_specialize``), of which it only matters whether they fit into 32 bits.
+    Floats are never compiled for.
+    """
+
+    def __init__(self, kernel: Any, args: tuple[Any, ...]) -> None:
+        self.kernel = kernel  # Held, so that the id it is found by stays its own.
+        self.tensors = sum(isinstance(arg, Tensor) for arg in args)
+        whole = [i for i, arg in enumerate(args) if isinstance(arg, int)]
+        as_it_comes = [bool(parameter.do_not_specialize) for parameter in kernel.params]
+        self.settled = _picker([i for i in whole if not as_it_comes[i]])
+        self.varying = _picker([i for i in whole if as_it_comes[i]])
+        self.compiled: dict[tuple[Any, ...], tuple[Any, Any, Any, Callable[[int], int]]] = {}
+        self.direct = True
+
+
+def _launch_here(
+    kernel: Any,
+    grid: tuple[int, int, int],
+    args: tuple[Any, ...],
+    num_warps: int,
+    constants: dict[str, Any],
+    index: int,
+) -> None:
+    """Launch on the current device, whose index is given."""
+    known = _KERNELS.get(id(kernel))
+    if known is None:
+        known = _KERNELS[id(kernel)] = _Kernel(kernel, args)
+    tensors = args[: known.tensors]
+    addresses = [*map(_address, tensors)]
+    key = (
+        index,
+        num_warps,
+        *constants.values(),
+        *map(_KINDS.__getitem__, known.settled(args)),
+        *map(_dtype, tensors),
+        max(known.varying(args), default=0) > _INT32,
+        # One look at all addresses together nearly always says that each of them is aligned.
+        reduce(operator.or_, addresses) & 15 and tuple(address & 15 == 0 for address in addresses),
+    )
+    found = known.compiled.get(key)
+    if found is not None:
+        run, function, metadata, stream_of = found
         try:
-            compiled[grid](*args, *constants.values())
+            # Without the metadata and hooks of Triton's profiler, which are made and called in Python.
+            run(
+                *grid, stream_of(index), function, metadata, None, None, None,
+                *addresses, *args[known.tensors :], *constants.values(),
+            )  # fmt: skip
         except TypeError:
             # This Triton takes other arguments here; nothing has been launched.
-            _INDIRECT.add(kernel)
-            for known in [k for k in _COMPILED if k[0] is kernel]:
-                del _COMPILED[known]
-            kernel[grid](*args, **constants, num_warps=num_warps)
+            known.direct = False
+            known.compiled.clear()
+        else:
+            return
+    compiled = kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
+    if known.direct and compiled is not None:
+        parts = (compiled.run, compiled.function, compiled.packed_metadata)
+        known.compiled[key] = (*parts, driver.active.get_current_stream)
 
 
-def _name(kernel: Any) -> str:
-    return str(kernel.fn.__name__)
+def _picker(where: list[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Return what takes the arguments at some places out of all of them."""
+    if len(where) > 1:
+        return operator.itemgetter(*where)
+    return lambda args: tuple(args[i] for i in where)
 
 
-def _specialization(kernel: Any, args: tuple[Any, ...]) -> list[Any]:
-    """Return what Triton compiles a kernel for: dtypes and alignment of tensors, and divisibility of integers."""
-    general = _GENERAL.get(kernel)
-    if general is None:
-        general = _GENERAL[kernel] = tuple(bool(p.do_not_specialize) for p in kernel.params)
-    found: list[Any] = []
-    for arg, any_value in zip(args, general, strict=False):
-        if isinstance(arg, Tensor):
-            found += (arg.dtype, arg.data_ptr() % 16 == 0)
-        elif isinstance(arg, int):
-            wide = not -(1 << 31) <= arg < 1 << 31
-            found.append(wide if any_value else (wide, arg == 1, arg % 16 == 0))
-    return found
+def _bytes_of(args: tuple[Any, ...]) -> list[Any]:
+    return [arg.view(torch.int8) if isinstance(arg, Tensor) and arg.dtype == torch.bool else arg for arg in args]

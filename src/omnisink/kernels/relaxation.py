@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -10,6 +9,7 @@ from torch import Tensor
 from omnisink.kernels.launch import launch
 from omnisink.kernels.layout import Layout
 from omnisink.kernels.rotation import tanh
+from omnisink.kernels.sizes import pieces, power_of_two
 
 #: Stands for minus infinity, of which differences could not be taken.
 _LOWEST = tl.constexpr(-3.0e38)
@@ -142,14 +142,14 @@ def relax_in_place(
     """
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
     depth, width = query.shape[3], value.shape[3]
-    wide, tall = max(16, triton.next_power_of_2(width)), max(16, triton.next_power_of_2(depth))
-    qb, qh, qs = query.stride(0), query.stride(1), query.stride(2)
-    kb, kh, ks = key.stride(0), key.stride(1), key.stride(2)
-    vb, vh, vs = value.stride(0), value.stride(1), value.stride(2)
-    ob, os, oh = output.stride(0), output.stride(1), output.stride(2)
+    wide, tall = max(16, power_of_two(width)), max(16, power_of_two(depth))
+    qb, qh, qs, _ = query.stride()
+    kb, kh, ks, _ = key.stride()
+    vb, vh, vs, _ = value.stride()
+    ob, os, oh, _ = output.stride()
     launch(
-        relax, (triton.cdiv(layout.longest, 64), query.shape[1], layout.sequences),
-        output, query, key, value, sinks.view(torch.int8), stamps, query if learned_sink is None else learned_sink,
+        relax, (pieces(layout.longest, 64), query.shape[1], layout.sequences),
+        output, query, key, value, sinks, stamps, query if learned_sink is None else learned_sink,
         layout.sequence, layout.first, layout.stop, layout.sizes, layout.length, window or 0, stamp,
         depth**-0.5 if scaling is None else float(scaling), float(softcap or 1.0), query.shape[1] // key.shape[1],
         depth, width, qb, qh, qs, kb, kh, ks, vb, vh, vs, ob, os, oh,

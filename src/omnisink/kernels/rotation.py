@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from omnisink.kernels.launch import launch
+from omnisink.kernels.sizes import pieces, power_of_two
 
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
@@ -99,15 +100,14 @@ def rotate_in_place(
     rows = batch * length * heads
     per_program = 16 if rows >= 4096 else 4
     has_gammas = isinstance(gamma, Tensor)
-    stride_b = output.stride(0)
+    stride_b, stride_s, stride_h, _ = output.stride()
     # A pointer that is not used still has to be one.
     launch(
-        turn, (triton.cdiv(rows, per_program), 1, 1),
+        turn, (pieces(rows, per_program), 1, 1),
         output, direction, direction if slots is None else slots,
-        direction if frozen is None else frozen.view(torch.int8), gamma if has_gammas else direction,
+        direction if frozen is None else frozen, gamma if has_gammas else direction,
         0.0 if isinstance(gamma, Tensor) else float(gamma), float(tau), rows, heads, heads // direction.shape[1],
-        length,
-        stride_b, output.stride(1), output.stride(2), width, direction.stride(0),
+        length, stride_b, stride_s, stride_h, width, direction.stride(0),
         HAS_SLOTS=slots is not None, HAS_FROZEN=frozen is not None, HAS_GAMMAS=has_gammas,
-        ALIGNED=stride_b % 16 == 0, ROWS=per_program, WIDTH=max(16, triton.next_power_of_2(width)),
+        ALIGNED=stride_b % 16 == 0, ROWS=per_program, WIDTH=max(16, power_of_two(width)),
     )  # fmt: skip
