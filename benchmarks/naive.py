@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from omnisink import OutRo
+from omnisink.decoder.interface import AttentionCall
 from omnisink.methods.base import Run
 
 
@@ -30,7 +31,7 @@ class NaiveOutRo(OutRo):
         threshold = (self.median_ratio * median).clamp(min=self.min_activation)
         run.record.sinks[layer] = (peak >= threshold[:, None]) & real
 
-    def _rotate(self, output: Tensor, direction: Tensor, keep: Tensor | None) -> Tensor:
+    def _rotate(self, call: AttentionCall, output: Tensor, direction: Tensor, keep: Tensor | None, run: Run) -> Tensor:
         v = direction[:, None].expand_as(output)
         o = output.float()
         dot = (o * v).sum(dim=-1, keepdim=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from typing import Any, Protocol
 
@@ -36,6 +36,12 @@ class Handler(Protocol):
 
     def watches_steps(self) -> bool:
         """Say whether it wants the residual stream of passes that add one token to each sequence."""
+
+    def step(self, now: Pass) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
+        """Return what the head outputs of every layer go through in a pass that adds one token to each sequence.
+
+        None where that is a matter of more than the head outputs: `attention_input` and `head_output` are asked then.
+        """
 
     def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
         """Receive the residual stream entering a layer, (B, S, d)."""
@@ -79,6 +85,8 @@ class Attachment:
         self._stack = ExitStack()
         self._mask: Any = _UNSEEN
         self._now: Pass | None = None
+        #: See `omnisink.decoder.interface.Listener`.
+        self.step: Mapping[int, Callable[[Tensor], Tensor]] | None = None
         self._entered: set[int] = set()
         self._reached: set[int] = set()
         self._has_cache = False
@@ -131,7 +139,7 @@ class Attachment:
         stopped = self._threads.close()
         self._attached = False
         self._stack.close()
-        self._now = None
+        self._now = self.step = None
         if stopped:
             raise OmnisinkError(
                 f"the block of {self._name} ended while something was still generating, which was stopped: half of it "
@@ -168,24 +176,27 @@ class Attachment:
                 self._threads.enter_pass()
             self._mask = find(args, kwargs)
             self._has_cache = cache_of(args, kwargs) is not None
-            self._now = None
+            self._now = self.step = None
             if not torch.compiler.is_compiling():
                 self._checkpoints = CheckpointWatch()
                 self._layer_hooks.put_back()
                 ids = ids_of(args, kwargs)
-                self._begin_step(cache_of(args, kwargs), embeds_of(args, kwargs) if ids is None else ids)
+                self._begin_step(cache_of(args, kwargs), embeds_of(args, kwargs) if ids is None else ids, kwargs)
 
         return take
 
-    def _begin_step(self, cache: Any, entering: Any) -> None:
+    def _begin_step(self, cache: Any, entering: Any, kwargs: dict[str, Any]) -> None:
         """Begin a pass that adds one token to each sequence before its layers run, where none has to be watched."""
         if not isinstance(entering, Tensor) or entering.dim() < 2 or entering.shape[1] != 1:
             return
         if self._handler.watches_steps() or not continues(cache, self._asked_layer, self._owner):
             return
-        self._begin(cache, entering.shape[0], 1, entering.device)
+        now = self._begin(cache, entering.shape[0], 1, entering.device)
         self._entered = set(self._anatomy.attention)  # Of the prefill it is known that they are called as modules.
         self._layer_hooks.put_aside()
+        if not torch.is_grad_enabled():  # With gradients, checkpoints have to be watched for at every layer.
+            refuse_packed(kwargs)
+            self.step = self._handler.step(now)
 
     def _take_residual(self, index: int, layer: nn.Module) -> Callable[..., None]:
         cache_of = find_cache(layer)
@@ -210,7 +221,7 @@ class Attachment:
 
         return take
 
-    def _begin(self, cache: Any, batch: int, length: int, device: torch.device) -> None:
+    def _begin(self, cache: Any, batch: int, length: int, device: torch.device) -> Pass:
         if cache is not None and not torch.compiler.is_compiling() and type(cache) not in self._followed:
             self._followed.add(type(cache))
             for stop in follow(type(cache)):
@@ -229,6 +240,7 @@ class Attachment:
         self._reached = set()
         self._handler.begin(now)
         self._now = now
+        return now
 
     # What the attention interface asks; a layer run by itself, outside the decoder, has no pass.
 
@@ -256,7 +268,7 @@ class Attachment:
     def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if module is not self._anatomy.text_model:
             return
-        now, self._now = self._now, None
+        now, self._now, self.step = self._now, None, None
         pending, self._mask = self._mask is not _UNSEEN, _UNSEEN
         if pending:
             raise self._unannounced(None)

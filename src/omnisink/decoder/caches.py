@@ -44,6 +44,8 @@ class SequenceState:
         Tensors of the prefill before, where the cache was emptied since.
     fixed : bool
         Whether the cache is static, so that graphs may be made of the steps on it.
+    prepared : object
+        What the method has prepared for the passes to come, as long as `tensors` stay the same.
     """
 
     batch: int
@@ -53,19 +55,28 @@ class SequenceState:
     layer: int = 0
     spare: dict[Hashable, Tensor] = field(default_factory=dict)
     fixed: bool = False
+    prepared: Any = None
+    _free: dict[Any, list[Tensor]] = field(default_factory=dict)
 
-    def place(self, key: Hashable, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+    def place(self, key: Hashable, shape: tuple[int, ...], device: torch.device, room: int = 1) -> Tensor | None:
         """Return a float32 tensor to be written to and kept under `key`.
 
         It is the one that the prefill before had, if it fits: a CUDA graph that was captured then, on a static cache,
         reads from its address, and is right for the prompt that fills the cache now. In a graph that is being compiled
         there is none, for it would be an input that the graph changes.
+
+        `room` says how many of this shape are going to be asked for, so that all are made at once.
         """
         if torch.compiler.is_compiling():
             return None
         old = self.spare.pop(key, None)
         if old is not None and (old.shape, old.device) == (shape, device) and _can_be_written(old):
             return old
+        if not self.fixed and room > 1:
+            free = self._free.setdefault((shape, device), [])
+            if not free:
+                free.extend(torch.empty(room, *shape, dtype=torch.float32, device=device).unbind())
+            return free.pop()
         made = torch.empty(shape, dtype=torch.float32, device=device)
         if self.fixed:
             # As transformers says of the keys and values: a graph reads it where it is, without a copy of its own.
@@ -94,11 +105,12 @@ class SequenceState:
     def select(self, index: Tensor) -> None:
         """Keep, reorder or repeat sequences: the new sequence i is the old sequence ``index[i]``."""
         self.batch = len(index)
+        self.prepared = None
         self.tensors = {k: t.index_select(0, index.to(t.device)) for k, t in self.tensors.items()}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SequenceState:
         """Copy the tensors with a copied cache (contrastive branches, prefix reuse) and share the record."""
-        return replace(self, tensors={k: t.clone() for k, t in self.tensors.items()})
+        return replace(self, tensors={k: t.clone() for k, t in self.tensors.items()}, prepared=None)
 
 
 def _can_be_written(tensor: Tensor) -> bool:

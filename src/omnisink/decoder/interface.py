@@ -30,7 +30,7 @@ _PACKED = {
 }
 
 
-@dataclass
+@dataclass(slots=True)
 class AttentionCall:
     """One call of a layer's attention function, as a method sees it.
 
@@ -64,7 +64,18 @@ class AttentionCall:
 
 
 class Listener(Protocol):
-    """Stands before and behind the attention function of one module."""
+    """Stands before and behind the attention function of one module.
+
+    Attributes
+    ----------
+    step : mapping of int to callable, or None
+        In a pass of which only head outputs (B, S, H, D') matter: what each layer's go through; a layer that is
+        missing keeps its own. Nothing else is asked then. None: the pass is of another kind.
+    """
+
+    @property
+    def step(self) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
+        """What head outputs go through, by layer."""
 
     def idle(self, layer: int) -> bool:
         """Whether a layer whose residual stream it has seen may be left out: it neither changes nor looks at more."""
@@ -170,8 +181,13 @@ def _through_listeners(
     listeners = vars(module).get(LISTENERS)
     if not listeners:
         return function(module, query, key, value, attention_mask, **kwargs)
+    site, layer, first = listeners[0]
+    step = first.step
+    if step is not None and len(listeners) == 1:
+        found = function(module, query, key, value, attention_mask, **kwargs)
+        turn = step.get(layer)
+        return found if turn is None else (turn(found[0]), *found[1:])
     refuse_packed(kwargs)
-    site, layer, _ = listeners[0]
     window = kwargs.get("sliding_window") or site.window
     call = AttentionCall(layer, query, key, value, kwargs.get("scaling"), window, kwargs, attention_mask)
     for _, _, listener in listeners:
@@ -196,7 +212,7 @@ def refuse_packed(kwargs: Mapping[str, Any]) -> None:
         Naming what was passed.
     """
     for name, what in _PACKED.items():
-        if kwargs.get(name) is not None:
+        if name in kwargs and kwargs[name] is not None:
             raise UnsupportedModelError(
                 f"{what} is not supported: sinks and medians belong to one prompt, which this call does not keep apart"
             )

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,7 +54,18 @@ def count_launches() -> Iterator[Counter[str]]:
         _COUNTING.remove(counter)
 
 
-def launch(kernel: Any, grid: tuple[int, int, int], *args: Any, num_warps: int = 4, **constants: Any) -> None:
+class Compiled(NamedTuple):
+    """What a direct call of a compiled kernel takes; an attribute of Triton's own object costs a look each time."""
+
+    run: Any
+    function: Any
+    metadata: Any
+    stream_of: Callable[[int], int]
+
+
+def launch(
+    kernel: Any, grid: tuple[int, int, int], *args: Any, num_warps: int = 4, **constants: Any
+) -> Compiled | None:
     """Run a kernel on the device of its first argument.
 
     Parameters
@@ -70,22 +81,72 @@ def launch(kernel: Any, grid: tuple[int, int, int], *args: Any, num_warps: int =
         Warps of a program.
     **constants : int or bool
         The ``tl.constexpr`` arguments, in the order of the signature.
+
+    Returns
+    -------
+    Compiled or None
+        What has been called, if it was called directly.
     """
     if torch.compiler.is_compiling():
         kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
-        return
+        return None
     for counter in _COUNTING:
         counter[str(kernel.fn.__name__)] += 1
     index = args[0].get_device()
     if index < 0 or not isinstance(kernel, JITFunction):  # Triton's interpreter.
         kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
-        return
+        return None
     # Triton launches on the current device, which need not be that of a layer.
     if _current_device() == index:
-        _launch_here(kernel, grid, args, num_warps, constants, index)
-    else:
-        with torch.cuda.device(index):
-            _launch_here(kernel, grid, args, num_warps, constants, index)
+        return _launch_here(kernel, grid, args, num_warps, constants, index)
+    with torch.cuda.device(index):
+        return _launch_here(kernel, grid, args, num_warps, constants, index)
+
+
+class PreparedLaunch:
+    """A launch of which all is settled but the first argument, a tensor that is laid out as before.
+
+    What `launch` looks up at every call, this looks up once: a decode step launches one kernel at every layer, and
+    only the address of the head outputs is new.
+
+    Parameters
+    ----------
+    kernel, grid, *args, num_warps, **constants
+        As for `launch`. All tensors but the first stay where they are.
+    """
+
+    def __init__(
+        self, kernel: Any, grid: tuple[int, int, int], *args: Any, num_warps: int = 4, **constants: Any
+    ) -> None:
+        first, *others = args
+        self._kernel, self._grid, self._num_warps = kernel, grid, num_warps
+        self._others, self._constants = others, constants
+        self._shape, self._strides, self._dtype = first.shape, first.stride(), first.dtype
+        self._index = first.get_device()
+        self._compiled: Compiled | None = None
+        addresses = [arg.data_ptr() if isinstance(arg, Tensor) else arg for arg in others]
+        self._rest = (*addresses, *constants.values())
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether a tensor is laid out as the first argument was."""
+        return (
+            tensor.shape == self._shape
+            and tensor.stride() == self._strides
+            and tensor.dtype == self._dtype
+            and tensor.get_device() == self._index
+        )
+
+    def __call__(self, tensor: Tensor) -> None:
+        """Launch it on a tensor that fits."""
+        address = tensor.data_ptr()
+        if self._compiled is None or address & 15 or _COUNTING or _current_device() != self._index:
+            # The first times, `launch` finds out whether the direct call works.
+            self._compiled = launch(
+                self._kernel, self._grid, tensor, *self._others, num_warps=self._num_warps, **self._constants
+            )
+            return
+        run, function, metadata, stream_of = self._compiled
+        run(*self._grid, stream_of(self._index), function, metadata, None, None, None, address, *self._rest)
 
 
 class _Kernel:
@@ -103,7 +164,7 @@ class _Kernel:
         as_it_comes = [bool(parameter.do_not_specialize) for parameter in kernel.params]
         self.settled = _picker([i for i in whole if not as_it_comes[i]])
         self.varying = _picker([i for i in whole if as_it_comes[i]])
-        self.compiled: dict[tuple[Any, ...], tuple[Any, Any, Any, Callable[[int], int]]] = {}
+        self.compiled: dict[tuple[Any, ...], Compiled] = {}
         self.direct = True
 
 
@@ -114,7 +175,7 @@ def _launch_here(
     num_warps: int,
     constants: dict[str, Any],
     index: int,
-) -> None:
+) -> Compiled | None:
     """Launch on the current device, whose index is given."""
     known = _KERNELS.get(id(kernel))
     if known is None:
@@ -145,11 +206,13 @@ def _launch_here(
             known.direct = False
             known.compiled.clear()
         else:
-            return
+            return found
     compiled = kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
     if known.direct and compiled is not None:
-        parts = (compiled.run, compiled.function, compiled.packed_metadata)
-        known.compiled[key] = (*parts, driver.active.get_current_stream)
+        known.compiled[key] = Compiled(
+            compiled.run, compiled.function, compiled.packed_metadata, driver.active.get_current_stream
+        )
+    return None
 
 
 def _picker(where: list[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:

@@ -48,8 +48,11 @@ class Layout:
     @classmethod
     def of_batch(cls, batch: int, length: int, real: Tensor | None, device: torch.device) -> Layout:
         """Describe a batch (B, S); `real` is (B, S) bool, False at padding, and None where every token is real."""
-        bounds = torch.arange(batch + 1, device=device, dtype=torch.int32) * length
-        sequence = torch.arange(batch, device=device, dtype=torch.int32)[:, None].expand(batch, length)
+        bounds = torch.arange(0, (batch + 1) * length, length, device=device, dtype=torch.int32)
+        if batch == 1:
+            sequence = torch.zeros(1, length, device=device, dtype=torch.int32)
+        else:
+            sequence = torch.arange(batch, device=device, dtype=torch.int32)[:, None].expand(batch, length)
         if real is None:
             sizes = torch.full((batch,), length, device=device, dtype=torch.int32)
         else:

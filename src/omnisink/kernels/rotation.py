@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from omnisink.kernels.launch import launch
+from omnisink.kernels.launch import PreparedLaunch, launch
 from omnisink.kernels.sizes import pieces, power_of_two
 
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
@@ -96,18 +98,37 @@ def rotate_in_place(
     frozen : Tensor, optional
         (B, S) bool, contiguous, True for tokens to leave as they are.
     """
+    grid, args, constants = _turning(output, direction, gamma, tau, slots, frozen)
+    launch(turn, grid, *args, **constants)
+
+
+def prepare_rotation(output: Tensor, direction: Tensor, *, gamma: float, tau: float) -> PreparedLaunch:
+    """Prepare `rotate_in_place` for head outputs laid out like `output`, by vectors that stay where they are."""
+    grid, args, constants = _turning(output, direction, gamma, tau, None, None)
+    return PreparedLaunch(turn, grid, *args, **constants)
+
+
+def _turning(
+    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, slots: Tensor | None, frozen: Tensor | None
+) -> tuple[tuple[int, int, int], tuple[Any, ...], dict[str, Any]]:
+    """Return the programs, arguments and constants of `turn`."""
     batch, length, heads, width = output.shape
     rows = batch * length * heads
     per_program = 16 if rows >= 4096 else 4
     has_gammas = isinstance(gamma, Tensor)
     stride_b, stride_s, stride_h, _ = output.stride()
-    # A pointer that is not used still has to be one.
-    launch(
-        turn, (pieces(rows, per_program), 1, 1),
-        output, direction, direction if slots is None else slots,
-        direction if frozen is None else frozen, gamma if has_gammas else direction,
-        0.0 if isinstance(gamma, Tensor) else float(gamma), float(tau), rows, heads, heads // direction.shape[1],
-        length, stride_b, stride_s, stride_h, width, direction.stride(0),
-        HAS_SLOTS=slots is not None, HAS_FROZEN=frozen is not None, HAS_GAMMAS=has_gammas,
-        ALIGNED=stride_b % 16 == 0, ROWS=per_program, WIDTH=max(16, power_of_two(width)),
+    args = (
+        # A pointer that is not used still has to be one.
+        output, direction, direction if slots is None else slots, direction if frozen is None else frozen,
+        gamma if has_gammas else direction, 0.0 if isinstance(gamma, Tensor) else float(gamma), float(tau),
+        rows, heads, heads // direction.shape[1], length, stride_b, stride_s, stride_h, width, direction.stride(0),
     )  # fmt: skip
+    constants = {
+        "HAS_SLOTS": slots is not None,
+        "HAS_FROZEN": frozen is not None,
+        "HAS_GAMMAS": has_gammas,
+        "ALIGNED": stride_b % 16 == 0,
+        "ROWS": per_program,
+        "WIDTH": max(16, power_of_two(width)),
+    }
+    return (pieces(rows, per_program), 1, 1), args, constants

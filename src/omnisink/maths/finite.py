@@ -9,6 +9,9 @@ from torch import Tensor
 
 from omnisink.maths.sinks import token_magnitude
 
+#: Elements up to which a copy of a residual stream is less than the calls that would save it.
+_FEW = 1 << 20
+
 
 def nonfinite_tokens(magnitude: Tensor, token_mask: Tensor | None = None) -> Tensor:
     """Mark the real tokens whose residual stream is not finite.
@@ -69,7 +72,11 @@ def any_nonfinite(hidden: Tensor, token_mask: Tensor | None = None) -> Tensor:
     Tensor
         Bool scalar on the device of `hidden`. Nothing waits for the accelerator.
     """
-    return nonfinite_tokens(token_magnitude(hidden.detach()), token_mask).any()
+    if hidden.requires_grad:
+        hidden = hidden.detach()
+    if token_mask is None and hidden.numel() <= _FEW:
+        return (hidden * 0).sum().isnan()  # Few operations, which is what counts where there is little to compute.
+    return nonfinite_tokens(token_magnitude(hidden), token_mask).any()
 
 
 def nonfinite_names(named: Iterable[tuple[str, Tensor]], limit: int = 3) -> list[str]:

@@ -67,7 +67,8 @@ class Prompts:
         magnitude : Tensor
             (B, S) float32, the largest activation of every token; of padding it may be zero.
         """
-        hidden = hidden.detach()
+        if hidden.requires_grad:
+            hidden = hidden.detach()
         if kernels_run_on(hidden):
             from omnisink.kernels.detection import find_sinks
 
@@ -174,8 +175,11 @@ class Prompts:
 
             if out is None:
                 out = value.new_empty((len(value), heads, value.shape[3]), dtype=torch.float32)
-            frozen = torch.zeros_like(sinks) if self.frozen is None else self.frozen.to(value.device)
-            self.frozen = frozen
+            frozen = self.frozen
+            if frozen is None:
+                frozen = self.frozen = torch.zeros_like(sinks)
+            elif frozen.device != value.device:
+                frozen = self.frozen = frozen.to(value.device)
             write_direction(value, sinks, self._workspace(value.device).layout, out, frozen=frozen)
             return out
         self.frozen = sinks if self.frozen is None else sinks | self.frozen.to(sinks.device)
@@ -190,10 +194,12 @@ class Prompts:
         return self.relaxed_at
 
     def _workspace(self, device: torch.device) -> Any:
-        from omnisink.kernels.layout import Layout
-        from omnisink.kernels.workspace import Workspace
+        found = self._workspaces.get(device)
+        if found is None:
+            from omnisink.kernels.layout import Layout
+            from omnisink.kernels.workspace import Workspace
 
-        if device not in self._workspaces:
             real = None if self._real is None else self._real.to(device)
-            self._workspaces[device] = Workspace.of(Layout.of_batch(*self._shape, real, device), self._layers)
-        return self._workspaces[device]
+            found = Workspace.of(Layout.of_batch(*self._shape, real, device), self._layers)
+            self._workspaces[device] = found
+        return found

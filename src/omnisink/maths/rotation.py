@@ -8,6 +8,8 @@ is needed, and with g = 0 the factor is exactly one.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -104,6 +106,33 @@ def rotate(
         for block in blocks:
             _rotate_in_place(output[:, block], direction, gamma, tau, None if keep is None else keep[:, block])
     return output
+
+
+class Rotation:
+    """`rotate` by the same vectors, step after step: what the host looks up for the kernel, it looks up once.
+
+    Parameters
+    ----------
+    direction, gamma, tau
+        As for `rotate`; gamma is a number.
+    """
+
+    def __init__(self, direction: Tensor, *, gamma: float, tau: float) -> None:
+        self._direction, self._gamma, self._tau = direction, gamma, tau
+        self._prepared: Any = None
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """Rotate head outputs (B, S, H, D), as `rotate` does, where no gradient is asked for."""
+        prepared = self._prepared
+        if prepared is None or not prepared.fits(output):
+            if output.stride(-1) != 1 or not kernels_run_on(output, self._direction):
+                return rotate(output, self._direction, gamma=self._gamma, tau=self._tau)
+            from omnisink.kernels.rotation import prepare_rotation
+
+            prepared = prepare_rotation(output, self._direction, gamma=self._gamma, tau=self._tau)
+            self._prepared = prepared
+        prepared(output)
+        return output
 
 
 def _rotate_in_place(

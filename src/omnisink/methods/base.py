@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -79,6 +79,14 @@ class Method(ABC):
     def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
         """Return the queries, keys and values to attend with; a changed call is a new one. By default, the same."""
         return call
+
+    def step(self, run: Run) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
+        """Return what head outputs (B, 1, H, D') go through in a pass that adds one token to each sequence, by layer.
+
+        A layer that is missing keeps its own. This is asked where no gradient is wanted and `watches_steps` is False,
+        and saves the host calls of `attention_input` and `head_output` at every layer. By default None: they are made.
+        """
+        return None
 
     def criterion_settings(self) -> dict[str, Any]:
         """Name and settings of what marks sinks, for records; empty where the method looks for none."""
@@ -172,6 +180,10 @@ class Run:
         """Ask the method whether it looks at the residual stream of generated tokens."""
         return self._method.watches_steps
 
+    def step(self, now: Pass) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
+        """Ask the method what a pass that adds one token to each sequence does to head outputs."""
+        return self._method.step(self)
+
     def residual_stream(self, layer: int, hidden: Tensor, now: Pass) -> None:
         """Hand a layer's residual stream to the method, where it is that of the whole pass.
 
@@ -219,8 +231,10 @@ class Run:
         UnsupportedModelError
             If none was.
         """
+        if not now.is_prefill:
+            return
         missed = self.anatomy.attention.keys() - reached - self._idle
-        if not now.is_prefill or not missed:
+        if not missed:
             return
         if not reached:
             raise UnsupportedModelError(

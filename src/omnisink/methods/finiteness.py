@@ -40,24 +40,28 @@ class Finiteness:
         if is_prefill:
             self.prompt, self.generated = bad, torch.zeros_like(bad)
         elif not torch.compiler.is_compiling():  # A graph that writes to what outlives it cannot be a CUDA graph.
-            self.generated = bad if self.generated is None else self.generated.to(bad.device) | bad
+            before = self.generated
+            if before is not None and before.device != bad.device:
+                before = before.to(bad.device)
+            self.generated = bad if before is None else before | bad
         return bad
 
     def reduced(self) -> Finiteness:
         """Return the same in a few bytes for each layer: the largest magnitude of any real token, as (1, 1)."""
-        peaks = {
-            layer: torch.where(
-                nonfinite_tokens(m, None if self.token_mask is None else self.token_mask.to(m.device)), m, 0
-            ).amax()[None, None]
-            for layer, m in self.magnitudes.items()
-        }
-        return Finiteness(None, peaks, self.prompt, self.generated)
+        if not self.magnitudes:
+            return Finiteness(None, {}, self.prompt, self.generated)
+        stacked = _stacked(self.magnitudes)
+        mask = None if self.token_mask is None else self.token_mask.to(stacked.device)
+        peaks = torch.where(nonfinite_tokens(stacked, mask), stacked, 0).amax(dim=(1, 2), keepdim=True)
+        return Finiteness(None, dict(zip(self.magnitudes, peaks.unbind(), strict=True)), self.prompt, self.generated)
 
     def merge(self, other: Finiteness) -> Finiteness:
         """Return what is not finite in either of two reduced ones."""
-        peaks = dict(other.magnitudes)
-        for layer, peak in self.magnitudes.items():
-            peaks[layer] = torch.maximum(peak, peaks[layer].to(peak.device)) if layer in peaks else peak
+        both = self.magnitudes.keys() & other.magnitudes.keys()
+        peaks = {**other.magnitudes, **self.magnitudes}
+        if both:
+            one, two = (_stacked({layer: of.magnitudes[layer] for layer in both}) for of in (self, other))
+            peaks.update(zip(both, torch.maximum(one, two.to(one.device)).unbind(), strict=True))
         return Finiteness(None, peaks, _either(self.prompt, other.prompt), _either(self.generated, other.generated))
 
     def check(self, model: nn.Module | None) -> None:
@@ -99,6 +103,12 @@ class Finiteness:
         mask = None if self.token_mask is None else self.token_mask.to(magnitude.device)
         sequence, position = nonfinite_tokens(magnitude, mask).nonzero()[0].tolist()
         return f" (first at token {position}{f' of sequence {sequence}' if len(magnitude) > 1 else ''})"
+
+
+def _stacked(magnitudes: dict[int, Tensor]) -> Tensor:
+    """Return magnitudes of the same shape (B, S) as one tensor: an operation for all layers, not one for each."""
+    device = next(iter(magnitudes.values())).device
+    return torch.stack([m if m.device == device else m.to(device) for m in magnitudes.values()])
 
 
 def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:

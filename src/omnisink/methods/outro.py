@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +17,7 @@ from omnisink.maths.bounds import check_gamma, check_tau
 from omnisink.maths.host import host_may_look
 from omnisink.maths.layers import looks_at, relaxes_at
 from omnisink.maths.prompts import Prompts
-from omnisink.maths.rotation import rotate
+from omnisink.maths.rotation import Rotation, rotate
 from omnisink.methods.base import Method, Run
 from omnisink.methods.criteria import MassiveActivation, describe
 
@@ -196,17 +197,33 @@ class OutRo(Method):
             return output
         return self._rotate(call, output, direction, self._padding(run, output), run)
 
+    def step(self, run: Run) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
+        """Rotate with the vectors of the prefill; a subclass that does more is asked at every layer."""
+        kind, state = type(self), run.now.state
+        if kind.head_output is not OutRo.head_output or kind._rotate is not OutRo._rotate:
+            return None
+        if state.prepared is None:
+            state.prepared = {
+                layer: Rotation(direction, gamma=self.gamma, tau=self.tau)
+                for layer, direction in state.tensors.items()
+                if isinstance(layer, int) and self.decode
+            }
+        prepared: dict[int, Rotation] = state.prepared
+        return prepared
+
     def _prefill(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
         sinks = run.record.sinks.get(call.layer)
         if sinks is None or (host_may_look(sinks) and not bool(sinks.any())):
             return output
-        sinks = sinks.to(output.device)
+        if sinks.device != output.device:
+            sinks = sinks.to(output.device)
         prompts: Prompts = run.scratch["prompts"]
         if self._relaxes(call.layer, len(run.anatomy.layers)):
             output = self._relax(call, output, sinks, prompts, run)
         if self.rotate and self.gamma != 0:
             heads, width = output.shape[2:]
-            place = run.now.state.place(call.layer, (run.now.batch, heads, width), output.device)
+            room = 1 if host_may_look(output) else len(run.anatomy.layers)
+            place = run.now.state.place(call.layer, (run.now.batch, heads, width), output.device, room)
             direction = prompts.freeze_and_point(sinks, call.value, heads, place)
             output = self._rotate(call, output, direction, prompts.frozen, run)
             run.now.state.tensors[call.layer] = direction

@@ -161,15 +161,17 @@ class Operations(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def _the_interpreter_is_no_operator(monkeypatch):
     """Hide what the interpreter does to move tensors to NumPy and back, which no GPU does."""
+    from omnisink.kernels import launch as launching
     from omnisink.kernels import rotation
 
-    launch = rotation.launch
+    launch = launching.launch
 
     def hidden(*args, **kwargs):
         with _disable_current_modes():
             launch(*args, **kwargs)
 
-    monkeypatch.setattr(rotation, "launch", hidden)
+    for module in (launching, rotation):
+        monkeypatch.setattr(module, "launch", hidden)
 
 
 def step_under_watch(model, cache, watch):
