@@ -1,0 +1,159 @@
+"""The direct launch, with a compiled kernel that only notes what it is called with: no GPU is asked for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.skips import needs
+
+pytestmark = needs("triton")
+
+
+class OnDevice(torch.Tensor):
+    """A tensor of the CPU that says it is on the first accelerator, at an address of our choice."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    address = 4096
+
+    def get_device(self):
+        return 0
+
+    def data_ptr(self):
+        return self.address
+
+
+def on_device(*shape, dtype=torch.float32, address=4096):
+    tensor = torch.zeros(shape, dtype=dtype).as_subclass(OnDevice)
+    tensor.address = address
+    return tensor
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Direct calls, and those that went through Triton's own launcher, in the order they were made."""
+    from triton.runtime.jit import JITFunction
+
+    from omnisink.kernels import launch as launching
+
+    made = []
+
+    def own_launcher(kernel, grid):
+        def compile_and_run(*args, **constants):
+            made.append(("own", grid, [a for a in args if isinstance(a, torch.Tensor)], constants))
+            return SimpleNamespace(
+                run=lambda *given: made.append(("direct", given)), function="function", packed_metadata="metadata"
+            )
+
+        return compile_and_run
+
+    monkeypatch.setattr(JITFunction, "__getitem__", own_launcher)
+    monkeypatch.setattr(launching, "_current_device", lambda: 0)
+    monkeypatch.setattr(launching, "_address", lambda tensor: tensor.data_ptr())
+    monkeypatch.setattr(launching, "_KERNELS", {})
+    monkeypatch.setattr(launching, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda i: 7)))
+    return made
+
+
+def turn(output, direction, **options):
+    from omnisink.kernels.rotation import rotate_in_place
+
+    rotate_in_place(output, direction, gamma=3.0, tau=0.1, **options)
+
+
+def kinds(calls):
+    return [call[0] for call in calls]
+
+
+def test_the_second_launch_calls_the_compiled_kernel_with_addresses(calls):
+    output, direction = on_device(1, 1, 4, 16, address=64), on_device(1, 2, 16, address=128)
+    turn(output, direction)
+    turn(output, direction)
+    assert kinds(calls) == ["own", "direct"]
+    grid, rest = calls[1][1][:3], calls[1][1][3:]
+    assert grid == (1, 1, 1)
+    assert rest[:6] == (7, "function", "metadata", None, None, None)
+    assert rest[6:] == (
+        64, 128, 128, 128, 128, 3.0, 0.1, 4, 4, 2, 1, 64, 64, 16, 16, 32, False, False, False, True, 4, 16,
+    )  # fmt: skip
+
+
+def test_it_is_compiled_again_for_what_triton_compiles_for_and_for_nothing_else(calls):
+    direction = on_device(1, 2, 16)
+    turn(on_device(1, 1, 4, 16), direction)
+    for same in (on_device(1, 3, 4, 16), on_device(1, 9, 4, 16), on_device(1, 1, 4, 16, address=8192)):
+        turn(same, direction)
+    assert kinds(calls) == ["own", "direct", "direct", "direct"]
+    others = [
+        (on_device(1, 1, 4, 16, dtype=torch.bfloat16), direction),
+        (on_device(1, 1, 4, 16, address=4100), direction),
+        (on_device(1, 1, 4, 16), on_device(1, 2, 16, address=4104)),
+        (on_device(1, 1, 4, 24), on_device(1, 2, 24)),
+        (on_device(1, 1, 4, 16), on_device(1, 4, 16)),
+    ]
+    for number, pair in enumerate(others):
+        calls.clear()
+        turn(*pair)
+        turn(*pair)
+        assert kinds(calls) == ["own", "direct"], number
+
+
+def test_bool_tensors_are_handed_to_triton_as_int8(calls):
+    frozen = on_device(1, 2, dtype=torch.bool)
+    turn(on_device(1, 2, 4, 16), on_device(1, 2, 16), frozen=frozen)
+    assert [t.dtype for t in calls[0][2]] == [torch.float32] * 3 + [torch.int8, torch.float32]
+
+
+def test_without_the_expected_call_tritons_own_launcher_stays(calls):
+    from omnisink.kernels import launch as launching
+    from omnisink.kernels import rotation
+
+    output, direction = on_device(1, 1, 4, 16), on_device(1, 2, 16)
+    turn(output, direction)
+    (known,) = launching._KERNELS.values()
+    (key,) = known.compiled
+
+    def takes_less(one):
+        raise AssertionError
+
+    known.compiled[key] = known.compiled[key]._replace(run=takes_less)
+    prepared = rotation.prepare_rotation(output, direction, gamma=3.0, tau=0.1)
+    for _ in range(3):
+        turn(output, direction)
+        prepared(output)
+    assert kinds(calls) == ["own"] * 7
+    assert not known.compiled
+
+
+def test_a_prepared_launch_passes_the_new_address_alone(calls):
+    from omnisink.kernels import rotation
+    from omnisink.kernels.launch import count_launches
+
+    output, direction = on_device(1, 1, 4, 16, address=64), on_device(1, 2, 16, address=128)
+    prepared = rotation.prepare_rotation(output, direction, gamma=3.0, tau=0.1)
+    for address in (64, 256, 512):
+        output = on_device(1, 1, 4, 16, address=address)
+        assert prepared.fits(output)
+        prepared(output)
+    assert kinds(calls) == ["own", "direct", "direct"]
+    (_, by_launch), (_, alone) = calls[1:]
+    assert by_launch[9] == 256
+    assert alone == (*by_launch[:9], 512, *by_launch[10:])
+    calls.clear()
+    prepared(on_device(1, 1, 4, 16, address=68))  # Sixteen does not divide it: another kernel.
+    with count_launches() as launches:
+        prepared(output)
+    assert launches == {"turn": 1}
+    assert kinds(calls) == ["own", "direct"]
+
+
+@pytest.mark.parametrize(
+    "other", [on_device(2, 1, 4, 16), on_device(1, 1, 4, 16, dtype=torch.float16), on_device(1, 1, 16, 4).mT, None]
+)
+def test_a_prepared_launch_is_for_tensors_laid_out_alike(other, calls):
+    from omnisink.kernels import rotation
+
+    prepared = rotation.prepare_rotation(on_device(1, 1, 4, 16), on_device(1, 2, 16), gamma=3.0, tau=0.1)
+    assert not prepared.fits(torch.zeros(1, 1, 4, 16) if other is None else other)
