@@ -14,11 +14,11 @@ from benchmarks.history import append, write_evaluation_table
 from benchmarks.pairs import compare, rounded, seconds
 from omnisink import OutRo, load_model
 from omnisink.evaluation.running.asking import SCORES
-from omnisink.evaluation.running.methods import parse_methods
 from omnisink.evaluation.running.prefetch import prompt_of
 from omnisink.evaluation.running.run import Settings, run
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.task import find_task
+from omnisink.methods.registry import parse_methods
 from omnisink.models.adapters.asking import answer
 from omnisink.models.loaded import Loaded
 from omnisink.models.smolomni import GAMMA

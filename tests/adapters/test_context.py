@@ -8,11 +8,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from omnisink.evaluation.running.methods import parse_methods
 from PIL import Image
 from transformers import GPT2Config, LlamaConfig, MambaConfig, MistralConfig
 
 from omnisink import OmnisinkError, load_model
-from omnisink.evaluation.running.methods import parse_methods
 from omnisink.evaluation.running.run import Settings, run
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import Uniform

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
+from omnisink.evaluation.running.methods import parse_methods
 
 from omnisink import OmnisinkError, OutRo, load_model
-from omnisink.evaluation.running.methods import parse_methods
 from omnisink.evaluation.running.run import Settings, run
 from omnisink.results.records import read_records
 

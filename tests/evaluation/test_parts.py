@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.running.methods import parse_methods
 from omnisink.evaluation.running.parts import Rank, read_parts, whole
 from omnisink.evaluation.running.run import Settings, run
+from omnisink.methods.registry import parse_methods
 
 METHODS = parse_methods("baseline,outro:gamma=0.5")
 

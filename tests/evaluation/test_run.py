@@ -13,9 +13,9 @@ from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.evaluation.running import run as running
 from omnisink.evaluation.running.asking import ask
 from omnisink.evaluation.running.batchsize import BatchSize
-from omnisink.evaluation.running.methods import parse_methods
 from omnisink.evaluation.running.run import Settings, checksum, run
 from omnisink.evaluation.tasks.task import find_task
+from omnisink.methods.registry import parse_methods
 from omnisink.results.records import Records, read_records
 
 METHODS = parse_methods("baseline,outro:gamma=0.5,outro:relax")

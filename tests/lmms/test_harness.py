@@ -16,11 +16,11 @@ from omnisink.evaluation.export import export_lmms, export_parquet
 from omnisink.evaluation.lmms import tasks_folder
 from omnisink.evaluation.lmms.questions import load as load_questions
 from omnisink.evaluation.lmms.questions import variable
-from omnisink.evaluation.running.methods import parse_methods
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.running.run import Settings, run
 from omnisink.evaluation.tasks.task import find_task
 from omnisink.methods.outro import OutRo
+from omnisink.methods.registry import parse_methods
 from omnisink.models import smolomni as shipped
 from tests.evaluation.laying import lay_out
 from tests.skips import needs

@@ -18,6 +18,7 @@ from omnisink.cli.eval import evaluate
 from omnisink.cli.export import export
 from omnisink.cli.find import find
 from omnisink.cli.media import gather_choices
+from omnisink.cli.methods import methods
 from omnisink.cli.models import models
 from omnisink.cli.study import study
 from omnisink.cli.synthav import synthav
@@ -56,7 +57,7 @@ def _root(
 for verb in (demo, ask, find, study):
     app.command()(verb)
 app.command("eval")(evaluate)
-for tool in (compare, tune, export, models, synthav, doctor):
+for tool in (compare, tune, export, methods, models, synthav, doctor):
     app.command()(tool)
 app.add_typer(tasks)
 

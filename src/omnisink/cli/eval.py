@@ -91,11 +91,11 @@ def evaluate(
         check_statistics()
     outro = options.make_outro(model, gamma, profile=profile, tau=tau)
     with working("importing"):
-        from omnisink.evaluation.running.methods import BASELINE, parse_methods
         from omnisink.evaluation.running.parts import failures, whole
         from omnisink.evaluation.running.run import Settings, check_run, run
         from omnisink.evaluation.tasks.task import find_task
         from omnisink.media import Uniform
+        from omnisink.methods.registry import BASELINE, parse_methods
         from omnisink.models.facts import check_can_answer_some
         from omnisink.results.disk import check_folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from omnisink.methods.marking import SinkMethod, over_keys
 
 @dataclass(frozen=True)
 class ReplaceSinkValue(SinkMethod):
-    """Give the sinks another value vector, and leave the attention to them as it is.
+    """Replace the value vectors of sinks, by zero unless others are given, and leave the attention to them as it is.
 
     Without a value the sink still takes its share of every softmax, but brings nothing: the shared bias is gone. With
     the mean over other prompts, the bias is there and what it says of this prompt is not.
@@ -84,6 +85,8 @@ class ZeroSinkKey(SinkMethod):
 
     channels: int = 1
 
+    source: ClassVar[str] = "Yoo, Jang, Chung (arXiv 2603.14337), its analysis"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.channels < 1:
@@ -113,6 +116,8 @@ class ZeroHeads(Method):
     """
 
     heads: tuple[tuple[int, int], ...]
+
+    tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "heads", tuple((int(layer), int(head)) for layer, head in self.heads))

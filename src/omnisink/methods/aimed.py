@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,9 @@ class AimedOutRo(OutRo):
 
     aim: str = "sink"
     seed: int = 0
+
+    source: ClassVar[str] = "omnisink: a control of OutRo"
+    tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides"
 
     def __post_init__(self) -> None:
         super().__post_init__()

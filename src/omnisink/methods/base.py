@@ -17,6 +17,7 @@ from omnisink.decoder.passes import Pass
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.maths.host import host_may_look
 from omnisink.methods.finiteness import Finiteness
+from omnisink.methods.presets import Preset
 from omnisink.methods.trace import Record, Trace
 
 
@@ -37,9 +38,21 @@ class Method(ABC):
     watches_steps : bool
         Whether `residual_stream` is called in passes that add one token to each sequence. A class that looks at
         prompts alone says False, and no hook costs time there.
+    presets : mapping of str to Preset
+        Changes of settings that a user may name, as in ``outro:rotate``.
+    source : str
+        The paper that the method comes from, for `omnisink methods`.
+    needs : str
+        What it needs besides a model: extra passes, calibration, a list of tokens.
+    tested : str
+        What the tests run it with: attention backends, caches, padding, compilation.
     """
 
     watches_steps: ClassVar[bool] = True
+    presets: ClassVar[Mapping[str, Preset]] = {}
+    source: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
+    tested: ClassVar[str] = ""
 
     @abstractmethod
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:

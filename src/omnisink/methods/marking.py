@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,9 @@ class SinkMethod(Method):
 
     criterion: Criterion = field(default_factory=MassiveActivation)
     layers: tuple[int, ...] | None = None
+
+    #: The shared tests of the package run every one of its methods so.
+    tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides"
 
     def __post_init__(self) -> None:
         if self.layers is not None:

@@ -20,6 +20,7 @@ from omnisink.maths.prompts import Prompts
 from omnisink.maths.rotation import Rotation, rotate
 from omnisink.methods.base import Method, Run
 from omnisink.methods.criteria import MassiveActivation, describe
+from omnisink.methods.presets import Preset
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,6 +83,22 @@ class OutRo(Method):
     detect_layers: tuple[int, ...] | None = None
     relax_layers: tuple[int, ...] | None = None
     max_relaxed: int = 256
+
+    source: ClassVar[str] = "Yoo, Jang, Chung (arXiv 2603.14337)"
+    tested: ClassVar[str] = (
+        "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams; torch.compile; "
+        "every family of the support table; vLLM on CPUs"
+    )
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "rotate": Preset("Rotate only, without mask relaxation.", {"relax": False}),
+        "relax": Preset("Relax the mask only, without rotation.", {"rotate": False}),
+        "away": Preset("Rotate away from the sink's value instead of toward it.", negate=("gamma",)),
+        "random": Preset(
+            "Rotate by the same angles toward random directions: a control.",
+            {"aim": "random"},
+            home="omnisink.methods.aimed:AimedOutRo",
+        ),
+    }
 
     def __post_init__(self) -> None:
         check_gamma(self.gamma)

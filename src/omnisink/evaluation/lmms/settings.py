@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.running.methods import parse_methods
 from omnisink.methods.base import Method
 from omnisink.methods.outro import OutRo
+from omnisink.methods.registry import parse_methods
 from omnisink.models.smolomni import own_gamma
 
 #: Longest answer where a task says nothing.
@@ -100,7 +100,7 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
     Parameters
     ----------
     method : str
-        As for `omnisink.evaluation.running.methods.parse_methods`: ``"baseline"``, ``"outro"``, ``"outro:rotate"``.
+        As for `omnisink.methods.registry.parse_methods`: ``"baseline"``, ``"outro"``, ``"outro:rotate"``.
     pretrained : str
         Name of the model; the embedded ones have strengths of their own.
     gamma : float, optional

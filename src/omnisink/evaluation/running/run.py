@@ -20,12 +20,12 @@ from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
 from omnisink.evaluation.running.asking import SCORES, ask
 from omnisink.evaluation.running.batchsize import LARGEST, SMALLEST, BatchSize, out_of_memory
 from omnisink.evaluation.running.ledger import Ledger
-from omnisink.evaluation.running.methods import settings_of
 from omnisink.evaluation.running.parts import Picked, Rank
 from omnisink.evaluation.running.prefetch import Ready, batches, windows
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
+from omnisink.methods.registry import settings_of
 from omnisink.models.adapters.prompt import Encoded
 from omnisink.models.loaded import Loaded
 from omnisink.results.records import check_start, start
