@@ -236,36 +236,6 @@ def test_the_script_of_the_readme_works(qwen2_folder: Path, capsys: pytest.Captu
     assert "layers" in capsys.readouterr().out
 
 
-def test_the_method_of_the_documentation_works(qwen2_folder: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
-    (code,) = [block for block in code_blocks(DOCS / "add-a-method.md") if "class SilenceHeads" in block]
-    names: dict[str, object] = {"__name__": "add_a_method"}
-    sys.modules["add_a_method"] = type(sys)("add_a_method")
-    try:
-        exec(compile(code, "add-a-method.md", "exec"), names)
-    finally:
-        del sys.modules["add_a_method"]
-    silence = names["SilenceHeads"]
-    model = AutoModelForCausalLM.from_pretrained(qwen2_folder).eval()
-    ids = torch.tensor([[3, 4, 5, 6]])
-    with torch.inference_mode():
-        before = model(ids).logits
-        with silence()(model):  # type: ignore[operator]
-            assert torch.equal(model(ids).logits, before)
-        with silence(heads=((1, 0), (1, 3)))(model):  # type: ignore[operator]
-            changed = model(ids).logits
-        after = model(ids).logits
-    columns = model.model.layers[1].self_attn.o_proj.weight
-    with torch.inference_mode():
-        columns[:, :8] = 0  # Heads 0 and 3 of width 8: silencing them is the same as deleting their columns.
-        columns[:, 24:] = 0
-        expected = model(ids).logits
-    assert torch.equal(before, after)
-    torch.testing.assert_close(changed, expected)
-    assert not torch.equal(changed, before)
-
-
 def refusals() -> list[tuple[str, list[str]]]:
     """Find every message raised as an error of omnisink, as its fixed parts."""
     found = []

@@ -21,8 +21,8 @@ def test_the_defaults_are_those_of_the_method() -> None:
 def test_layers_are_chosen_as_the_method_does(depth: int) -> None:
     ours, theirs = ServingSettings(), OutRo()
     for layer in range(depth):
-        assert ours.detects(layer, depth) == theirs._detects(layer, depth)
-        assert ours.relaxes(layer, depth) == theirs._relaxes(layer, depth)
+        assert ours.detects(layer, depth) == theirs.detects(layer, depth)
+        assert ours.relaxes(layer, depth) == theirs.relaxes(layer, depth)
 
 
 def test_settings_survive_json() -> None:

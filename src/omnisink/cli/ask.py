@@ -1,4 +1,4 @@
-"""`omnisink ask`: a question to a model under OutRo."""
+"""`omnisink ask`: a question to a model under a method, OutRo unless another is named."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omnisink.cli.output import note, print_json, read_text, stdout, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
-    from omnisink.methods.outro import OutRo
+    from omnisink.methods.base import Method
     from omnisink.methods.trace import Trace
     from omnisink.models.adapters.asking import Answer
     from omnisink.models.adapters.prompt import Encoded
@@ -34,12 +34,13 @@ def ask(
     audio: media.AudioOption = None,
     no_audio: media.NoAudioOption = False,
     frames: media.FramesOption = None,
+    method: options.MethodOption = None,
     gamma: options.GammaOption = None,
-    tau: options.TauOption = 0.1,
+    tau: options.TauOption = None,
     no_rotate: options.NoRotateOption = False,
     no_relax: options.NoRelaxOption = False,
     no_decode: options.NoDecodeOption = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Answer without OutRo first.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Answer without the method first.")] = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
     system: media.SystemOption = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of the likeliest.")] = False,
@@ -55,7 +56,11 @@ def ask(
     allow_long_prompt: options.LongPromptFlag = False,
     json: options.JsonFlag = False,
 ) -> None:
-    """Ask a model about a video, a sound, an image or nothing at all, under OutRo; the answer comes as it is made."""
+    """Ask a model about a video, a sound, an image or nothing at all, under a method; the answer comes as it is made.
+
+    The method is OutRo unless --method names another, or baseline. --gamma, --tau, --no-rotate, --no-relax and
+    --no-decode are settings of OutRo.
+    """
     if temperature is not None and not 0 < temperature < float("inf"):
         raise OmnisinkError(f"--temperature must be a positive number, got {temperature}")
     file, question = media.split_words(words or (), choices)
@@ -64,7 +69,11 @@ def ask(
     if not question.strip():
         raise OmnisinkError("the question is empty")
     asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
-    method = options.make_outro(model, gamma, tau=tau, rotate=not no_rotate, relax=not no_relax, decode=not no_decode)
+    chosen = options.make_method(
+        method, model, seed, gamma=gamma, tau=tau, no_rotate=no_rotate, no_relax=no_relax, no_decode=no_decode
+    )
+    if compare and chosen is None:
+        raise OmnisinkError("--compare answers without the method and with it: the baseline is no method to compare")
     from omnisink.models.adapters.prompt import check_choices
 
     named = check_choices(choices)
@@ -86,21 +95,23 @@ def ask(
         flags["temperature"] = temperature
     without = None
     if compare:
-        without = _answer(loaded, inputs, None, flags, seed, None if json else "without OutRo")
-    heading = f"with {options.brief(method)}" if compare else ""
-    said = _answer(loaded, inputs, method, flags, seed, None if json else heading)
+        name = "OutRo" if method is None else method
+        without = _answer(loaded, inputs, None, flags, seed, None if json else f"without {name}")
+    heading = f"with {options.brief(chosen)}" if compare and chosen is not None else ""
+    said = _answer(loaded, inputs, chosen, flags, seed, None if json else heading)
     if not json:
         if said.choice:
             note(f"{said.choice} is {named[ord(said.choice) - ord('A')]!r}")
-        note(_summary(said.trace))
+        note(_summary(said.trace, chosen))
         return
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
-    trace = said.trace
+    from omnisink.methods.registry import settings_of
+
     print_json(
         {
             "format": "omnisink.ask.v1",
             "model": options.describe(loaded),
-            "method": {"name": type(method).__name__, **asdict(method)},
+            "method": settings_of(chosen),
             "generation": {**flags, "seed": seed if flags["do_sample"] else None},
             "question": question,
             "choices": list(named) or None,
@@ -110,13 +121,7 @@ def ask(
             "prompt_tokens": len(tokens),
             "answer": said.text,
             "answer_without": None if without is None else without.text,
-            "sinks": {
-                str(layer): [{"position": p, "token": tokens[p]} for p in trace.sinks.positions(layer)]
-                for layer in trace.sinks.layers
-            },
-            "rotated_tokens": trace.rotated_tokens,
-            "relaxed": trace.relaxed,
-            "skipped_layers": trace.skipped_layers,
+            **_reported(said.trace, tokens),
             "versions": options.versions(),
         }
     )
@@ -125,7 +130,7 @@ def ask(
 def _answer(
     loaded: Loaded,
     inputs: Encoded,
-    method: OutRo | None,
+    method: Method | None,
     flags: dict[str, Any],
     seed: int,
     heading: str | None,
@@ -150,17 +155,41 @@ def _answer(
     return made
 
 
-def _summary(trace: Trace) -> str:
+def _reported(trace: Trace | None, tokens: list[str]) -> dict[str, Any]:
+    """Return what a trace says of the prompt, as plain data; nothing was found or done without a method."""
+    if trace is None:
+        return {"sinks": {}, "rotated_tokens": {}, "relaxed": [], "skipped_layers": {}}
+    return {
+        "sinks": {
+            str(layer): [{"position": p, "token": tokens[p]} for p in trace.sinks.positions(layer)]
+            for layer in trace.sinks.layers
+        },
+        "rotated_tokens": trace.rotated_tokens,
+        "relaxed": trace.relaxed,
+        "skipped_layers": trace.skipped_layers,
+    }
+
+
+def _summary(trace: Trace | None, method: Method | None) -> str:
     """Say in one line what the method did."""
-    rotated = trace.rotated_tokens
-    if not trace.sinks.layers:
+    from omnisink.methods.outro import OutRo
+
+    if trace is None or method is None:
+        return "the baseline: no method ran"
+    rotated, outro = trace.rotated_tokens, isinstance(method, OutRo)
+    if trace.sinks.layers:
+        line = f"sinks at layers {_spans(trace.sinks.layers)}"
+    elif outro:
         return "no sink was found in the prompt: the answer is the untouched model's"
-    line = f"sinks at layers {_spans(trace.sinks.layers)}"
+    elif method.criterion_settings():
+        line = "no sink was found in the prompt"
+    else:
+        line = f"{options.brief(method)} ran; it looks for no sinks"
     if rotated:
         line += f"; {max(rotated.values())} tokens rotated at {len(rotated)} layers"
     if trace.relaxed:
         line += f"; rows relaxed: {len(trace.relaxed)}"
-    if not rotated and not trace.relaxed:
+    if outro and not rotated and not trace.relaxed:
         line += "; nothing was changed"
     if trace.skipped_layers:
         line += (

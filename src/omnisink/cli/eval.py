@@ -51,7 +51,7 @@ def evaluate(
         str, typer.Option(metavar="HOW", help="generate, or likelihood: the likeliest answer, in one pass.")
     ] = "generate",
     gamma: options.GammaOption = None,
-    tau: options.TauOption = 0.1,
+    tau: options.TauOption = None,
     profile: options.ProfileOption = None,
     batch_size: Annotated[
         str, typer.Option(metavar="N", help="Questions at once; auto looks for a size. Halved when memory runs out.")
@@ -89,7 +89,8 @@ def evaluate(
     rank, device = _place(device)
     if compared:
         check_statistics()
-    outro = options.make_outro(model, gamma, profile=profile, tau=tau)
+    options.refuse_outro_options([methods], gamma=gamma, tau=tau)
+    starts = options.starts_of(methods, model, gamma, tau, profile)
     with working("importing"):
         from omnisink.evaluation.running.parts import failures, whole
         from omnisink.evaluation.running.run import Settings, check_run, run
@@ -101,7 +102,7 @@ def evaluate(
 
     check_folder(out)
     chosen = Settings(
-        parse_methods(methods, outro, seed),
+        parse_methods(methods, starts, seed),
         score=score,
         batch_size=size,
         threads=threads,
@@ -135,9 +136,11 @@ def evaluate(
         with _bar() as progress:
             run_on_ray(asked, instances, chosen, out, workers=workers, facts=facts, progress=progress)
     else:
-        check_model(model, device, dtype, outro.detect_layers or (), f"the profile {profile}")
+        layers = [layer for start in starts for layer in getattr(start, "detect_layers", None) or ()]
+        check_model(model, device, dtype, layers, f"the profile {profile}")
         loaded = options.load(model, attn=attn, **loading)
-        options.check_profile(outro, loaded)
+        for start in starts:
+            options.check_profile(start, loaded)
         facts["model"] = options.describe(loaded)
         with _bar() as progress:
             run(loaded, instances, chosen, out, facts=facts, rank=rank, progress=progress if rank.first else None)

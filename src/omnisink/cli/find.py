@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from json import dumps, loads
 from typing import Annotated, Any
@@ -52,6 +53,7 @@ def find(
     layers: Annotated[
         str | None, typer.Option(metavar="LIST", help="Layers to examine, as 0,5,6. [default: all but the last two]")
     ] = None,
+    method: options.MethodOption = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put the text through the model's chat template.")] = False,
     json: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the sink map as JSON; - prints it instead.")
@@ -63,7 +65,10 @@ def find(
     trust_remote_code: options.RemoteCodeOption = False,
     allow_long_prompt: options.LongPromptFlag = False,
 ) -> None:
-    """Show which tokens of a clip and a question, or of a text, are attention sinks, at which layers."""
+    """Show which tokens of a clip and a question, or of a text, are attention sinks, at which layers.
+
+    With --method, they are the sinks while that method acts on the model.
+    """
     wanted_channels = _numbers("--channels", channels)
     wanted_layers = _numbers("--layers", layers)
     if (source is None) == (not words):
@@ -77,12 +82,14 @@ def find(
         raise OmnisinkError("--audio goes with a file and a question, not with --text")
     asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
     prompt = question if source is None else read_text(source)
+    from_method = None if method is None else options.make_method(method, model)
     if json not in (None, "-"):
         check_writable(str(json))
     with working("importing"):
         from omnisink.decoder.anatomy import read_anatomy
         from omnisink.methods.criteria import resolve_criterion
         from omnisink.methods.find import find_sinks
+        from omnisink.methods.registry import settings_of
         from omnisink.models.context import check_context
     with settings_checked():
         marks = resolve_criterion(criterion.value, wanted_channels)
@@ -109,10 +116,14 @@ def find(
             encoded = loaded.tokenizer(prompt, return_tensors="pt")
             check_context(loaded, encoded)
             inputs = {name: encoded[name].to(loaded.model.device) for name in ("input_ids", "attention_mask")}
-    with working(f"running {inputs['input_ids'].shape[1]} tokens"), settings_checked():
+    attached: AbstractContextManager[Any] = nullcontext() if from_method is None else from_method(loaded.model)
+    with working(f"running {inputs['input_ids'].shape[1]} tokens"), settings_checked(), attached:
         found = find_sinks(loaded.model, criterion=marks, layers=wanted_layers, **inputs)
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
+    said = {} if from_method is None else {"method": settings_of(from_method)}
     data, counts = found.to_json(tokens), None
+    if said and spans is None:
+        data = dumps({**loads(data), **said}, ensure_ascii=False)
     if spans is not None:
         from dataclasses import asdict
 
@@ -121,7 +132,8 @@ def find(
         counts = count_by_modality(found, spans)
         data = dumps(
             {
-                **loads(found.to_json(tokens)),
+                **loads(data),
+                **said,
                 "spans": [asdict(span) for span in spans],
                 "by_modality": [asdict(count) for count in counts],
             },
@@ -131,6 +143,8 @@ def find(
     if json == "-":
         print(data)
         return
+    if from_method is not None:
+        stdout().print(text(f"with {options.brief(from_method)} attached:\n"))
     stdout().print(text(found.table(tokens)))
     if counts is not None:
         stdout().print(text("\n" + media.summary(counts)))

@@ -18,6 +18,7 @@ from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
+    from omnisink.methods.base import Method
     from omnisink.models.items import Item
     from omnisink.models.loaded import Loaded
     from omnisink.study.run import Progress
@@ -46,13 +47,17 @@ def study(
     questions: Annotated[
         str, typer.Option(metavar="LIST", help="all, or some of identification,heads,values,causality.")
     ] = "all",
+    methods: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Further arms of the causal question, named as for `omnisink eval`."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A first answer for one clip, in under two minutes.")] = False,
     items: Annotated[int | None, typer.Option("--items", min=1, help="Use the first so many items.")] = None,
     gamma: Annotated[
         list[float] | None,
         typer.Option("--gamma", metavar="NUMBER", help="Strength of the rotation; may be repeated."),
     ] = None,
-    tau: options.TauOption = 0.1,
+    tau: options.TauOption = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Draws of each random arm. [default: 3]")] = None,
     heads_items: Annotated[
         int | None, typer.Option(min=1, help="Items on which every head is zeroed. [default: 16]")
@@ -80,7 +85,15 @@ def study(
         from omnisink.study.run import check_study, run_study
     chosen = {"seeds": seeds, "heads_items": heads_items, "pruning_items": pruning_items}
     settings = {**(QUICK if quick else {}), **{k: v for k, v in chosen.items() if v is not None}}
-    plan = Plan(parse_questions(questions), tuple(gamma or _strengths(model)), tau=tau, seed=seed, **settings)
+    if methods is not None:
+        settings["methods"] = _arms(methods, model, tau, seed)
+    plan = Plan(
+        parse_questions(questions),
+        tuple(gamma or _strengths(model)),
+        tau=0.1 if tau is None else tau,
+        seed=seed,
+        **settings,
+    )
     asked = _shipped() if data is None else read_items(data, items or (1 if quick else None))
     source = {"file": CLIP.name if data is None else Path(data).name, "items": len(asked)}
     check_can_answer_some(model, asked)
@@ -119,6 +132,18 @@ def study(
             note(f"left out: {item}: {why}")
         note(f"{len(failed)} of {len(asked)} items could not be run, and count for nothing; the same line tries again")
         raise typer.Exit(CHECK_FAILED)
+
+
+def _arms(names: str, model: str, tau: float | None, seed: int) -> dict[str, Method]:
+    """Return the methods that ``--methods`` adds to the study's own arms."""
+    from omnisink.methods.registry import BASELINE, parse_methods
+
+    found = parse_methods(names, options.make_outro(model, None, tau=tau), seed)
+    if None in found.values():
+        raise OmnisinkError(
+            f"--methods adds arms that are compared with the {BASELINE}, which is there without a name"
+        )
+    return {name: method for name, method in found.items() if method is not None}
 
 
 def _strengths(model: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""`omnisink tune`: settings of OutRo for a model, what they are worth, and a profile that keeps them."""
+"""`omnisink tune`: settings of a method for a model, what they are worth, and a profile that keeps them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _OPTUNA = "optuna"
 
 def tune(
     model: options.ModelOption = "smolomni",
+    method: options.MethodOption = None,
     task: Annotated[
         str, typer.Option("--task", "-t", metavar="TASK", help="A name that `omnisink tasks` lists, or a JSONL file.")
     ] = "synthav",
@@ -61,19 +62,26 @@ def tune(
     download: options.DownloadOption = False,
     trust_remote_code: options.RemoteCodeOption = False,
 ) -> None:
-    """Search OutRo's settings for a model, and test the search on questions it did not see. Goes on where stopped."""
+    """Search settings for a model, and test the search on questions it did not see. Goes on where stopped.
+
+    The method is OutRo unless --method names another; the search begins at the settings that come with the name.
+    """
     optuna = _optuna()
     check_statistics()
-    first = options.make_outro(model, None)
+    first = options.make_method(method, model, seed)
+    if first is None:
+        raise OmnisinkError("the baseline has no settings to tune: name a method")
     with working("importing"):
         from omnisink.evaluation.tasks.rows import NO_ANSWER
         from omnisink.evaluation.tasks.task import find_task
         from omnisink.evaluation.tuning.tune import Tuning, check_tune, tune
         from omnisink.evaluation.tuning.tuned import make_profile, sentences, write_profile
         from omnisink.media import Uniform
+        from omnisink.methods.space import space_of
         from omnisink.models.facts import check_can_answer_some
         from omnisink.results.disk import check_folder
 
+    space_of(first)  # Refuses what cannot be searched.
     check_folder(out)
     chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
     found = find_task(task)
@@ -112,11 +120,13 @@ def tune(
     for question, why in results["left_out"].items():
         note(f"left out: {question}: {why}")
     to = profile or str(Path(out) / f"{_file_name(model)}.json")
-    write_profile(to, make_profile(loaded, results, facts))
-    print(_brief(results["settings"]))
+    if results["settings"] is not None:
+        write_profile(to, make_profile(loaded, results, facts))
+        print(_brief(results["settings"]) if results["method"] == options.OUTRO else _written(results))
     for sentence in sentences(results):
         print(sentence)
-    print(to)
+    if results["settings"] is not None:
+        print(to)
     if left := results["left_out"]:
         note(f"{len(left)} of {len(instances)} questions could not be asked, and count for nothing")
         raise typer.Exit(CHECK_FAILED)
@@ -139,6 +149,12 @@ def _file_name(model: str) -> str:
         re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).resolve().name if Path(model).is_dir() else model).strip("-.")
         or "model"
     )
+
+
+def _written(results: dict[str, Any]) -> str:
+    """Write the settings of any method."""
+    said = ", ".join(f"{name} {value}" for name, value in results["settings"].items())
+    return f"{results['method']}: {said}"
 
 
 def _brief(settings: dict[str, Any]) -> str:

@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from omnisink.methods.presets import Preset
     from omnisink.methods.recorder import Recorder, record
     from omnisink.methods.registry import parse_methods, registered_methods
+    from omnisink.methods.space import Choices, FloatRange, IntRange, SearchSpace
     from omnisink.methods.trace import Trace
 
 __all__ = [
     "AimedOutRo",
     "AttentionCall",
+    "Choices",
+    "FloatRange",
     "HideTokens",
+    "IntRange",
     "MassiveActivation",
     "Method",
     "OutRo",
@@ -35,6 +39,7 @@ __all__ = [
     "Recorder",
     "ReplaceSinkValue",
     "Run",
+    "SearchSpace",
     "SinkDimension",
     "SinkMethod",
     "Trace",
@@ -48,6 +53,10 @@ __all__ = [
 _HOMES = {
     "AimedOutRo": "omnisink.methods.aimed",
     "AttentionCall": "omnisink.decoder.interface",
+    "Choices": "omnisink.methods.space",
+    "FloatRange": "omnisink.methods.space",
+    "IntRange": "omnisink.methods.space",
+    "SearchSpace": "omnisink.methods.space",
     "HideTokens": "omnisink.methods.hiding",
     "MassiveActivation": "omnisink.methods.criteria",
     "Method": "omnisink.methods.base",

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,7 +19,13 @@ from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.maths.host import host_may_look
 from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.presets import Preset
+from omnisink.methods.space import Range, SearchSpace
 from omnisink.methods.trace import Record, Trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from omnisink.methods.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,8 @@ class Method(ABC):
         What it needs besides a model: extra passes, calibration, a list of tokens.
     tested : str
         What the tests run it with: attention backends, caches, padding, compilation.
+    search_space : mapping or SearchSpace, optional
+        Where `omnisink tune` looks for settings, by name; None derives it from the fields (`omnisink.methods.space`).
     """
 
     watches_steps: ClassVar[bool] = True
@@ -53,6 +62,46 @@ class Method(ABC):
     source: ClassVar[str] = ""
     needs: ClassVar[str] = ""
     tested: ClassVar[str] = ""
+    search_space: ClassVar[Mapping[str, Range] | SearchSpace | None] = None
+
+    @classmethod
+    def from_profile(cls, path: str | Path, model: nn.Module | None = None) -> Self:
+        """Load the settings that `omnisink tune` found for a model.
+
+        The file is checked against every model that the method is put on: where it was tuned for another, there is a
+        `ProfileWarning`. A copy with changed settings, as of `dataclasses.replace`, is not checked any more.
+
+        Parameters
+        ----------
+        path : str or Path
+            The profile.
+        model : nn.Module, optional
+            The model it is meant for, to be warned at once.
+
+        Returns
+        -------
+        Method
+            The settings.
+
+        Raises
+        ------
+        OmnisinkError
+            If the file is no profile of this method, or a setting is of the wrong type or out of range.
+        """
+        from omnisink.methods.profile import make_method, read_profile
+
+        profile = read_profile(path)
+        made: Self = make_method(profile, cls)
+        # Not a field: where settings come from is none of them, and takes no part in records and comparisons.
+        object.__setattr__(made, "_profile", profile)
+        if model is not None:
+            profile.warn(model, stacklevel=2)
+        return made
+
+    @property
+    def profile(self) -> Profile | None:
+        """The profile that the settings were loaded from, where they were."""
+        return self.__dict__.get("_profile")
 
     @abstractmethod
     def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
@@ -133,6 +182,8 @@ class Method(ABC):
         """
         anatomy = read_anatomy(getattr(model, "_orig_mod", model))
         self.check(anatomy)
+        if self.profile is not None:
+            self.profile.warn(anatomy, stacklevel=3)  # Of this, the context manager's, and the user's `with`.
         run = Run(self, anatomy)
         attachment = Attachment(anatomy, run, owner=self, name=type(self).__name__)
         attachment.attach()

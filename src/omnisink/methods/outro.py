@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
-from omnisink.errors import OmnisinkError, shown
-from omnisink.maths.bounds import check_gamma, check_tau
+from omnisink.errors import OmnisinkError
 from omnisink.maths.host import host_may_look
-from omnisink.maths.layers import looks_at, relaxes_at
+from omnisink.maths.outro_settings import OutRoSettings
 from omnisink.maths.prompts import Prompts
 from omnisink.maths.rotation import Rotation, rotate
 from omnisink.methods.base import Method, Run
 from omnisink.methods.criteria import MassiveActivation, describe
+from omnisink.methods.outro_space import OutRoSpace
 from omnisink.methods.presets import Preset
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from omnisink.methods.profile import Profile
+from omnisink.methods.space import SearchSpace
 
 #: Key under which a cache keeps which prompt of the prefill each of its sequences comes from.
 _ORIGIN = "origin"
 
 
 @dataclass(frozen=True)
-class OutRo(Method):
+class OutRo(OutRoSettings, Method):
     """Output rotation and mask relaxation around attention sinks (Yoo, Jang, Chung; arXiv 2603.14337).
 
     In a prefill every layer finds its sinks, takes their mean value vector, lets sinks that have not been relaxed yet
@@ -41,29 +36,8 @@ class OutRo(Method):
 
     Parameters
     ----------
-    gamma : float
-        Strength of the rotation; 0 switches it off, negative turns away. It is specific to a model: tune it, on data
-        that is not the test data. At most `omnisink.maths.bounds.MAX_GAMMA` (1e4) in absolute value.
-    tau : float
-        Temperature of the gate ``tanh(relu(cos) / tau)``, from 1e-6 to 1e6.
-    rotate : bool
-        Rotate head outputs.
-    relax : bool
-        Relax the mask of sink rows.
-    decode : bool
-        Rotate generated tokens too; False reproduces the authors' release.
-    min_activation : float
-        Smallest activation that can count as massive.
-    median_ratio : float
-        How many times the sequence's median activation it must reach.
-    detect_layers : tuple of int, optional
-        Layers that look for sinks; None is all but the last two.
-    relax_layers : tuple of int, optional
-        Layers that relax; None is every ``max(1, L // 7)``-th of L.
-    max_relaxed : int
-        Rows that can be relaxed at one layer of one sequence where no kernel does it and the host cannot look at their
-        number: on accelerators other than CUDA devices, and in graphs compiled for a CPU. More than that raises at the
-        end of the block; nothing is dropped silently.
+    gamma, tau, rotate, relax, decode, min_activation, median_ratio, detect_layers, relax_layers, max_relaxed
+        See `omnisink.maths.outro_settings.OutRoSettings`, which a server's settings share.
 
     Raises
     ------
@@ -72,17 +46,6 @@ class OutRo(Method):
     """
 
     watches_steps: ClassVar[bool] = False
-
-    gamma: float = 3.0
-    tau: float = 0.1
-    rotate: bool = True
-    relax: bool = True
-    decode: bool = True
-    min_activation: float = 100.0
-    median_ratio: float = 1000.0
-    detect_layers: tuple[int, ...] | None = None
-    relax_layers: tuple[int, ...] | None = None
-    max_relaxed: int = 256
 
     source: ClassVar[str] = "Yoo, Jang, Chung (arXiv 2603.14337)"
     tested: ClassVar[str] = (
@@ -100,58 +63,7 @@ class OutRo(Method):
         ),
     }
 
-    def __post_init__(self) -> None:
-        check_gamma(self.gamma)
-        check_tau(self.tau)
-        if self.max_relaxed < 1:
-            raise ValueError(f"max_relaxed must be at least 1, got {shown(self.max_relaxed)}")
-        for name in ("detect_layers", "relax_layers"):
-            layers = getattr(self, name)
-            if layers is not None:
-                object.__setattr__(self, name, tuple(sorted({int(layer) for layer in layers})))
-        self.criterion  # noqa: B018  checks its thresholds
-
-    @classmethod
-    def from_profile(cls, path: str | Path, model: nn.Module | None = None) -> Self:
-        """Load the settings that `omnisink tune` found for a model.
-
-        The file is checked against every model that the method is put on: where it was tuned for another, there is a
-        `ProfileWarning`. A copy with changed settings, as of `dataclasses.replace`, is not checked any more.
-
-        Parameters
-        ----------
-        path : str or Path
-            The profile.
-        model : nn.Module, optional
-            The model it is meant for, to be warned at once.
-
-        Returns
-        -------
-        OutRo
-            The settings.
-
-        Raises
-        ------
-        OmnisinkError
-            If the file is no profile, or a setting is out of range.
-        """
-        from omnisink.methods.profile import read_profile
-
-        profile = read_profile(path)
-        try:
-            made = cls(**profile.settings)
-        except (ValueError, OverflowError) as error:
-            raise OmnisinkError(f"{path}: a setting of the profile is out of range: {error}") from None
-        # Not a field: where settings come from is none of them, and takes no part in records and comparisons.
-        object.__setattr__(made, "_profile", profile)
-        if model is not None:
-            profile.warn(model, stacklevel=2)
-        return made
-
-    @property
-    def profile(self) -> Profile | None:
-        """The profile that the settings were loaded from, where they were."""
-        return self.__dict__.get("_profile")
+    search_space: ClassVar[SearchSpace] = OutRoSpace()
 
     @property
     def criterion(self) -> MassiveActivation:
@@ -163,22 +75,11 @@ class OutRo(Method):
         return describe(self.criterion)
 
     def check(self, anatomy: Anatomy) -> None:
-        """Refuse layers that the model does not have; warn where the settings are another model's profile."""
-        depth = len(anatomy.layers)
-        for name in ("detect_layers", "relax_layers"):
-            outside = [layer for layer in getattr(self, name) or () if not 0 <= layer < depth]
-            if outside:
-                raise OmnisinkError(f"{name} names {outside}, but the model has layers 0 to {depth - 1}")
-        if self.profile is not None:
-            self.profile.warn(anatomy, stacklevel=4)  # Of this, the context manager's two, and the user's `with`.
-
-    def _detects(self, layer: int, depth: int) -> bool:
-        return looks_at(layer, depth) if self.detect_layers is None else layer in self.detect_layers
-
-    def _relaxes(self, layer: int, depth: int) -> bool:
-        if not self.relax:
-            return False
-        return relaxes_at(layer, depth) if self.relax_layers is None else layer in self.relax_layers
+        """Refuse layers that the model does not have."""
+        try:
+            self.check_depth(len(anatomy.layers))
+        except ValueError as error:
+            raise OmnisinkError(str(error)) from None
 
     def begin(self, run: Run) -> None:
         """Make what the layers of a prefill share; count the tokens that a later pass is going to rotate."""
@@ -191,7 +92,7 @@ class OutRo(Method):
 
     def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
         """Find the layer's sinks in a prefill."""
-        if run.now.is_prefill and self._detects(layer, len(run.anatomy.layers)):
+        if run.now.is_prefill and self.detects(layer, len(run.anatomy.layers)):
             prompts: Prompts = run.scratch["prompts"]
             run.record.sinks[layer], run.record.finite.magnitudes[layer] = prompts.find_sinks(
                 layer, hidden, min_activation=self.min_activation, median_ratio=self.median_ratio
@@ -235,7 +136,7 @@ class OutRo(Method):
         if sinks.device != output.device:
             sinks = sinks.to(output.device)
         prompts: Prompts = run.scratch["prompts"]
-        if self._relaxes(call.layer, len(run.anatomy.layers)):
+        if self.relax and self.relaxes(call.layer, len(run.anatomy.layers)):
             output = self._relax(call, output, sinks, prompts, run)
         if self.rotate and self.gamma != 0:
             heads, width = output.shape[2:]

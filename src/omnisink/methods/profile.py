@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.errors import OmnisinkError, shown
+from omnisink.methods.settings import field_types, from_plain
 from omnisink.results.reading import parse_object, read_whole
+
+if TYPE_CHECKING:
+    from omnisink.methods.base import Method
 
 FORMAT = "omnisink.profile.v1"
 #: A profile takes a few kilobytes; what is larger is another file.
@@ -39,8 +43,10 @@ class Profile:
     ----------
     path : Path
         Where it was read from.
+    method : str
+        The name of the method; profiles of OutRo from before methods had names say ``"OutRo"``.
     settings : mapping
-        All settings of `OutRo`, by name.
+        All settings of the method, by name.
     model : mapping
         ``name`` and ``fingerprint`` of the model it was tuned for, and what else is known of it.
     gain : mapping
@@ -48,6 +54,7 @@ class Profile:
     """
 
     path: Path
+    method: str
     settings: Mapping[str, Any]
     model: Mapping[str, Any]
     gain: Mapping[str, Any]
@@ -126,12 +133,12 @@ def read_profile(path: str | Path) -> Profile:
     Returns
     -------
     Profile
-        Its settings are of the right types; whether they are in range `OutRo` says.
+        What its settings must be, the class of the method says: see `make_method`.
 
     Raises
     ------
     OmnisinkError
-        If it cannot be read, is no profile, lacks a setting or has one that is not known.
+        If it cannot be read, or is no profile.
     """
     path = Path(path)
     data = parse_object(read_whole(path, _LARGEST), f"{path} is no profile of omnisink")
@@ -140,20 +147,75 @@ def read_profile(path: str | Path) -> Profile:
             f"{path} is no profile of omnisink: its format is {shown(data.get('format'))}, not {FORMAT!r}"
         )
     _same_keys(path, "the profile", data, _NEEDED, _KNOWN)
-    if data["method"] != "OutRo":
-        raise OmnisinkError(f"{path}: it is a profile of {shown(data['method'])}, but only OutRo has profiles")
+    if not isinstance(data["method"], str):
+        raise OmnisinkError(f"{path}: in the profile, method must be a text, got {shown(data['method'])}")
     for name in ("settings", "model", "gain"):
         if not isinstance(data.get(name, {}), dict):
             raise OmnisinkError(f"{path}: in the profile, {name} must be an object")
     settings, model = data["settings"], data["model"]
-    _same_keys(path, "the profile's settings", settings, tuple(_TYPES), tuple(_TYPES))
-    for name, value in settings.items():
-        fits, what = _TYPES[name]
-        if not fits(value):
-            raise OmnisinkError(f"{path}: in the profile, {name} must be {what}, got {shown(value)}")
     if not isinstance(model.get("name"), str) or not isinstance(model.get("fingerprint"), dict):
         raise OmnisinkError(f"{path}: the profile does not say which model it is for")
-    return Profile(path, settings, model, data.get("gain", {}))
+    return Profile(path, data["method"], settings, model, data.get("gain", {}))
+
+
+def profiled_class(profile: Profile) -> type[Method]:
+    """Return the class of the method that a profile is of.
+
+    Raises
+    ------
+    OmnisinkError
+        If there is no such method, or it cannot be imported.
+    """
+    from omnisink.methods.registry import find_method
+
+    try:
+        return find_method("outro" if profile.method == "OutRo" else profile.method)
+    except OmnisinkError as error:
+        raise OmnisinkError(f"{profile.path}: the method of the profile cannot be used: {error}") from None
+
+
+def make_method(profile: Profile, kind: type[Method]) -> Any:
+    """Build a method with the settings of a profile.
+
+    Parameters
+    ----------
+    profile : Profile
+        What was read.
+    kind : type of Method
+        The profile's class, or one that is derived from it and has defaults for its own settings.
+
+    Returns
+    -------
+    Method
+        Of the class.
+
+    Raises
+    ------
+    OmnisinkError
+        If the profile is of another method, lacks a setting, has one that is not known, or one is of the wrong type
+        or out of range.
+    """
+    path = profile.path
+    base = next((one for one in kind.__mro__ if _is_called(one, profile.method)), None) or profiled_class(profile)
+    if not issubclass(kind, base):
+        raise OmnisinkError(f"{path}: it is a profile of {shown(profile.method)}, not of {kind.__name__}")
+    types = field_types(base)
+    _same_keys(path, "the profile's settings", profile.settings, tuple(types), tuple(types))
+    values = {}
+    for name, value in profile.settings.items():
+        try:
+            values[name] = from_plain(value, types[name])
+        except ValueError as error:  # noqa: PERF203  a handful of settings
+            raise OmnisinkError(f"{path}: in the profile, {name} {error}") from None
+    try:
+        return kind(**values)
+    except (ValueError, OverflowError) as error:
+        raise OmnisinkError(f"{path}: a setting of the profile is out of range: {error}") from None
+
+
+def _is_called(kind: type, method: str) -> bool:
+    """Whether a class is the one in a file that a profile names; the file may be imported by another name here."""
+    return "::" in method and kind.__name__ == method.rpartition("::")[2]
 
 
 def _same_keys(
@@ -165,28 +227,3 @@ def _same_keys(
         raise OmnisinkError(
             f"{path}: {what} must not have {', '.join(unknown)[:200]}, which this version does not know"
         )
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _layers(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and all(_whole(layer) and layer >= 0 for layer in value))
-
-
-#: What each setting must be, and the same in words.
-_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("gamma", "tau", "min_activation", "median_ratio"), (_number, "a number")),
-    **dict.fromkeys(("rotate", "relax", "decode"), (_flag, "true or false")),
-    **dict.fromkeys(("detect_layers", "relax_layers"), (_layers, "null or a list of layers")),
-    "max_relaxed": (_whole, "a whole number"),
-}

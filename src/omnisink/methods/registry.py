@@ -8,30 +8,22 @@ by the file and the class: ``path/to/file.py::Half:factor=0.2``.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import sys
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from functools import cache
-from importlib import import_module
+from dataclasses import MISSING, dataclass, fields, replace
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
+from omnisink.methods.classes import IN_FILE, class_at, class_in_file, class_of_entry_point, code_of, file_of
 from omnisink.methods.presets import Preset
-from omnisink.methods.settings import field_types, read_value, split_outside, to_plain
+from omnisink.methods.settings import field_types, plain_settings, read_value, split_outside, to_plain
 
 #: Entry points of this group name a subclass of `Method`.
 GROUP = "omnisink.methods"
 #: The model without any method.
 BASELINE = "baseline"
-#: What stands between a file and the class in it.
-_IN_FILE = "::"
-_MARK = "_omnisink_file"
 
 _OUTRO_CONTROL = "omnisink.methods.aimed:AimedOutRo"
 #: The package's own methods, by name; a file is imported when its method is named.
@@ -88,8 +80,8 @@ def registered_methods() -> list[Registered]:
     OmnisinkError
         If an entry point cannot be loaded, or is not a method.
     """
-    own = [Registered(name, _load(home), "omnisink") for name, home in BUILT_IN.items()]
-    return own + [Registered(one.name, _load_entry_point(one), _package_of(one)) for one in _entry_points()]
+    own = [Registered(name, class_at(home), "omnisink") for name, home in BUILT_IN.items()]
+    return own + [Registered(one.name, _from_package(one), _package_of(one)) for one in _entry_points()]
 
 
 def find_method(name: str) -> type[Method]:
@@ -110,15 +102,25 @@ def find_method(name: str) -> type[Method]:
     OmnisinkError
         If nothing has this name, or what has it is not a method.
     """
-    if _IN_FILE in name:
-        return _load_from_file(name)
+    if IN_FILE in name:
+        return class_in_file(name)
     if name in BUILT_IN:
-        return _load(BUILT_IN[name])
+        return class_at(BUILT_IN[name])
     others = {one.name: one for one in _entry_points()}
     if name in others:
-        return _load_entry_point(others[name])
+        return _from_package(others[name])
     known = ", ".join([BASELINE, *BUILT_IN, *others])
-    raise OmnisinkError(f"there is no method {name!r}: use one of {known}, or FILE.py{_IN_FILE}CLASS")
+    raise OmnisinkError(f"there is no method {name!r}: use one of {known}, or FILE.py{IN_FILE}CLASS")
+
+
+def name_of(kind: type[Method]) -> str:
+    """Return the name by which `find_method` finds a class; ``module::Class`` where it finds none."""
+    if (file := file_of(kind)) is not None:
+        return f"{file}{IN_FILE}{kind.__name__}"
+    home = f"{kind.__module__}:{kind.__name__}"
+    others = {point.value: point.name for point in _entry_points()}
+    own = {where: name for name, where in BUILT_IN.items()}
+    return own.get(home) or others.get(home) or f"{kind.__module__}{IN_FILE}{kind.__name__}"
 
 
 def parse_methods(
@@ -131,7 +133,8 @@ def parse_methods(
     names : str
         Names as the head of this file describes them, separated by commas; ``baseline`` is the model without a method.
     starts : Method or iterable of Method, optional
-        Settings that methods of these classes start from; other classes start from their defaults.
+        Settings that methods of these classes, and of classes derived from them, start from; others start from their
+        defaults.
     seed : int
         For methods that have a setting of this name, where none is given.
 
@@ -161,7 +164,7 @@ def parse_method(name: str, starts: Iterable[Method] | Method | None = None, see
     """Read one method; see `parse_methods`."""
     head, parts = _head_and_parts(name)
     kind = find_method(head)
-    given = {type(one): one for one in ([starts] if isinstance(starts, Method) else starts or ())}
+    start = _start(kind, [starts] if isinstance(starts, Method) else starts or ())
     presets: list[Preset] = []
     texts: dict[str, str] = {}
     for part in parts:
@@ -176,10 +179,30 @@ def parse_method(name: str, starts: Iterable[Method] | Method | None = None, see
             texts[part.removeprefix("no-")] = str(not part.startswith("no-"))
         else:
             raise OmnisinkError(f"{name}: {part!r} is none of {_known(kind)}")
-    made = _make(name, kind, given.get(kind), presets, texts)
+    made = _make(name, kind, start, presets, texts)
     if "seed" in field_types(type(made)) and "seed" not in texts:
         made = replace(made, seed=seed)  # type: ignore[call-arg]  # the field is there
     return made
+
+
+def parse_one_method(name: str, starts: Iterable[Method] | Method | None = None, seed: int = 0) -> Method | None:
+    """Read the name of one method, or ``baseline``, which gives None; see `parse_methods`."""
+    found = parse_methods(name, starts, seed)
+    if len(found) > 1:
+        raise OmnisinkError(f"one method at a time is run here, got {', '.join(found)}: run it once for each")
+    return next(iter(found.values()))
+
+
+def kind_named(name: str) -> type[Method] | None:
+    """Return the class that a name with its settings is of; None is the baseline. Errors as `find_method` has them."""
+    head, _ = _head_and_parts(name.strip())
+    return None if head == BASELINE else find_method(head)
+
+
+def kinds_named(names: str) -> list[type[Method]]:
+    """Return the class of every method of a list, the baseline left out."""
+    found = (kind_named(name) for name in _split(names, ",") if name)
+    return [kind for kind in found if kind is not None]
 
 
 def settings_of(method: Method | None) -> dict[str, Any] | None:
@@ -189,17 +212,26 @@ def settings_of(method: Method | None) -> dict[str, Any] | None:
     """
     if method is None:
         return None
-    code = getattr(sys.modules.get(type(method).__module__), _MARK, None)
+    code = code_of(type(method))
     return {
         "name": type(method).__name__,
-        **{one.name: to_plain(getattr(method, one.name)) for one in fields(method)},
+        **plain_settings(method),
         **({} if code is None else {"code_sha256": code}),
     }
 
 
+def _start(kind: type[Method], starts: Iterable[Method]) -> Method | None:
+    """Return what a class starts from: settings of its own, or of the nearest class that it is derived from."""
+    given = {type(one): one for one in starts}
+    found = next((given[base] for base in kind.__mro__ if base in given), None)
+    if found is None or type(found) is kind:
+        return found
+    return kind(**{one.name: getattr(found, one.name) for one in fields(found)})
+
+
 def _make(name: str, kind: type[Method], start: Method | None, presets: list[Preset], texts: dict[str, str]) -> Method:
     """Build the method: settings first, as a preset such as `away` changes what was asked for, whatever the order."""
-    final = next((_load(one.home) for one in reversed(presets) if one.home is not None), kind)
+    final = next((class_at(one.home) for one in reversed(presets) if one.home is not None), kind)
     types = {**field_types(kind), **field_types(final)}
     if unknown := [field for field in texts if field not in types]:
         raise OmnisinkError(f"{name}: {unknown[0]!r} is none of {_known(final)}")
@@ -208,7 +240,7 @@ def _make(name: str, kind: type[Method], start: Method | None, presets: list[Pre
         own = {field: value for field, value in values.items() if field in field_types(kind)}
         made = kind(**own) if start is None else replace(start, **own) if own else start
         for one in presets:
-            made = one.apply(made, _load(one.home) if one.home is not None else None)
+            made = one.apply(made, class_at(one.home) if one.home is not None else None)
         rest = {field: value for field, value in values.items() if field not in own}
         return replace(made, **rest) if rest else made
     except (TypeError, ValueError, OverflowError) as error:
@@ -217,9 +249,9 @@ def _make(name: str, kind: type[Method], start: Method | None, presets: list[Pre
 
 def _head_and_parts(name: str) -> tuple[str, list[str]]:
     """Divide a name from what follows it; the path of a file may hold colons of its own."""
-    path, in_file, rest = name.partition(_IN_FILE)
+    path, in_file, rest = name.partition(IN_FILE)
     head, *parts = _split(rest if in_file else name, ":")
-    return (f"{path}{_IN_FILE}{head}" if in_file else head), [part for part in parts if part]
+    return (f"{path}{IN_FILE}{head}" if in_file else head), [part for part in parts if part]
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -241,12 +273,6 @@ def _as_text(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _load(home: str) -> type[Method]:
-    module, name = home.split(":")
-    found: type[Method] = getattr(import_module(module), name)
-    return found
-
-
 def _entry_points() -> list[EntryPoint]:
     return sorted(entry_points(group=GROUP), key=lambda one: one.name)
 
@@ -255,58 +281,5 @@ def _package_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else point.value
 
 
-def _load_entry_point(point: EntryPoint) -> type[Method]:
-    where = f"the method {point.name} ({point.value})"
-    if point.name in BUILT_IN or point.name == BASELINE:
-        raise OmnisinkError(f"{where} has the name of one of omnisink's own: its package must choose another")
-    try:
-        found = point.load()
-    except Exception as error:
-        raise OmnisinkError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
-    return _checked(found, where)
-
-
-@cache
-def _load_from_file(name: str) -> type[Method]:
-    """Import the file that a user named, once, and return the class in it."""
-    path, _, attribute = name.partition(_IN_FILE)
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise OmnisinkError(f"there is no file {path}, which should hold the method {attribute or 'to use'}")
-    file = file.resolve()
-    code = hashlib.sha256(file.read_bytes()).hexdigest()
-    module_name = f"omnisink_method_{code[:16]}"
-    if module_name not in sys.modules:
-        spec = spec_from_file_location(module_name, file)
-        if spec is None or spec.loader is None:
-            raise OmnisinkError(f"{path} is not a Python file")
-        module = module_from_spec(spec)
-        # Dataclasses look their own module up while they are made.
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
-            del sys.modules[module_name]
-            if not isinstance(error, Exception):
-                raise
-            raise OmnisinkError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-        setattr(module, _MARK, code)
-    module = sys.modules[module_name]
-    if not hasattr(module, attribute):
-        own = [one for one, value in vars(module).items() if _is_method(value) and value.__module__ == module_name]
-        raise OmnisinkError(f"{path} has no class {attribute!r}; the methods in it: {', '.join(own) or 'none'}")
-    return _checked(getattr(module, attribute), f"{attribute} in {path}")
-
-
-def _is_method(found: Any) -> bool:
-    return isinstance(found, type) and issubclass(found, Method)
-
-
-def _checked(found: Any, where: str) -> type[Method]:
-    if not _is_method(found):
-        raise OmnisinkError(f"{where} is not a subclass of omnisink.methods.Method")
-    if inspect.isabstract(found):
-        raise OmnisinkError(f"{where} does not override {', '.join(sorted(found.__abstractmethods__))}")
-    if not is_dataclass(found) or "__dataclass_fields__" not in vars(found):
-        raise OmnisinkError(f"{where} is not a dataclass: decorate it with @dataclass(frozen=True)")
-    return cast(type[Method], found)
+def _from_package(point: EntryPoint) -> type[Method]:
+    return class_of_entry_point(point, (BASELINE, *BUILT_IN))

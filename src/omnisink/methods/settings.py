@@ -12,8 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from omnisink.errors import shown
 from omnisink.methods import criteria
 
+_IN_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", types.NoneType: "null"}
+_MANY = {float: "numbers", int: "whole numbers", str: "texts"}
 _PAIRS = {"(": ")", "[": "]"}
 _QUOTES = "'\""
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -179,6 +182,97 @@ def _criterion_of(node: ast.expr, text: str) -> Any:
         return _CRITERIA[name.id](**given)
     except TypeError as error:
         raise ValueError(f"{text!r}: {error}") from None
+
+
+def from_plain(value: Any, hint: Any) -> Any:
+    """Turn plain data, as `to_plain` gives it and JSON keeps it, into a value of a setting's type.
+
+    Parameters
+    ----------
+    value : object
+        As JSON has it.
+    hint : type
+        The annotated type of the setting.
+
+    Returns
+    -------
+    object
+        The value; lists are tuples.
+
+    Raises
+    ------
+    ValueError
+        Saying what the value must be.
+    """
+    if not _fits(value, hint):
+        raise ValueError(f"must be {_in_words(hint)}, got {shown(value)}")
+    if isinstance(value, dict):
+        return _criterion_from_plain(value)
+    return _as_tuples(value)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether plain data can be a value of a type; numbers are not truth values, and whole numbers are floats too."""
+    if _is_union(hint):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint in (None, types.NoneType):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return isinstance(value, str | int | bool) and value in typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)
+        if not isinstance(value, list):
+            return False
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return all(_fits(one, inner[0]) for one in value)
+        return len(inner) == len(value) and all(map(_fits, value, inner))
+    return hint is criteria.Criterion and isinstance(value, dict)
+
+
+def _in_words(hint: Any) -> str:
+    if _is_union(hint):
+        options = sorted(typing.get_args(hint), key=lambda option: option is not types.NoneType)
+        return " or ".join(map(_in_words, options))
+    if hint in _IN_WORDS:
+        return _IN_WORDS[hint]
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    if typing.get_origin(hint) is tuple:
+        inner = typing.get_args(hint)
+        return (
+            f"a list of {_MANY.get(inner[0], 'values')}" if inner[1:] == (...,) else f"a list of {len(inner)} values"
+        )
+    return f"of type {getattr(hint, '__name__', hint)}, which a profile does not hold"
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+def _criterion_from_plain(value: Mapping[str, Any]) -> Any:
+    kind = _CRITERIA.get(str(value.get("name")))
+    if kind is None:
+        raise ValueError(f"must be a criterion that omnisink has, got {shown(value.get('name'))}")
+    settings = {
+        key: _criterion_from_plain(one) if isinstance(one, dict) else _as_tuples(one)
+        for key, one in value.items()
+        if key != "name"
+    }
+    try:
+        return kind(**settings)
+    except TypeError as error:
+        raise ValueError(f"must be a criterion's settings: {error}") from None
+
+
+def plain_settings(method: Any) -> dict[str, Any]:
+    """Return the settings of a method by name, as plain data."""
+    return {one.name: to_plain(getattr(method, one.name)) for one in fields(method)}
 
 
 def to_plain(value: Any) -> Any:

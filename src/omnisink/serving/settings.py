@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from omnisink.errors import shown
-from omnisink.maths.bounds import check_gamma, check_tau, check_threshold
-from omnisink.maths.layers import looks_at, relaxes_at
+from omnisink.maths.bounds import check_gamma
+from omnisink.maths.outro_settings import OutRoSettings
 
 #: Where the settings stand in vLLM's `additional_config`, and in a request.
 KEY = "outro"
@@ -21,23 +21,13 @@ REQUEST_FIELDS = ("gamma", "relax", "decode")
 
 
 @dataclass(frozen=True)
-class ServingSettings:
-    """OutRo's settings, the same and with the same defaults as on transformers.
+class ServingSettings(OutRoSettings):
+    """OutRo's settings as JSON gives them: every type is checked, and numbers become floats.
 
     Parameters
     ----------
-    gamma : float
-        Strength of the rotation, from -10,000 to 10,000; 0 switches it off, negative turns away.
-    tau : float
-        Temperature of the gate, from 1e-6 to 1e6.
-    rotate, relax, decode : bool
-        Rotate head outputs; relax the mask of sink rows; rotate generated tokens too.
-    min_activation, median_ratio : float
-        Thresholds of the massive-activation criterion, at most 1e30.
-    detect_layers, relax_layers : tuple of int, optional
-        Layers that look for sinks, and that relax; None is the method's own choice.
-    max_relaxed : int
-        Rows relaxed at most at one layer of one sequence, on accelerators other than CUDA devices.
+    gamma, tau, rotate, relax, decode, min_activation, median_ratio, detect_layers, relax_layers, max_relaxed
+        See `OutRoSettings`.
 
     Raises
     ------
@@ -45,44 +35,16 @@ class ServingSettings:
         If a value is not of its kind or out of range.
     """
 
-    gamma: float = 3.0
-    tau: float = 0.1
-    rotate: bool = True
-    relax: bool = True
-    decode: bool = True
-    min_activation: float = 100.0
-    median_ratio: float = 1000.0
-    detect_layers: tuple[int, ...] | None = None
-    relax_layers: tuple[int, ...] | None = None
-    max_relaxed: int = 256
-
     def __post_init__(self) -> None:
-        check_gamma(self.gamma)
-        check_tau(self.tau)
-        for name in ("min_activation", "median_ratio"):
-            check_threshold(name, getattr(self, name))
-        for name in ("gamma", "tau", "min_activation", "median_ratio"):
-            object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("rotate", "relax", "decode"):
             _flag(name, getattr(self, name))
         for name in ("detect_layers", "relax_layers"):
-            object.__setattr__(self, name, _layers(name, getattr(self, name)))
-        if type(self.max_relaxed) is not int or self.max_relaxed < 1:
+            _check_layers(name, getattr(self, name))
+        if type(self.max_relaxed) is not int:
             raise ValueError(f"max_relaxed must be a whole number of at least 1, got {shown(self.max_relaxed)}")
-
-    def detects(self, layer: int, depth: int) -> bool:
-        """Whether a layer of a decoder with `depth` layers looks for sinks."""
-        return looks_at(layer, depth) if self.detect_layers is None else layer in self.detect_layers
-
-    def relaxes(self, layer: int, depth: int) -> bool:
-        """Whether a layer of a decoder with `depth` layers relaxes sink rows."""
-        return relaxes_at(layer, depth) if self.relax_layers is None else layer in self.relax_layers
-
-    def check_depth(self, depth: int) -> None:
-        """Refuse layers that the model does not have, with a ValueError."""
-        for name in ("detect_layers", "relax_layers"):
-            if outside := [layer for layer in getattr(self, name) or () if layer >= depth]:
-                raise ValueError(f"{name} names {shown(outside)}, but the model has layers 0 to {depth - 1}")
+        super().__post_init__()
+        for name in ("gamma", "tau", "min_activation", "median_ratio"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON data."""
@@ -197,9 +159,8 @@ def _flag(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be true or false, got {shown(value)}")
 
 
-def _layers(name: str, value: Any) -> tuple[int, ...] | None:
+def _check_layers(name: str, value: Any) -> None:
     if value is None:
-        return None
+        return
     if not isinstance(value, (list, tuple)) or any(type(layer) is not int or layer < 0 for layer in value):
         raise ValueError(f"{name} must be a list of layer numbers, got {shown(value)}")
-    return tuple(sorted(set(value)))

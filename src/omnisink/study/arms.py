@@ -31,7 +31,7 @@ class Arm:
     start : int or None
         First layer at which it can change something; None is nowhere.
     about : dict
-        Facts for the summary: ``n``, ``layer``, ``keep``, ...
+        Facts for the summary: ``n``, ``layer``, ``keep``, ...; ``arm`` where the arm is not named by `unit`.
     """
 
     unit: str
@@ -75,7 +75,7 @@ def summarise_arms(
     """
     grouped: dict[str, dict[str, list[Record]]] = {}
     for record in records:
-        arm = str(record["unit"]).split(DRAW)[0]
+        arm = str(record.get("arm") or str(record["unit"]).split(DRAW)[0])
         grouped.setdefault(arm, {}).setdefault(record["item"], []).append(record)
     rows = [_row(arm, by_item, base, seed, about) for arm, by_item in grouped.items()]
     for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):

@@ -13,9 +13,12 @@ from omnisink.study.calibration import Calibration
 from omnisink.study.plan import Plan
 from omnisink.study.survey import Survey, plain
 
+#: Before the names of arms that a user added, which may be those of the arms here.
+METHOD = "method "
+
 
 def arms(survey: Survey, plan: Plan, calibration: Calibration) -> Iterator[Arm]:
-    """Yield the counterfactual arms; all act on the same sinks, from the first layer that has one."""
+    """Yield the counterfactual arms, which act on the same sinks from the first layer with one; then the methods."""
     start = survey.first_layer()
 
     def rotate(gamma: float, **how: Any) -> AimedOutRo:
@@ -46,6 +49,10 @@ def arms(survey: Survey, plan: Plan, calibration: Calibration) -> Iterator[Arm]:
     yield Arm("zero-value", "sink's value zeroed", ReplaceSinkValue(), start, {})
     mean = ReplaceSinkValue(values=calibration.values)
     yield Arm("mean-value", "sink's value replaced by its mean over the calibration items", mean, start, {})
+    for name, method in plan.methods.items():
+        # Nothing is known of where such a method begins to act, so no layer is taken from the first run.
+        unit = f"{METHOD}{name}"
+        yield Arm(unit, f"the method {name}", method, 0, {"arm": unit})
 
 
 def run(survey: Survey, arm: Arm) -> dict[str, Any]:

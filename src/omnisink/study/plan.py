@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.methods.base import Method
+from omnisink.methods.registry import settings_of
 
 #: The questions, in the order in which they are asked and reported.
 QUESTIONS = ("identification", "heads", "values", "causality")
@@ -40,11 +42,13 @@ class Plan:
         Shares of the video and audio tokens that are kept.
     seed : int
         Of everything random.
+    methods : mapping of str to Method
+        Further arms of the causal question, by name.
 
     Raises
     ------
     OmnisinkError
-        If a question is unknown or a number out of range.
+        If a question is unknown, a number out of range, or methods are named without the causal question.
     """
 
     questions: tuple[str, ...] = QUESTIONS
@@ -58,6 +62,7 @@ class Plan:
     pruning_layers: tuple[int, ...] | None = None
     keeps: tuple[float, ...] = (0.5, 0.2)
     seed: int = 0
+    methods: Mapping[str, Method] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if unknown := [q for q in self.questions if q not in QUESTIONS]:
@@ -71,6 +76,8 @@ class Plan:
                 raise OmnisinkError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not all(0 < k <= 1 for k in self.keeps):
             raise OmnisinkError(f"keeps must be over 0 and at most 1, got {list(self.keeps)}")
+        if self.methods and not self.asks("causality"):
+            raise OmnisinkError("methods are arms of the causal question: ask causality too, or name no methods")
 
     def asks(self, question: str) -> bool:
         """Whether a question is part of the study."""
@@ -84,8 +91,10 @@ class Plan:
         return sorted(layer for layer in {3, 5, *spread} if layer < depth - 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain data."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Return the settings as plain data; of methods, their classes, settings and code."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        methods = {name: settings_of(method) for name, method in self.methods.items()}
+        return {**{k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}, "methods": methods}
 
 
 def parse_questions(text: str) -> tuple[str, ...]:

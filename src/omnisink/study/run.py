@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from omnisink.decoder.anatomy import read_anatomy
 from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
 from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
@@ -70,12 +71,15 @@ def run_study(
     Raises
     ------
     OmnisinkError
-        If there is no item, the folder holds another run, or no item can be run. An item that cannot be run is left
-        out, and named with the reason under ``run.failed``; the next run tries it again.
+        If there is no item, the folder holds another run, a method does not fit the model, or no item can be run. An
+        item that cannot be run is left out, and named with the reason under ``run.failed``; the next run tries it
+        again.
     """
     if not items:
         raise OmnisinkError("a study needs one item at least")
     folder = Path(out)
+    for method in plan.methods.values():
+        method.check(read_anatomy(loaded.model))
     tell = progress or (lambda share, what: None)
     manifest = start(folder, _manifest(plan, items, facts), ignore=("started", "command"))
     with Records(folder, STUDY_KEY, StudyRecord) as records:
@@ -189,6 +193,7 @@ def _cost(plan: Plan, index: int) -> float:
     """Roughly how many units an item has; serves the time that is left, nothing else."""
     cost = 3.0 + (2 + 2 * plan.seeds) * plan.asks("identification")
     cost += 10.0 * plan.asks("values") + (len(plan.gammas) * (4 + plan.seeds) + 3) * plan.asks("causality")
+    cost += len(plan.methods)
     if plan.asks("values") and index < plan.pruning_items:
         cost += 16.0 * len(plan.keeps)
     if plan.asks("heads") and index < plan.heads_items:

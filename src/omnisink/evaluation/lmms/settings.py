@@ -11,7 +11,7 @@ from typing import Any
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
 from omnisink.methods.outro import OutRo
-from omnisink.methods.registry import parse_methods
+from omnisink.methods.registry import kind_named, parse_one_method
 from omnisink.models.smolomni import own_gamma
 
 #: Longest answer where a task says nothing.
@@ -100,7 +100,8 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
     Parameters
     ----------
     method : str
-        As for `omnisink.methods.registry.parse_methods`: ``"baseline"``, ``"outro"``, ``"outro:rotate"``.
+        As for `omnisink.methods.registry.parse_methods`: ``"baseline"``, ``"outro"``, ``"outro:rotate"``,
+        ``"file.py::Class"``.
     pretrained : str
         Name of the model; the embedded ones have strengths of their own.
     gamma : float, optional
@@ -118,13 +119,17 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
     OmnisinkError
         If there is no such method, a setting is out of range, or more than one method is named.
     """
+    given = gamma
     if gamma is None:
         gamma = own_gamma(pretrained)
     try:
+        kind = kind_named(str(method))
+        if given is not None and kind is not None and not issubclass(kind, OutRo):
+            raise OmnisinkError(
+                f"gamma is a setting of OutRo, and {method} does not run OutRo: give settings with the name of the "
+                "method"
+            )
         outro = OutRo(tau=tau) if gamma is None else OutRo(gamma=gamma, tau=tau)
     except (TypeError, ValueError) as error:
         raise OmnisinkError(str(error)) from None
-    found = list(parse_methods(str(method), outro).values())
-    if len(found) > 1:
-        raise OmnisinkError(f"lmms-eval runs one method at a time, got method={method}: run it once for each")
-    return found[0]
+    return parse_one_method(str(method), outro)

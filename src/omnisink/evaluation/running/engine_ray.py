@@ -19,6 +19,7 @@ from omnisink.evaluation.running.batchsize import BatchSize
 from omnisink.evaluation.running.parts import Picked, read_parts
 from omnisink.evaluation.running.run import Progress, Settings, begin_run, run
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.methods.classes import modules_of_files
 
 #: Questions that are handed out at a time: enough for a few batches, few enough that actors end together.
 _CHUNK = 32
@@ -57,6 +58,8 @@ def run_on_ray(
     for name in ("ray", "ray.data"):  # What goes wrong is raised, and how far it is `progress` is told.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    for module in modules_of_files():  # A worker cannot import them by name, so their code goes along.
+        ray.cloudpickle.register_pickle_by_value(module)
     folder = Path(folder).resolve()
     begin_run(folder, instances, settings, facts or {})
     mine = not ray.is_initialized()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,9 @@ from omnisink.evaluation.running.batchsize import out_of_memory
 from omnisink.evaluation.running.prefetch import Ready, Work, windows
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import FrameChoice
-from omnisink.methods.outro import OutRo
+from omnisink.methods.base import Method
+from omnisink.methods.settings import plain_settings
+from omnisink.methods.space import is_off
 from omnisink.models.adapters.prompt import Encoded
 from omnisink.models.loaded import Loaded
 from omnisink.results.records import RECORDS, Records, read_records
@@ -156,11 +158,11 @@ def _moved(inputs: Encoded, device: Any) -> Encoded:
     return Encoded(data, inputs.prompts, inputs.facts)
 
 
-def name_of(method: OutRo | None) -> str:
+def name_of(method: Method | None) -> str:
     """Name settings; all that leave the model as it is have one name."""
-    if method is None or not ((method.rotate and method.gamma != 0) or method.relax):
+    if method is None or is_off(method):
         return OFF
-    return hashlib.sha256(json.dumps(asdict(method), sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(plain_settings(method), sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Scorer:
@@ -199,12 +201,12 @@ class Scorer:
     def _learn(self, setting: str, margins: Mapping[str, float]) -> None:
         self._known.update({(setting, question): value for question, value in margins.items()})
 
-    def margins(self, method: OutRo | None, batch: Batch) -> Floats:
+    def margins(self, method: Method | None, batch: Batch) -> Floats:
         """Return how much likelier than the best wrong answer the right one is, in nats.
 
         Parameters
         ----------
-        method : OutRo or None
+        method : Method or None
             The settings; None is the untouched model.
         batch : Batch
             The questions.
@@ -228,14 +230,14 @@ class Scorer:
                 {
                     "setting": setting,
                     "batch": hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16],
-                    "settings": None if setting == OFF or method is None else asdict(method),
+                    "settings": None if setting == OFF or method is None else plain_settings(method),
                     "margins": margins,
                 }
             )
             self._learn(setting, margins)
         return np.array([self._known[setting, question] for question in ids])
 
-    def _ask(self, method: OutRo | None, batch: Batch) -> dict[str, float]:
+    def _ask(self, method: Method | None, batch: Batch) -> dict[str, float]:
         no_memory = False
         try:
             inputs = _moved(batch.inputs, self._loaded.model.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -14,19 +14,16 @@ from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tuning.scoring import Batch
-from omnisink.methods.outro import OutRo
+from omnisink.methods.base import Method
+from omnisink.methods.space import space_of
 
 Floats = NDArray[np.float64]
 
-#: What is searched. Layers depend on the model: the last two never look for sinks, as in the paper.
-GAMMAS, TAUS = (0.01, 10.0), (0.01, 1.0)
-PARTS = ("both", "rotate", "relax")
-PLACES = ("every", "one")
 #: So many standard errors behind the best setting, a setting is given up, after so many clusters at least.
 _BEHIND, _CLUSTERS = 2.0, 6
 
 #: What a setting gains on each question of a batch.
-Measure = Callable[[OutRo, Batch], Floats]
+Measure = Callable[[Method, Batch], Floats]
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Trial:
 
     Attributes
     ----------
-    method : OutRo
+    method : Method
         The setting.
     gain : float
         Mean over the questions that were asked.
@@ -45,7 +42,7 @@ class Trial:
         Whether it was given up before the end; it can then not be chosen.
     """
 
-    method: OutRo
+    method: Method
     gain: float
     questions: int
     stopped: bool
@@ -58,63 +55,6 @@ def lead(margins: Floats) -> Floats:
     likeliest answer is right.
     """
     return np.tanh(margins / 2)
-
-
-def suggest(trial: Any, depth: int, start: OutRo) -> OutRo:
-    """Draw a setting.
-
-    Every parameter is drawn in every trial, also one that then has no effect, so that the sampler sees one space.
-
-    Parameters
-    ----------
-    trial : optuna.trial.Trial
-        What draws.
-    depth : int
-        Layers that can look for sinks.
-    start : OutRo
-        Its other settings stay as they are.
-
-    Returns
-    -------
-    OutRo
-        Numbers have three digits.
-    """
-    parts = trial.suggest_categorical("parts", PARTS)
-    gamma = trial.suggest_float("gamma", *GAMMAS, log=True)
-    tau = trial.suggest_float("tau", *TAUS, log=True)
-    first = trial.suggest_int("first", 0, depth - 1)
-    count = trial.suggest_int("layers", 1, depth)
-    place = trial.suggest_categorical("place", PLACES)
-    relaxed = trial.suggest_int("relaxed", 0, depth - 1)
-    last = min(first + count, depth) - 1
-    rotate, relax = parts != "relax", parts != "rotate"
-    return replace(
-        start,
-        # What is off keeps its default, so that settings that do the same are the same.
-        gamma=_short(gamma) if rotate else start.gamma,
-        tau=_short(tau) if rotate else start.tau,
-        rotate=rotate,
-        relax=relax,
-        detect_layers=tuple(range(first, last + 1)),
-        relax_layers=(min(max(relaxed, first), last),) if relax and place == "one" else None,
-    )
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
-
-
-def beginning(depth: int, start: OutRo) -> dict[str, Any]:
-    """Return where a search begins: the settings that are there already, moved into what is searched."""
-    return {
-        "parts": "both",
-        "gamma": min(max(abs(start.gamma), GAMMAS[0]), GAMMAS[1]),
-        "tau": min(max(start.tau, TAUS[0]), TAUS[1]),
-        "first": 0,
-        "layers": depth,
-        "place": "every",
-        "relaxed": 0,
-    }
 
 
 def hopeless(gains: Floats, best: Floats, clusters: Sequence[str]) -> bool:
@@ -144,7 +84,7 @@ def search(
     batches: Sequence[Batch],
     *,
     depth: int,
-    start: OutRo,
+    start: Method,
     trials: int,
     seed: int,
     progress: Callable[[int], None] | None = None,
@@ -162,8 +102,8 @@ def search(
         The questions, in the order in which a setting is tried on them.
     depth : int
         Layers that can look for sinks.
-    start : OutRo
-        The first setting.
+    start : Method
+        The first setting; what is not searched stays as it is here.
     trials : int
         How many settings are tried.
     seed : int
@@ -179,17 +119,26 @@ def search(
     Raises
     ------
     OmnisinkError
-        If Optuna is not installed.
+        If Optuna is not installed, or the class refuses every setting that is drawn.
     """
     clusters = [cluster for batch in batches for cluster in batch.clusters]
     best = np.zeros(len(clusters))  # That of the untouched model.
     tried: list[Trial] = []
+    space = space_of(start)
+    refused: ValueError | None = None
     with _quiet_optuna() as optuna:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-        study.enqueue_trial(beginning(depth, start))
+        study.enqueue_trial(space.initial(depth, start))
         for number in range(trials):
             trial = study.ask()
-            method = suggest(trial, depth, start)
+            try:
+                method = space.suggest(trial, depth, start)
+            except ValueError as error:  # A range that was derived may go beyond what the class takes.
+                refused = error
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                if progress is not None:
+                    progress(number + 1)
+                continue
             gains, stopped = np.zeros(0), False
             for step, batch in enumerate(batches):
                 gains = np.concatenate([gains, measure(method, batch)])
@@ -206,6 +155,11 @@ def search(
             tried.append(Trial(method, float(gains.mean()), len(gains), stopped))
             if progress is not None:
                 progress(number + 1)
+    if not tried:
+        raise OmnisinkError(
+            f"{type(start).__name__} refuses every setting that was drawn. Declare a search_space in the class. "
+            f"The last: {refused}"
+        )
     return tried
 
 

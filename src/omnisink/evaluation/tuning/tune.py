@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,14 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running.run import checksum
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tuning.scoring import Batch, Floats, QuestionError, Scorer, check_askable, prepare
-from omnisink.evaluation.tuning.search import GAMMAS, PARTS, PLACES, TAUS, Trial, choose, lead, search
+from omnisink.evaluation.tuning.search import Trial, choose, lead, search
 from omnisink.evaluation.tuning.tuned import Tested, gain_of
 from omnisink.media import FrameChoice
+from omnisink.methods.base import Method
 from omnisink.methods.outro import OutRo
+from omnisink.methods.registry import name_of, settings_of
+from omnisink.methods.settings import plain_settings
+from omnisink.methods.space import space_of
 from omnisink.models.loaded import Loaded
 from omnisink.results.disk import write_whole
 from omnisink.results.records import check_start, start
@@ -74,11 +78,11 @@ def tune(
     tuning: Tuning,
     folder: str | Path,
     *,
-    first: OutRo | None = None,
+    first: Method | None = None,
     facts: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Search the settings of `OutRo` for a model, and measure what the search is worth.
+    """Search the settings of a method for a model, and measure what the search is worth.
 
     For every fold, settings are searched on the questions of the others and the choice is tested on its own. What
     these tests give together is the gain that is reported. The settings themselves come from one more search, on all
@@ -97,8 +101,8 @@ def tune(
     folder : str or Path
         Of the run: ``manifest.json``, ``records.jsonl`` and ``results.json``. The inputs of all questions are held in
         memory meanwhile.
-    first : OutRo, optional
-        The setting that is tried first; what is not searched stays as it is here. None is the defaults.
+    first : Method, optional
+        The setting that is tried first; what is not searched stays as it is here. None is OutRo's defaults.
     facts : mapping, optional
         What else the manifest says: ``model``, ``versions``, ``command``, ``task``.
     progress : callable, optional
@@ -113,7 +117,7 @@ def tune(
     ------
     OmnisinkError
         If there are fewer clusters than folds, the run was begun with other questions or another model, a batch does
-        not fit in memory, or something that is needed is not installed.
+        not fit in memory, something that is needed is not installed, or no setting of the method can be searched.
     """
     check_askable(instances)
     folds = assign_folds(instances, max(1, tuning.folds), tuning.seed)
@@ -142,7 +146,7 @@ def tune(
         if not batches:
             raise OmnisinkError(f"no question could be answered. The first: {next(iter(left.values()))}")
 
-        def gains(method: OutRo | None, batch: Batch) -> Floats:
+        def gains(method: Method | None, batch: Batch) -> Floats:
             return lead(scorer.margins(method, batch)) - lead(scorer.margins(None, batch))
 
         def searched(seen: Sequence[Batch], name: str, before: int) -> list[Trial]:
@@ -167,28 +171,29 @@ def tune(
                 {
                     "searched_on": sum(len(batch.instances) for batch in seen),
                     "tested_on": sum(len(batch.instances) for batch in unseen),
-                    "settings": None if method is None else asdict(method),
+                    "settings": None if method is None else plain_settings(method),
                     "gain_where_searched": 0.0 if best is None else best.gain,
                     "gain_where_tested": float(np.concatenate([gains(method, batch) for batch in unseen]).mean()),
                 }
             )
         tried = searched(batches, "all questions", tuning.folds * tuning.trials)
         best = choose(tried)
-        method = replace(first, gamma=0.0, relax=False) if best is None else best.method
+        method = space_of(first).off(first) if best is None else best.method
         own = [Tested(batch, scorer.margins(method, batch), scorer.margins(None, batch)) for batch in batches]
     results = {
         "format": FORMAT,
-        "settings": asdict(method),
+        "method": name_of(type(first)),
+        "settings": None if method is None else plain_settings(method),
         "off": best is None,
         "gain": gain_of(tested, own, tuning.seed),
         "questions": sum(len(batch.instances) for batch in batches),
         "clusters": len({cluster for batch in batches for cluster in batch.clusters}),
         "sha256": checksum(instances),
         "left_out": left,
-        "search": describe(tuning),
+        "search": describe(tuning, first),
         "folds": told,
         "trials": [
-            {"gain": t.gain, "questions": t.questions, "stopped": t.stopped, "settings": asdict(t.method)}
+            {"gain": t.gain, "questions": t.questions, "stopped": t.stopped, "settings": plain_settings(t.method)}
             for t in tried
         ],
     }
@@ -216,10 +221,11 @@ def _answerable(
 
 
 def check_tune(
-    instances: Sequence[Instance], tuning: Tuning, folder: str | Path, first: OutRo, facts: Mapping[str, Any]
+    instances: Sequence[Instance], tuning: Tuning, folder: str | Path, first: Method, facts: Mapping[str, Any]
 ) -> None:
     """Refuse what `tune` would refuse, as far as that is known without the model; nothing is written."""
     check_askable(instances)
+    space_of(first)
     assign_folds(instances, max(1, tuning.folds), tuning.seed)
     check_start(folder, _manifest(instances, tuning, first, facts), ignore=(*_MAY_DIFFER, "model"))
 
@@ -270,7 +276,7 @@ def _split(batches: Sequence[Batch], fold: int) -> tuple[list[Batch], list[Batch
     return seen, unseen
 
 
-def describe(tuning: Tuning) -> dict[str, Any]:
+def describe(tuning: Tuning, first: Method) -> dict[str, Any]:
     """Return what was searched and how, as plain data."""
     return {
         "objective": "mean of tanh(margin / 2), less that of the model alone",
@@ -278,14 +284,13 @@ def describe(tuning: Tuning) -> dict[str, Any]:
         "folds": tuning.folds,
         "seed": tuning.seed,
         "batch_size": tuning.batch_size,
-        "gamma": list(GAMMAS),
-        "tau": list(TAUS),
-        "parts": list(PARTS),
-        "relaxation": list(PLACES),
+        **space_of(first).describe(),
     }
 
 
-def _manifest(instances: Sequence[Instance], tuning: Tuning, first: OutRo, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(
+    instances: Sequence[Instance], tuning: Tuning, first: Method, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -293,6 +298,8 @@ def _manifest(instances: Sequence[Instance], tuning: Tuning, first: OutRo, facts
         "model": facts.get("model"),
         "versions": facts.get("versions"),
         "task": {**(facts.get("task") or {}), "questions": len(instances), "sha256": checksum(instances)},
+        # Not its settings, which are kept with every answer; but the code must be the same.
+        "method": {key: value for key, value in (settings_of(first) or {}).items() if key in ("name", "code_sha256")},
         "frames": None if tuning.frames is None else repr(tuning.frames),
-        "search": {**describe(tuning), "first": asdict(first)},
+        "search": {**describe(tuning, first), "first": plain_settings(first)},
     }

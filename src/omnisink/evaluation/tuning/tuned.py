@@ -89,14 +89,14 @@ _MEASURES: dict[str, Callable[[Floats], Floats]] = {"lead": lead, "accuracy": _r
 
 
 def make_profile(loaded: Loaded, results: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a profile, as `OutRo.from_profile` reads it.
+    """Return a profile, as `Method.from_profile` reads it.
 
     Parameters
     ----------
     loaded : Loaded
         The model that was tuned.
     results : mapping
-        What `tune` returned.
+        What `tune` returned, with settings to keep.
     facts : mapping
         ``model``, ``versions`` and ``task``, as the manifest has them.
 
@@ -111,7 +111,7 @@ def make_profile(loaded: Loaded, results: Mapping[str, Any], facts: Mapping[str,
     counts = {key: results[key] for key in ("questions", "clusters", "sha256")}
     return {
         "format": profiles.FORMAT,
-        "method": "OutRo",
+        "method": results["method"],
         "settings": results["settings"],
         "model": {**model, "name": name, "fingerprint": profiles.fingerprint(loaded.model)},
         "task": {**(facts.get("task") or {}), **counts, "left_out": len(results["left_out"])},
@@ -131,7 +131,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     """Say what was found and what it is worth, claiming no more than was tested."""
     gain = results["gain"]
     seen = gain["where_searched"]
-    said = ["No setting was better than the model alone, so the profile switches OutRo off."] if results["off"] else []
+    said = [f"No setting was better than the model alone, {_off(results)}"] if results["off"] else []
     searched = f"lead {seen['lead']:+.4f}, accuracy {points(seen['accuracy'])} points".replace("-", "−")
     if gain["verdict"] == NOT_TESTED:
         return [
@@ -146,6 +146,12 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
         f"p {p_value(one['p'])}; accuracy {_between(two, points)} points from {100 * two['base']:.1f} %.",
         f"On the questions it was chosen by: {searched}, which is too good by nature.",
     ]
+
+
+def _off(results: Mapping[str, Any]) -> str:
+    if results["settings"] is None:
+        return "so there is nothing to keep in a profile."
+    return "so the profile switches OutRo off."
 
 
 def _between(found: Mapping[str, Any], write: Callable[[float], str]) -> str:
