@@ -12,18 +12,18 @@ import torch
 
 from benchmarks.history import append, write_evaluation_table
 from benchmarks.pairs import compare, rounded, seconds
-from omnisink import OutRo, load_model
+from omnisink import load_model
 from omnisink.evaluation.running.asking import SCORES
 from omnisink.evaluation.running.prefetch import prompt_of
 from omnisink.evaluation.running.run import Settings, run
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.task import find_task
 from omnisink.methods.registry import parse_methods
+from omnisink.methods.shipped import default_outro
 from omnisink.models.adapters.asking import answer
 from omnisink.models.loaded import Loaded
-from omnisink.models.smolomni import GAMMA
 
-METHODS = parse_methods("baseline,outro,outro:rotate,outro:relax", OutRo(gamma=GAMMA))
+METHODS = parse_methods("baseline,outro,outro:rotate,outro:relax", default_outro("smolomni"))
 
 
 def loop(loaded: Loaded, instances: Sequence[Instance]) -> dict[tuple[str, str], str]:

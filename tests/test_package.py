@@ -62,9 +62,12 @@ def test_the_wheel_holds_the_package_and_its_licence(wheel: Path) -> None:
     info = f"omnisink-{VERSION}.dist-info"
     assert {"omnisink/py.typed", "omnisink/methods/outro.py", f"{info}/licenses/LICENSE"} <= set(names)
     assert all(name.startswith(("omnisink/", info)) for name in names)
-    assert {"omnisink/models/smolomni.safetensors", "omnisink/models/smolomni.md", "omnisink/cli/demo.mp4"} <= set(
-        names
-    )
+    assert {
+        "omnisink/methods/profiles/smolomni.json",
+        "omnisink/models/smolomni.safetensors",
+        "omnisink/models/smolomni.md",
+        "omnisink/cli/demo.mp4",
+    } <= set(names)
     assert wheel.stat().st_size < 60 * 2**20
     metadata = zipfile.ZipFile(wheel).read(f"{info}/METADATA").decode()
     assert "License-Expression: Apache-2.0" in metadata

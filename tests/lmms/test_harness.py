@@ -19,9 +19,8 @@ from omnisink.evaluation.lmms.questions import variable
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.running.run import Settings, run
 from omnisink.evaluation.tasks.task import find_task
-from omnisink.methods.outro import OutRo
 from omnisink.methods.registry import parse_methods
-from omnisink.models import smolomni as shipped
+from omnisink.methods.shipped import default_outro
 from tests.evaluation.laying import lay_out
 from tests.skips import needs
 
@@ -66,7 +65,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory, settings: None) -> Path:
 def ours(clips: Path, smolomni: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the same questions with our own runner."""
     folder = tmp_path_factory.mktemp("ours") / "run"
-    methods = parse_methods(",".join(METHODS), OutRo(gamma=shipped.GAMMA))
+    methods = parse_methods(",".join(METHODS), default_outro("smolomni"))
     task = find_task("synthav")
     asked = task.load(clips, "strict", limit=COUNT)
     facts = {"task": task.facts("strict"), "model": {"name": "smolomni"}}

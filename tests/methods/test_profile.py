@@ -14,8 +14,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from omnisink import OutRo
 from omnisink.errors import OmnisinkError
+from omnisink.methods.ablation import ZeroSinkKey
 from omnisink.methods.aimed import AimedOutRo
+from omnisink.methods.criteria import RandomTokens, SinkDimension
 from omnisink.methods.profile import FORMAT, ProfileWarning, fingerprint, read_profile
+from omnisink.methods.settings import plain_settings
+from omnisink.methods.shipped import default_outro, shipped_profile
 
 TUNED = OutRo(gamma=0.25, tau=0.3, detect_layers=(0, 1), relax_layers=(1,))
 
@@ -109,6 +113,46 @@ def test_a_layer_that_the_model_lacks_is_refused(content, tmp_path, model):
     path.write_text(json.dumps(content))
     with pytest.raises(OmnisinkError, match="detect_layers names"):
         used(OutRo.from_profile(path), model)
+
+
+def test_profiles_of_other_methods_come_back_with_their_criteria(tmp_path, model):
+    first = ZeroSinkKey(criterion=RandomTokens(SinkDimension((5, 7), 30.0), 2), layers=(1, 3), channels=4)
+    content = {
+        "format": FORMAT,
+        "method": "zero-sink-key",
+        "settings": json.loads(json.dumps(plain_settings(first))),
+        "model": {"name": "tiny", "fingerprint": fingerprint(model)},
+    }
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps(content))
+    assert ZeroSinkKey.from_profile(path, model) == first
+    with pytest.raises(OmnisinkError, match="it is a profile of 'zero-sink-key', not of OutRo"):
+        OutRo.from_profile(path)
+    for wrong, said in (
+        ({"name": "loudest"}, "criterion must be a criterion that omnisink has, got 'loudest'"),
+        ({"name": "positions", "place": 1}, "must be a criterion's settings: .*place"),
+        ([0], "criterion must be of type Criterion"),
+    ):
+        content["settings"]["criterion"] = wrong
+        path.write_text(json.dumps(content))
+        with pytest.raises(OmnisinkError, match=said):
+            ZeroSinkKey.from_profile(path)
+
+
+@pytest.mark.parametrize(("name", "gamma"), [("smolomni", 0.1), ("SmolLM2-135M", 0.3)])
+def test_the_profiles_of_the_embedded_models_are_found_by_name(name, gamma):
+    assert OutRo.from_profile(shipped_profile(name)) == OutRo(gamma=gamma) == default_outro(name)
+    assert shipped_profile("another") is None
+    assert default_outro("another") == OutRo()
+
+
+@pytest.mark.real
+def test_the_profile_of_an_embedded_model_is_found_by_its_weights(smolomni, model):
+    found = shipped_profile(smolomni.model)
+    assert found == shipped_profile("smolomni")
+    assert read_profile(found).differences(smolomni.model) == []
+    assert shipped_profile(other_weights := make_model()) is None
+    assert shipped_profile(other_weights.half()) is None
 
 
 def broken(**changes):

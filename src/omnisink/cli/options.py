@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -126,20 +127,18 @@ def make_outro(model: str, gamma: float | None, *, profile: str | None = None, *
     """
     with working("importing"):
         from omnisink.methods.outro import OutRo
-        from omnisink.models.smolomni import own_gamma
+        from omnisink.methods.shipped import default_outro
 
     if profile is not None:
         if gamma is not None:
             raise OmnisinkError("a profile has a gamma of its own: give --profile or --gamma")
         return OutRo.from_profile(profile)
 
-    if gamma is None:
-        gamma = own_gamma(model)
     settings = {name: value for name, value in settings.items() if value is not None}
     if gamma is not None:
         settings["gamma"] = gamma
     with settings_checked():
-        return OutRo(**settings)
+        return replace(default_outro(model), **settings)
 
 
 def starts_of(names: str, model: str, gamma: float | None, tau: float | None, profile: str | None) -> list[Method]:

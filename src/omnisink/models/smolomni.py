@@ -11,8 +11,6 @@ from omnisink.models import embedded
 NAME = "smolomni"
 #: What the training made, in half precision; see its card beside it.
 WEIGHTS = Path(__file__).with_name("smolomni.safetensors")
-#: The strength of OutRo's rotation that was best on SynthAV's tune split; none was better than the model alone.
-GAMMA = 0.1
 _UPDATE = "lora."
 _DECODER = "model.language_model."
 
@@ -70,11 +68,6 @@ CHAT_TEMPLATE = """{%- for message in messages -%}
 {%- endif %}{% endfor %}{% endif %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-
-
-def own_gamma(name: str) -> float | None:
-    """Return the strength that was chosen for an embedded model, by its name; None for all others."""
-    return {embedded.NAME: embedded.GAMMA, NAME: GAMMA}.get(name.lower())
 
 
 def make_config(text: Any, ids: dict[str, int]) -> Any:

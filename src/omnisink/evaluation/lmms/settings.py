@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
 from omnisink.methods.outro import OutRo
 from omnisink.methods.registry import kind_named, parse_one_method
-from omnisink.models.smolomni import own_gamma
+from omnisink.methods.shipped import default_outro
 
 #: Longest answer where a task says nothing.
 MAX_NEW_TOKENS = 1024
@@ -119,17 +119,15 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
     OmnisinkError
         If there is no such method, a setting is out of range, or more than one method is named.
     """
-    given = gamma
-    if gamma is None:
-        gamma = own_gamma(pretrained)
     try:
         kind = kind_named(str(method))
-        if given is not None and kind is not None and not issubclass(kind, OutRo):
+        if gamma is not None and kind is not None and not issubclass(kind, OutRo):
             raise OmnisinkError(
                 f"gamma is a setting of OutRo, and {method} does not run OutRo: give settings with the name of the "
                 "method"
             )
-        outro = OutRo(tau=tau) if gamma is None else OutRo(gamma=gamma, tau=tau)
+        outro = default_outro(pretrained)
+        outro = replace(outro, gamma=outro.gamma if gamma is None else gamma, tau=tau)
     except (TypeError, ValueError) as error:
         raise OmnisinkError(str(error)) from None
     return parse_one_method(str(method), outro)
