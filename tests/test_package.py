@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from html import unescape
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,17 @@ def test_the_script_of_the_readme_works(qwen2_folder: Path, capsys: pytest.Captu
     assert names["trace"].sinks.positions(0) == [0]  # type: ignore[attr-defined]
     assert names["trace"].rotated_tokens  # type: ignore[attr-defined]
     assert "layers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["omnisink", "omnisink.methods"])
+def test_the_page_of_the_interface_has_every_public_name(module: str) -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    written = set(re.findall(r"^::: [\w.]*\.(\w+)$", page, re.M))
+    for members in re.findall(r"^      members: \[(.*)\]$", page, re.M):
+        written |= set(members.split(", "))
+    names = [name for name in import_module(module).__all__ if not name.startswith("__")]
+    assert names
+    assert [name for name in names if name not in written] == []
 
 
 def refusals() -> list[tuple[str, list[str]]]:
