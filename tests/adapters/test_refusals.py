@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import wave
+
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,17 @@ def channels(pixels, loaded):
 
 def nearest(seen, colour):
     return float((seen - colour[:, None]).abs().amax(dim=0).min())
+
+
+@pytest.mark.parametrize("samples", [1, 10, 100])
+@pytest.mark.parametrize("family", ["qwen2_5_omni", "qwen3_omni", "phi4_multimodal"])
+def test_a_sound_of_a_few_samples_is_too_short_or_heard(families, tmp_path, family, samples):
+    loaded, path = families(family), tmp_path / "short.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, samples, "NONE", ""))
+        file.writeframes(bytes(2 * samples))
+    if loaded.adapter.audio_tokens(samples) < 1:
+        with pytest.raises(MediaError, match=f"short.wav: its sound is too short: {samples} samples, 0.0"):
+            loaded.inputs("What is heard?", audio=path)
+    else:
+        assert loaded.inputs("What is heard?", audio=path).facts[0].audio_tokens > 0

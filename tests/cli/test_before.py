@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,3 +160,101 @@ def test_a_configuration_of_more_layers_than_the_weights_have_is_refused_at_once
         next(tmp_path.glob("*.safetensors")).write_bytes(content)
         with pytest.raises(OmnisinkError, match="could not be loaded|no header"):
             loading.load_model(tmp_path)
+
+
+MISTYPED = [
+    (["ask", "What?", "--model", "absent"], "neither a folder nor in the local Hub cache"),
+    (["ask", "absent.mp4", "What?"], "there is no such file"),
+    (["find", "--text", "items.jsonl", "--model", "absent"], "neither a folder nor"),
+    (["study", "--data", "absent.jsonl"], "absent.jsonl: cannot be read"),
+    (["study", "--data", "items.jsonl", "--model", "absent"], "neither a folder nor"),
+    *(
+        ([verb, *words], said)
+        for verb in ("eval", "tune")
+        for words, said in (
+            (["--task", "absent.jsonl"], "absent.jsonl: there is no such file"),
+            (["--task", "absent"], "there is no task 'absent'"),
+            (["--task", "avhbench", "--data", "absent"], "absent: there is no such folder"),
+            (["--task", "video-mme", "--data", "."], "the annotations of video-mme are not there"),
+            (["--task", "video-mme"], "video-mme needs its data"),
+            (["--task", "films.jsonl"], "films: 1 of its files are missing"),
+            (["--task", "items.jsonl", "--model", "absent"], "neither a folder nor"),
+            (["--split", "absent"], "has no split 'absent'"),
+        )
+    ),
+    (["eval", "--profile", "absent.json"], "absent.json: cannot be read"),
+]
+
+
+def test_mistyped_files_are_told_before_pytorch_is_imported(items: Path) -> None:
+    (items.parent / "films.jsonl").write_text(
+        '{"question": "Is it?", "answer": "yes", "video": "absent.mp4"}', encoding="utf-8"
+    )
+    program = (
+        "import json, sys\n"
+        "from omnisink.cli import app\n"
+        "from omnisink.errors import OmnisinkError\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    try:\n"
+        "        app.app(words, standalone_mode=False)\n"
+        "    except OmnisinkError as error:\n"
+        "        print(json.dumps([str(error), 'torch' in sys.modules]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps([words for words, _ in MISTYPED])],
+        cwd=items.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == len(MISTYPED)
+    for (error, heavy), (words, expected) in zip(told, MISTYPED, strict=True):
+        assert expected in error, words
+        assert not heavy, words
+
+
+def test_a_study_leaves_bad_rows_out_and_names_them_once(
+    llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [
+        {"id": f"q{i}", "question": "W is it" + " now" * i, "choices": ["a", "b"], "answer": "A"} for i in range(3)
+    ]
+    bad = ['{"id": "no-answer", "question": "What?"}', "not JSON", json.dumps({**good[0], "video": "absent.mp4"})]
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    rows = [bad[0], *map(json.dumps, good[:2]), *bad[1:], json.dumps(good[2])]
+    data = tmp_path / "items.jsonl"
+    data.write_text("\n".join(rows), encoding="utf-8")
+    words = ["study", "--model", llama_folder, "--data", data, "--questions", "identification"]
+    words += ["--out", tmp_path / "out"]
+    program.app([str(word) for word in words], standalone_mode=False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("rows that cannot be asked are left out") == 1
+    assert "3 rows that cannot be asked are left out; the first: items.jsonl:1: " in said
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert results["run"]["data"]["used"] == 3
+    data.write_text("\n".join(bad), encoding="utf-8")
+    with pytest.raises(OmnisinkError, match="there is no item in the file; rows that cannot be used: 3, the first in"):
+        program.app([*map(str, words[:-1]), str(tmp_path / "none")], standalone_mode=False)
+
+
+@pytest.mark.parametrize("verb", ["eval", "study"])
+def test_long_prompts_that_are_allowed_are_one_note(
+    llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    rows = [
+        {"id": f"q{i}", "question": "is it so " * (30 + i), "choices": ["a", "b"], "answer": "A"} for i in range(3)
+    ]
+    data = tmp_path / "long.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    named = ["--data" if verb == "study" else "--task", data, "--out", tmp_path / "out", "--model", llama_folder]
+    rest = (
+        ["--questions", "identification"]
+        if verb == "study"
+        else ["--methods", "baseline", "--batch-size", "1", "--no-compare"]
+    )
+    words = [str(word) for word in (verb, *named, *rest, "--allow-long-prompt")]
+    program.app(words, standalone_mode=False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("more than the context of") == 1
+    assert "(2 more warnings of this kind)" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -222,3 +223,27 @@ def test_the_verb_imports_nothing_heavy_for_a_list() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_a_picture_that_no_model_takes_is_an_error(tmp_path: Path, kind: str) -> None:
+    frames = [Image.new("L", (10, 3000), level) for level in (0, 90, 200)]
+    name = "long.png" if kind == "image" else "long.gif"
+    frames[0].save(tmp_path / name, **({} if kind == "image" else {"save_all": True, "append_images": frames[1:]}))
+    file = tmp_path / "own.jsonl"
+    row = {"question": "Is it?", "answer": "yes", kind: name, "audio": False}
+    file.write_text(json.dumps(row), encoding="utf-8")
+    ((where, what),) = errors(check_task(find_task(file)))
+    assert where == name
+    assert "a picture of 10 x 3000 pixels is too long" in what
+
+
+def test_a_video_without_a_decoder_and_absurd_sound_are_errors(clips: dict[str, bytes], tmp_path: Path) -> None:
+    channels, data = 63, bytes(63 * 100)
+    head = struct.pack("<IHHIIHH", 16, 1, channels, 16_000, 16_000 * channels, channels, 8)
+    riff = b"WAVEfmt " + head + b"data" + struct.pack("<I", len(data)) + data
+    (tmp_path / "wide.wav").write_bytes(b"RIFF" + struct.pack("<I", len(riff)) + riff)
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps({"question": "Is it?", "answer": "yes", "audio": "wide.wav"}), encoding="utf-8")
+    ((where, what),) = errors(check_task(find_task(file)))
+    assert (where, "63 channels" in what) == ("wide.wav", True)

@@ -301,3 +301,43 @@ def test_without_optuna_the_error_says_what_to_install(tiny, questions, tmp_path
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(OmnisinkError, match=r"pip install 'omnisink\[eval\]'"):
         tune(tiny, questions, Tuning(trials=1), tmp_path)
+
+
+def overflowing(limit, instance_id=None):
+    """Answer with margins that are no numbers under a strength over `limit`, of one question or of all."""
+
+    def margin(method, instance) -> float:
+        if method is not None and method.rotate and method.gamma > limit and instance_id in (None, instance.id):
+            return math.inf
+        return best_at_half(method, instance)
+
+    return margin
+
+
+def test_settings_under_which_numbers_overflow_are_given_up_and_counted(tiny, questions, tmp_path, monkeypatch):
+    planted = Planted(overflowing(1.0))
+    monkeypatch.setattr(scoring, "ask", planted)
+    found = tune(tiny, questions, Tuning(trials=20), tmp_path, first=OutRo())
+    failed = [trial for trial in found["trials"] if trial["error"]]
+    assert failed
+    assert failed[0]["settings"]["gamma"] == 3.0
+    assert all(trial["stopped"] and "not finite numbers" in trial["error"] for trial in failed)
+    assert all(trial["settings"]["gamma"] > 1 for trial in failed)
+    assert 0.5 / 1.5 < found["settings"]["gamma"] <= 1
+    assert found["left_out"] == {}
+    asked = len(planted.asked)
+    again = tune(tiny, questions, Tuning(trials=20), tmp_path, first=OutRo())
+    assert again == found
+    # What failed is not on record, and is asked again: once for every search that tries it.
+    assert len(planted.asked) - asked <= 4 * 4 * len(failed)
+
+
+def test_a_choice_that_overflows_on_unseen_questions_leaves_those_out(tiny, questions, tmp_path, monkeypatch):
+    folds = assign_folds(questions, 3, 0)
+    unseen = next(i.id for i in questions if folds[i.cluster] == 0)
+    monkeypatch.setattr(scoring, "ask", Planted(overflowing(0.05, unseen)))
+    found = tune(tiny, questions, Tuning(trials=10, batch_size=1), tmp_path)
+    assert list(found["left_out"]) == [unseen]
+    assert found["left_out"][unseen].startswith("in the test of fold 1: ")
+    assert found["folds"][0]["tested_on"] == sum(folds[i.cluster] == 0 for i in questions) - 1
+    assert found["gain"]["lead"]["questions"] == len(questions) - 1

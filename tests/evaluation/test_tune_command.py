@@ -123,3 +123,18 @@ def test_questions_that_fail_are_left_out_named_and_counted(tiny, llama_folder, 
     before = (tmp_path / "run" / "records.jsonl").read_bytes()
     assert typed(*words).exit_code == 1
     assert (tmp_path / "run" / "records.jsonl").read_bytes() == before
+
+
+def test_long_prompts_and_questions_without_a_wrong_answer_stop_nothing(tiny, llama_folder, items, tmp_path):
+    rows = [*map(json.loads, items.read_text().splitlines())]
+    rows[2]["question"] = "x" * 400
+    rows.append({"id": "free", "question": "what is it", "answer": "a stone"})
+    items.write_text("\n".join(map(json.dumps, rows)))
+    said = typed("--model", llama_folder, "--task", items, "--out", tmp_path / "run", "--trials", 1, "--folds", 2)
+    told = " ".join(said.stderr.split())
+    assert said.exit_code == 1
+    assert "1 of these have no two answers of which one is right, and cannot be tuned on: left out" in told
+    assert "the first: free" in told
+    assert "left out: q2: the prompt has" in told
+    assert "1 of 8 questions could not be asked, and count for nothing" in told
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["questions"] == 7

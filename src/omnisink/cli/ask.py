@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import media, options
-from omnisink.cli.before import check_model
+from omnisink.cli.before import check_model, check_there
 from omnisink.cli.output import note, print_json, read_text, stdout, working
 from omnisink.errors import OmnisinkError
 
@@ -69,6 +69,7 @@ def ask(
     if not question.strip():
         raise OmnisinkError("the question is empty")
     asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
+    check_there(model, download)
     chosen = options.make_method(
         method, model, seed, gamma=gamma, tau=tau, no_rotate=no_rotate, no_relax=no_relax, no_decode=no_decode
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.util import find_spec
+from pathlib import Path
 
 from omnisink.cli.output import working
 from omnisink.errors import OmnisinkError
@@ -32,6 +33,23 @@ def check_report() -> None:
 
     check_statistics()
     check_libraries()
+
+
+def check_there(model: str, download: bool = False) -> None:
+    """Refuse a model that is neither a folder nor on this machine, before PyTorch is imported.
+
+    Raises
+    ------
+    OmnisinkError
+        As `omnisink.models.loading.load_model`.
+    """
+    from omnisink.models import embedded, smolomni
+
+    if download or model.lower() in (embedded.NAME, smolomni.NAME) or Path(model).expanduser().exists():
+        return
+    from omnisink.models.hub import require
+
+    require(model, None, download=False, with_code=False)
 
 
 def check_model(

@@ -6,14 +6,15 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from omnisink.cli import options
-from omnisink.cli.before import check_model, check_statistics
+from omnisink.cli.before import check_model, check_statistics, check_there
 from omnisink.cli.compare import show_comparison
-from omnisink.cli.media import FramesOption
+from omnisink.cli.media import FramesOption, warnings_noted
 from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
@@ -90,17 +91,28 @@ def evaluate(
     if compared:
         check_statistics()
     options.refuse_outro_options([methods], gamma=gamma, tau=tau)
+    from omnisink.evaluation.tasks.task import find_task
+    from omnisink.results.disk import check_folder
+    from omnisink.results.reading import read_whole
+
+    check_folder(out)
+    check_there(model, download)
+    if profile is not None:
+        read_whole(profile)
+    found = find_task(task)
+    found.check_data(data, protocol, split)
+    where = options.groups_of(only)
+    read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where)
+    # A mistyped file costs no import of PyTorch; clips are opened or rendered only when nothing else is wrong.
+    instances = None if found.opens_clips(data) else read(allow_missing=allow_missing)
     starts = options.starts_of(methods, model, gamma, tau, profile)
     with working("importing"):
         from omnisink.evaluation.running.parts import failures, whole
         from omnisink.evaluation.running.run import Settings, check_run, run
-        from omnisink.evaluation.tasks.task import find_task
         from omnisink.media import Uniform
         from omnisink.methods.registry import BASELINE, parse_methods
         from omnisink.models.facts import check_can_answer_some
-        from omnisink.results.disk import check_folder
 
-    check_folder(out)
     chosen = Settings(
         parse_methods(methods, starts, seed),
         score=score,
@@ -110,9 +122,7 @@ def evaluate(
         frames=None if frames is None else Uniform(frames),
         share=share,
     )
-    found = find_task(task)
-    where = options.groups_of(only)
-    instances = _questions(found, data, protocol, split=split, limit=limit, where=where, allow_missing=allow_missing)
+    instances = read(allow_missing=allow_missing) if instances is None else instances
     check_can_answer_some(model, instances)
     loading: dict[str, Any] = {
         "device": device,
@@ -142,7 +152,7 @@ def evaluate(
         for start in starts:
             options.check_profile(start, loaded)
         facts["model"] = options.describe(loaded)
-        with _bar() as progress:
+        with _bar() as progress, warnings_noted(several=True):
             run(loaded, instances, chosen, out, facts=facts, rank=rank, progress=progress if rank.first else None)
     if not whole(out, len(instances) * len(chosen.methods)):
         note(f"rank {rank.rank} of {rank.world} has done its share")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from omnisink.cli import media, options
-from omnisink.cli.before import check_model
+from omnisink.cli.before import check_model, check_there
 from omnisink.cli.output import (
     check_writable,
     note,
@@ -85,6 +85,7 @@ def find(
     from_method = None if method is None else options.make_method(method, model)
     if json not in (None, "-"):
         check_writable(str(json))
+    check_there(model, download)
     with working("importing"):
         from omnisink.decoder.anatomy import read_anatomy
         from omnisink.methods.criteria import resolve_criterion

@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omnisink.methods.base import Method
+    from omnisink.models.adapters.prompt import Encoded
     from omnisink.models.loaded import Loaded
 
 
-def compare_answers(loaded: Loaded, inputs: dict[str, Tensor], method: Method, new_tokens: int) -> dict[str, Any]:
+def compare_answers(loaded: Loaded, inputs: Encoded, method: Method, new_tokens: int) -> dict[str, Any]:
     """Answer greedily without and with a method.
 
     Parameters
     ----------
     loaded : Loaded
         Model and tokenizer.
-    inputs : dict of str to Tensor
+    inputs : Encoded
         One prompt.
     method : Method
         What the second answer is made with.
@@ -37,19 +38,21 @@ def compare_answers(loaded: Loaded, inputs: dict[str, Tensor], method: Method, n
     """
     import torch
 
-    def answer() -> tuple[str, Tensor]:
-        made = loaded.model.generate(
-            **inputs, max_new_tokens=new_tokens, do_sample=False, return_dict_in_generate=True, output_logits=True
-        )
-        new = made.sequences[0, inputs["input_ids"].shape[1] :]
-        return loaded.tokenizer.decode(new, skip_special_tokens=True).strip(), made.logits[0][0]
+    from omnisink.models.adapters.asking import answer
 
+    def next_token() -> Tensor:
+        logits: Tensor = loaded.model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1]
+        return logits
+
+    (without,) = answer(loaded, inputs, max_new_tokens=new_tokens)
+    (changed,) = answer(loaded, inputs, max_new_tokens=new_tokens, method=method)
     with torch.inference_mode():
-        without, plain = answer()
-        with method(loaded.model) as trace:
-            changed, moved = answer()
+        plain = next_token()
+        with method(loaded.model):
+            moved = next_token()
+    trace = changed.trace
     return {
-        "answers": {"without": without, "with": changed},
+        "answers": {"without": without.text, "with": changed.text},
         "next_token": distance(plain, moved),
         "rotated_tokens": trace.rotated_tokens,
         "relaxed": trace.relaxed,

@@ -152,13 +152,14 @@ def check_media(
     if file is None and audio is None:
         return {}, set()
     with working(f"reading {file or audio}"):
-        from omnisink.errors import MediaError
         from omnisink.media import Uniform
-        from omnisink.media.kind import kind_of
+        from omnisink.media.kind import check_streams, kind_of
 
         kind = None if file is None else kind_of(file)
-        if audio is not None and kind_of(audio) == "image":
-            raise MediaError(f"{audio}: has no sound")
+        if file is not None and kind != "image":
+            check_streams(file, video=kind == "video", sound=kind == "audio")
+        if audio is not None:
+            check_streams(audio, video=False, sound=True)
     if kind == "audio" and audio is not None:
         raise OmnisinkError(f"{file} is a sound file, and --audio gives another")
     asked: dict[str, Any] = {"audio": audio}
@@ -172,15 +173,21 @@ def check_media(
 
 
 @contextmanager
-def warnings_noted() -> Iterator[None]:
-    """Say what omnisink warns of in the block; Python's own warnings are off on the command line."""
+def warnings_noted(several: bool = False) -> Iterator[None]:
+    """Say what omnisink warns of in the block; Python's own warnings are off on the command line.
+
+    With `several`, where many questions are asked, that is one note: the first warning, and how many others there are.
+    """
     from omnisink.models.context import LongPromptWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LongPromptWarning)
         yield
-    for said in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, LongPromptWarning)):
-        note(said)
+    told = list(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, LongPromptWarning)))
+    if several and told[1:]:
+        told = [f"{told[0]} ({len(told) - 1:,} more warnings of this kind)"]
+    for line in told:
+        note(line)
 
 
 def summary(counts: list[ModalityCount]) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
-from omnisink.cli.before import check_model, check_report
+from omnisink.cli.before import check_model, check_report, check_there
 from omnisink.cli.demo import CLIP, QUESTIONS
+from omnisink.cli.media import warnings_noted
 from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
@@ -77,9 +78,11 @@ def study(
     if data is None and not quick:
         raise OmnisinkError("give items with --data FILE, or ask for a first look at the shipped clip with --quick")
     check_report()
+    wanted = items or (1 if quick else None)
+    asked, digest = (_shipped(), None) if data is None else _read(data, wanted)
+    check_there(model, download)
     with working("importing"):
         from omnisink.models.facts import check_can_answer_some
-        from omnisink.models.items import checksum, read_items
         from omnisink.report import write_report
         from omnisink.study.plan import Plan, parse_questions
         from omnisink.study.run import check_study, run_study
@@ -94,12 +97,11 @@ def study(
         seed=seed,
         **settings,
     )
-    asked = _shipped() if data is None else read_items(data, items or (1 if quick else None))
     source = {"file": CLIP.name if data is None else Path(data).name, "items": len(asked)}
     check_can_answer_some(model, asked)
     facts: dict[str, Any] = {
         "versions": options.versions(),
-        "data": {**source, "sha256": None if data is None else checksum(data)},
+        "data": {**source, "sha256": digest},
         "command": shlex.join(["omnisink", *sys.argv[1:]]),
         "quick": quick,
     }
@@ -115,7 +117,7 @@ def study(
         allow_long_prompts=allow_long_prompt,
     )
     facts["model"] = _describe(loaded)
-    with _bar() as progress:
+    with _bar() as progress, warnings_noted(several=True):
         results = run_study(loaded, asked, plan, out, facts=facts, progress=progress)
     with working("drawing the page"):
         page = write_report(results, out)
@@ -150,6 +152,19 @@ def _strengths(model: str) -> list[float]:
     """Return the strength that the model is used with elsewhere, and the paper's where that is another."""
     own, paper = options.make_outro(model, None).gamma, options.make_outro("", None).gamma
     return sorted({own, paper})
+
+
+def _read(data: str, wanted: int | None) -> tuple[list[Item], str]:
+    """Return the items of a file and its checksum, and say which rows are left out."""
+    from omnisink.evaluation.tasks.remarks import remark_on_bad
+    from omnisink.evaluation.tasks.rows import Bad
+    from omnisink.models.items import checksum, read_usable_items
+
+    asked, bad = read_usable_items(data, wanted)
+    name = Path(data).name
+    for line in remark_on_bad(name, [Bad(f"{name}:{number}", why) for number, why in bad]):
+        note(line)
+    return asked, checksum(data)
 
 
 def _shipped() -> list[Item]:

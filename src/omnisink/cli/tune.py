@@ -7,18 +7,21 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from omnisink.cli import options
-from omnisink.cli.before import check_model, check_statistics
+from omnisink.cli.before import check_model, check_statistics, check_there
 from omnisink.cli.media import FramesOption
 from omnisink.cli.output import CHECK_FAILED, check_writable, note, stderr, text, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
+    from omnisink.evaluation.tasks.instance import Instance
+    from omnisink.evaluation.tasks.task import Task
     from omnisink.evaluation.tuning.tune import Progress
 
 #: The split that settings are searched on, where a task has it.
@@ -68,35 +71,34 @@ def tune(
     """
     optuna = _optuna()
     check_statistics()
+    from omnisink.evaluation.tasks.task import find_task
+    from omnisink.results.disk import check_folder
+
+    check_folder(out)
+    if profile is not None:
+        check_writable(profile)
+    check_there(model, download)
+    found = find_task(task)
+    own = TUNE in found.splits
+    split = TUNE if split is None and own else split
+    found.check_data(data, protocol, split)
+    where = options.groups_of(only)
+    read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where)
+    # As in `omnisink eval`: mistyped files first, and clips last.
+    instances = None if found.opens_clips(data) else read()
     first = options.make_method(method, model, seed)
     if first is None:
         raise OmnisinkError("the baseline has no settings to tune: name a method")
     with working("importing"):
-        from omnisink.evaluation.tasks.rows import NO_ANSWER
-        from omnisink.evaluation.tasks.task import find_task
         from omnisink.evaluation.tuning.tune import Tuning, check_tune, tune
         from omnisink.evaluation.tuning.tuned import make_profile, sentences, write_profile
         from omnisink.media import Uniform
         from omnisink.methods.space import space_of
         from omnisink.models.facts import check_can_answer_some
-        from omnisink.results.disk import check_folder
 
     space_of(first)  # Refuses what cannot be searched.
-    check_folder(out)
     chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
-    found = find_task(task)
-    own = TUNE in found.splits
-    split = TUNE if split is None and own else split
-    if profile is not None:
-        check_writable(profile)
-    with working(f"reading {found.title}"):
-        read = found.read(data, protocol, split=split, limit=limit, where=options.groups_of(only))
-    # Rows that are asked for the sake of the official mean, and have nothing to compare.
-    instances = [i for i in read.instances if len(i.answers) != 1 and i.gold != NO_ANSWER]
-    for line in read.remarks:
-        note(line)
-    if lost := len(read.instances) - len(instances):
-        note(f"{lost} of these have one answer or none that is right, and cannot be tuned on: left out")
+    instances = read() if instances is None else instances
     if split != TUNE:
         note(
             f"these are not questions for tuning: {found.title} "
@@ -127,9 +129,33 @@ def tune(
         print(sentence)
     if results["settings"] is not None:
         print(to)
+    if failed := [trial["error"] for trial in results["trials"] if trial["error"]]:
+        note(
+            f"{len(failed)} of {len(results['trials'])} settings were given up, as no answer was possible: {failed[0]}"
+        )
     if left := results["left_out"]:
         note(f"{len(left)} of {len(instances)} questions could not be asked, and count for nothing")
         raise typer.Exit(CHECK_FAILED)
+
+
+def _questions(task: Task, data: str | None, protocol: str | None, **options: Any) -> list[Instance]:
+    """Read a task's questions, without those that have no wrong answer to compare the right one with."""
+    with working(f"reading {task.title}"):
+        found = task.read(data, protocol, **options)
+    for line in found.remarks:
+        note(line)
+    kept = [one for one in found.instances if one.can_be_compared]
+    lost = [one for one in found.instances if not one.can_be_compared]
+    if not kept:
+        from omnisink.evaluation.tuning.scoring import check_askable
+
+        check_askable(lost)
+    if lost:
+        note(
+            f"{len(lost)} of these have no two answers of which one is right, and cannot be tuned on: left out; the "
+            f"first: {lost[0].id}"
+        )
+    return kept
 
 
 def _optuna() -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from omnisink.errors import MediaError
 from omnisink.media.files import open_media
-from omnisink.media.pictures import frames_of_picture
-from omnisink.media.streams import moving_pictures
+from omnisink.media.pictures import frames_of_picture, look_at_picture
+from omnisink.media.streams import audio_stream, moving_pictures, video_stream
 
 Kind = Literal["video", "audio", "image"]
 
@@ -42,6 +43,38 @@ def contents_of(path: str | Path) -> Contents:
         return Contents("image" if frames == 1 else "video", sound=False)
     with open_media(path, None) as container:
         return Contents("video" if moving_pictures(container) else None, sound=bool(container.streams.audio))
+
+
+def check_streams(path: str | Path, *, video: bool, sound: bool) -> tuple[int, int]:
+    """Refuse a file that lacks what is wanted of it, as far as its head says; nothing is decoded.
+
+    Parameters
+    ----------
+    path : str or Path
+        A local file.
+    video, sound : bool
+        What is wanted.
+
+    Returns
+    -------
+    tuple of int
+        Height and width of the picture in pixels, as stored; (0, 0) where none is wanted.
+
+    Raises
+    ------
+    MediaError
+        If it is no media, or has no picture or sound that is wanted, none that can be decoded, or one beyond a limit.
+    """
+    frames, size = look_at_picture(path)
+    if frames:
+        if sound:
+            raise MediaError(f"{path}: has no sound")
+        return size
+    with open_media(path, None) as container:
+        shown = video_stream(path, container).codec_context if video else None
+        if sound:
+            audio_stream(path, container)
+        return (shown.height, shown.width) if shown is not None else (0, 0)
 
 
 def kind_of(path: str | Path) -> Kind:

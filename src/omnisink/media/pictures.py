@@ -60,8 +60,13 @@ def frames_of_picture(path: str | Path) -> int:
     MediaError
         If the file is missing, or a picture that is damaged or too large.
     """
+    return look_at_picture(path)[0]
+
+
+def look_at_picture(path: str | Path) -> tuple[int, tuple[int, int]]:
+    """Return how many moments a picture has, and its height and width as stored; errors as `frames_of_picture`."""
     with _opened(path) as image:
-        return 0 if image is None else _moments(image)
+        return (0, (0, 0)) if image is None else (_moments(image), (image.height, image.width))
 
 
 def read_still(path: str | Path) -> tuple[NDArray[np.uint8], str]:

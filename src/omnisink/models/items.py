@@ -88,18 +88,45 @@ def read_items(path: str | Path, limit: int | None = None) -> list[Item]:
     OmnisinkError
         If the file cannot be read or holds no item, or a row cannot be used; the message names the line.
     """
+    items, bad = read_usable_items(path, limit, strict=True)
+    assert not bad
+    return items
+
+
+def read_usable_items(
+    path: str | Path, limit: int | None = None, *, strict: bool = False
+) -> tuple[list[Item], list[tuple[int, str]]]:
+    """Read items as `read_items`, and leave out rows that cannot be used, unless `strict`.
+
+    Returns
+    -------
+    list of Item
+        In the order of the file.
+    list of (int, str)
+        The number of the line of every row that was left out before the last item, and why.
+
+    Raises
+    ------
+    OmnisinkError
+        If the file cannot be read or no row of it can be used.
+    """
     if limit is not None and limit < 1:
         raise OmnisinkError(f"the number of items must be positive, got {limit}")
     items: list[Item] = []
+    bad: list[tuple[int, str]] = []
     for line, found in scan_items(path):
-        if isinstance(found, OmnisinkError):
+        if isinstance(found, Item):
+            items.append(found)
+        elif strict:
             raise OmnisinkError(f"{path}:{line}: {found}")
-        items.append(found)
+        else:
+            bad.append((line, str(found)))
         if len(items) == limit:
             break
     if not items:
-        raise OmnisinkError(f"{path}: there is no item in the file")
-    return items
+        why = f"; rows that cannot be used: {len(bad):,}, the first in line {bad[0][0]}: {bad[0][1]}" if bad else ""
+        raise OmnisinkError(f"{path}: there is no item in the file{why}")
+    return items, bad
 
 
 def scan_items(path: str | Path, *, check_files: bool = True) -> Iterator[tuple[int, Item | OmnisinkError]]:

@@ -102,6 +102,30 @@ class Task:
             raise OmnisinkError(f"{self.name} has no split {split!r}: use {', '.join(self.splits)}")
         return split
 
+    def check_data(
+        self, data: str | Path | None = None, protocol: str | None = None, split: str | None = None
+    ) -> None:
+        """Refuse unknown names, and a data folder without annotations, before anything is read.
+
+        Parameters
+        ----------
+        data, protocol, split
+            As for `read`.
+
+        Raises
+        ------
+        OmnisinkError
+            Says what is wrong.
+        """
+        self.protocol(protocol)
+        split = self.check_split(split)
+        if self.loader != "items" and not (self.loader == "synthav" and data is None):
+            self._annotations(self.folder(data), split)
+
+    def opens_clips(self, data: str | Path | None = None) -> bool:
+        """Whether `read` opens videos, or renders some, which takes its time."""
+        return self.sound == "if-there" or (self.loader == "synthav" and data is None)
+
     def facts(self, protocol: str | None = None, split: str | None = None) -> dict[str, Any]:
         """Return what a record of a run says of the task, as plain data.
 
@@ -242,10 +266,7 @@ class Task:
         """
         from omnisink.evaluation.tasks.loaders import LOADERS
 
-        names = self.annotations[split]
-        file = next((folder / name for name in names if is_file(folder / name)), None)
-        if names and file is None:
-            raise OmnisinkError(f"{folder}: the annotations of {self.name} are not there: {' or '.join(names)}")
+        file = self._annotations(folder, split)
         seen: dict[str, str] = {}
         odd = OddRows(self.odd_rows)
         loader = LOADERS["listed" if self.loader == "synthav" else self.loader]
@@ -254,6 +275,14 @@ class Task:
             if isinstance(found, Row):
                 seen[found.id] = found.where
             yield found
+
+    def _annotations(self, folder: Path, split: str) -> Path | None:
+        """Return the file of annotations of a split; None where there is none to be."""
+        names = self.annotations[split]
+        file = next((folder / name for name in names if is_file(folder / name)), None)
+        if names and file is None:
+            raise OmnisinkError(f"{folder}: the annotations of {self.name} are not there: {' or '.join(names)}")
+        return file
 
     def instance(self, row: Row, protocol: Protocol, folder: Path, sounding: dict[Path, bool]) -> Instance:
         """Put a row into words.

@@ -79,8 +79,9 @@ def check_task(
 ) -> Check:
     """Look at everything that a run would need; every row, and every file once.
 
-    Files are opened, which finds those that are missing, empty, cut off before their index, no media, or without the
-    picture or the sound that is asked about. They are not decoded to their ends.
+    Files are opened, which finds those that are missing, empty, cut off before their index, no media, of a shape that
+    no model takes, or without the picture or the sound that is asked about, or without a decoder for it. They are not
+    decoded to their ends.
 
     Parameters
     ----------
@@ -206,16 +207,14 @@ def _open_all(
 
 def _open(path: Path, role: Role, sound: bool) -> None:
     from omnisink.media import read_image
-    from omnisink.media.kind import contents_of
+    from omnisink.media.kind import check_streams
+    from omnisink.models.adapters.refusals import refuse_long_picture
 
     if role == "image":
-        read_image(path)
-        return
-    found = contents_of(path)
-    if role == "video" and found.picture is None:
-        raise MediaError(f"{path}: has no video")
-    if (role == "audio" or sound) and not found.sound:
-        raise MediaError(f"{path}: has no sound")
+        size = read_image(path)[0].shape
+    else:
+        size = check_streams(path, video=role == "video", sound=role == "audio" or sound)
+    refuse_long_picture(path, *size[:2])
 
 
 def _hears(path: Path) -> bool:

@@ -59,3 +59,8 @@ class Instance:
     max_new_tokens: int = 16
     options: tuple[str, ...] = ()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def can_be_compared(self) -> bool:
+        """Whether the right answer is one of two or more, so that its likelihood can be compared with the others'."""
+        return len(self.answers) > 1 and self.gold in self.answers

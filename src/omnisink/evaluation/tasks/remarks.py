@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import TYPE_CHECKING
 
 from omnisink.evaluation.tasks.odd import WORDS
@@ -46,13 +46,17 @@ def remarks(task: Task, outcomes: Iterable[Outcome]) -> list[str]:
     lines += [
         f"{_rows(len(where))} {_are(where)} left out: {why}; the first: {where[0]}" for why, where in left.items()
     ]
-    if bad:
-        listed = f"`omnisink tasks check` of {task.name} lists all"
-        lines.append(
-            f"{_rows(len(bad))} that cannot be asked {_are(bad)} left out; the first: {bad[0].where}: {bad[0].why}"
-            + (f"; {listed}" if bad[1:] else "")
-        )
-    return lines
+    return lines + remark_on_bad(task.name, bad)
+
+
+def remark_on_bad(name: str, bad: Sequence[Bad]) -> list[str]:
+    """Return the line about rows of `name`, a task, that cannot be asked; an empty list where there is no such row."""
+    if not bad:
+        return []
+    listed = f"; `omnisink tasks check` of {name} lists all" if bad[1:] else ""
+    return [
+        f"{_rows(len(bad))} that cannot be asked {_are(bad)} left out; the first: {bad[0].where}: {bad[0].why}{listed}"
+    ]
 
 
 def _rows(number: int) -> str:

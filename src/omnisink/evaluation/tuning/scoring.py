@@ -62,7 +62,7 @@ class Batch:
 def check_askable(instances: Sequence[Instance]) -> None:
     """Refuse questions whose right answer is none of a few, as its likelihood among them is what is tuned."""
     for instance in instances:
-        if len(instance.answers) < 2 or instance.gold not in instance.answers:
+        if not instance.can_be_compared:
             raise OmnisinkError(
                 f"{instance.id}: tuning compares the likelihoods of two answers or more, of which one is right; this "
                 f"question has {', '.join(instance.answers) or 'a free answer'}, and {instance.gold!r} is right"

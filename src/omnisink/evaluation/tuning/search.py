@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.tuning.scoring import Batch
+from omnisink.evaluation.tuning.scoring import Batch, QuestionError
 from omnisink.methods.base import Method
 from omnisink.methods.space import space_of
 
@@ -40,12 +40,16 @@ class Trial:
         How many that were.
     stopped : bool
         Whether it was given up before the end; it can then not be chosen.
+    error : str or None
+        Why it was given up, where that is that a question could not be answered under it, as where its numbers
+        overflow.
     """
 
     method: Method
     gain: float
     questions: int
     stopped: bool
+    error: str | None = None
 
 
 def lead(margins: Floats) -> Floats:
@@ -133,15 +137,19 @@ def search(
             trial = study.ask()
             try:
                 method = space.suggest(trial, depth, start)
-            except ValueError as error:  # A range that was derived may go beyond what the class takes.
-                refused = error
+            except ValueError as out_of_range:  # A range that was derived may go beyond what the class takes.
+                refused = out_of_range
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 if progress is not None:
                     progress(number + 1)
                 continue
-            gains, stopped = np.zeros(0), False
+            gains, stopped, error = np.zeros(0), False, None
             for step, batch in enumerate(batches):
-                gains = np.concatenate([gains, measure(method, batch)])
+                try:
+                    gains = np.concatenate([gains, measure(method, batch)])
+                except QuestionError as unanswered:  # The model alone has answered all of these.
+                    stopped, error = True, str(unanswered)
+                    break
                 trial.report(float(gains.mean()), step)
                 whole = len(gains) == len(clusters)
                 if not whole and hopeless(gains, best[: len(gains)], clusters[: len(gains)]):
@@ -152,7 +160,7 @@ def search(
             else:
                 study.tell(trial, float(gains.mean()))
                 best = max(best, gains, key=lambda values: float(values.mean()))
-            tried.append(Trial(method, float(gains.mean()), len(gains), stopped))
+            tried.append(Trial(method, float(gains.mean()) if len(gains) else 0.0, len(gains), stopped, error))
             if progress is not None:
                 progress(number + 1)
     if not tried:

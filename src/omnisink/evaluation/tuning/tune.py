@@ -166,14 +166,15 @@ def tune(
             seen, unseen = _split(batches, fold)
             best = choose(searched(seen, f"fold {fold + 1} of {tuning.folds}", fold * tuning.trials))
             method = None if best is None else best.method
-            tested += [Tested(batch, scorer.margins(method, batch), scorer.margins(None, batch)) for batch in unseen]
+            own_test = _tested(scorer, method, unseen, f"in the test of fold {fold + 1}", left)
+            tested += own_test
             told.append(
                 {
                     "searched_on": sum(len(batch.instances) for batch in seen),
-                    "tested_on": sum(len(batch.instances) for batch in unseen),
+                    "tested_on": sum(len(one.batch.instances) for one in own_test),
                     "settings": None if method is None else plain_settings(method),
                     "gain_where_searched": 0.0 if best is None else best.gain,
-                    "gain_where_tested": float(np.concatenate([gains(method, batch) for batch in unseen]).mean()),
+                    "gain_where_tested": float(np.concatenate([gains(method, one.batch) for one in own_test]).mean()),
                 }
             )
         tried = searched(batches, "all questions", tuning.folds * tuning.trials)
@@ -193,7 +194,13 @@ def tune(
         "search": describe(tuning, first),
         "folds": told,
         "trials": [
-            {"gain": t.gain, "questions": t.questions, "stopped": t.stopped, "settings": plain_settings(t.method)}
+            {
+                "gain": t.gain,
+                "questions": t.questions,
+                "stopped": t.stopped,
+                "error": t.error,
+                "settings": plain_settings(t.method),
+            }
             for t in tried
         ],
     }
@@ -201,6 +208,24 @@ def tune(
     write_whole(Path(folder) / RESULTS, content)
     read: dict[str, Any] = json.loads(content)
     return read  # As it is read from the file: layers are lists.
+
+
+def _tested(
+    scorer: Scorer, method: Method | None, unseen: Sequence[Batch], where: str, left: dict[str, str]
+) -> list[Tested]:
+    """Test a setting on the questions of a fold; those that cannot be answered under it go into `left`."""
+
+    def test(batch: Batch) -> Tested | None:
+        try:
+            return Tested(batch, scorer.margins(method, batch), scorer.margins(None, batch))
+        except QuestionError as error:
+            left.update({instance.id: f"{where}: {error}" for instance in batch.instances})
+            return None
+
+    found = [one for batch in unseen if (one := test(batch)) is not None]
+    if not found:
+        raise OmnisinkError(f"no question could be answered {where}. The last: {next(reversed(left.values()))}")
+    return found
 
 
 def _answerable(

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omnisink.errors import OmnisinkError
 from omnisink.media import Clip, FrameChoice, read_clip, read_image
 from omnisink.models.adapters.prompt import Encoded, Facts, Media, Prompt
-from omnisink.models.adapters.refusals import media_tokens, named, refuse_long_picture, refuse_media_tokens
+from omnisink.models.adapters.refusals import (
+    media_tokens,
+    named,
+    refuse_long_picture,
+    refuse_media_tokens,
+    refuse_short_sound,
+)
 from omnisink.models.adapters.spans import Modality, Span, Unit, find_spans
 from omnisink.models.context import check_context, check_length
 from omnisink.models.templates import Message, write_parts
@@ -153,9 +159,11 @@ class Adapter(ABC):
         """
         self._check(parts, prompts)
         media = self.read(parts, prompts) if media is None else media
-        for read in media:
+        for prompt, read in zip(prompts, media, strict=True):
             if read.sound is not None:  # Before hours of sound become a spectrogram.
-                check_length(parts, self.audio_tokens(len(read.samples)), "tokens of sound")
+                tokens = self.audio_tokens(len(read.samples))
+                refuse_short_sound(prompt.sound, len(read.samples), self.audio_rate, tokens)
+                check_length(parts, tokens, "tokens of sound")
         texts = [self._text(parts, prompt, read) for prompt, read in zip(prompts, media, strict=True)]
         with named(parts.name, prompts):
             made = dict(self.process(parts, texts, prompts, media)) | self.extras(prompts)

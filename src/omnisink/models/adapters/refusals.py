@@ -96,3 +96,18 @@ def refuse_long_picture(path: Path | None, height: int, width: int) -> None:
             f"{path}: a picture of {width} x {height} pixels is too long: one side is over {MAX_ASPECT} times the "
             "other. Crop it"
         )
+
+
+def refuse_short_sound(path: Path | None, samples: int, rate: int, tokens: int) -> None:
+    """Refuse a sound that is shorter than what one audio token of the model stands for.
+
+    Raises
+    ------
+    MediaError
+        Names the file and the length of its sound.
+    """
+    if tokens < 1:
+        raise MediaError(
+            f"{path}: its sound is too short: {samples:,} samples, {samples / rate:.3f} s, make no audio token. Give "
+            "a longer one, or leave it out"
+        )
