@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.errors import MediaError
-from omnisink.media.clock import FORTH, Clock
+from omnisink.media.clock import FORTH, Clock, in_seconds
 from omnisink.media.convert import special_of
 from omnisink.media.files import duration_of, open_media
 from omnisink.media.limits import MAX_FRAMES
@@ -256,9 +256,8 @@ def check_end(path: str | Path, container: Any, ends: float) -> None:
 
 def packet_end(packet: Any) -> float:
     """Return when a packet is over on the file's clock, in seconds; 0 where it does not say."""
-    if packet.pts is None or packet.time_base is None:
-        return 0.0
-    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+    stamp, base = packet.pts, packet.time_base
+    return 0.0 if stamp is None or base is None else in_seconds(stamp + (packet.duration or 0), base)
 
 
 def _check_count(path: str | Path, container: Any, stream: Any, count: int) -> None:

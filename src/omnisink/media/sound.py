@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.errors import MediaError
-from omnisink.media.clock import Clock
+from omnisink.media.clock import Clock, in_seconds
 from omnisink.media.files import duration_of
 from omnisink.media.frames import MISSING_SECONDS, MISSING_SHARE, check_end, packet_end, says_duration
 from omnisink.media.heads import says_length
@@ -166,8 +166,9 @@ class _Track:
         if rate != self._source:
             self._change_rate(rate)
         self._each = max(self._each, len(mono) / rate)  # The last packet may be a short one.
-        if frame.pts is not None and frame.time_base:
-            mono = self._placed(mono, float(frame.pts * frame.time_base) + shift)
+        stamp, base = frame.pts, frame.time_base
+        if stamp is not None and base:
+            mono = self._placed(mono, in_seconds(stamp, base) + shift)
         self._lost = self._hole = False
         self._push(mono)
 

@@ -234,9 +234,10 @@ class Task:
             matching([], where, limit, self.name, bad)
         missing = list(dict.fromkeys(p for i in instances for p in files_of(i) if not is_file(p)))
         if missing and not allow_missing:
+            named = str(self.fields["path"]) if self.loader == "items" else f"{self.name} --data DIR"
             raise OmnisinkError(
                 f"{self.name}: {len(missing)} of its files are missing, the first being {missing[0]}. "
-                f"`omnisink tasks check {self.name} --data DIR` lists what is missing"
+                f"`omnisink tasks check {named}` lists what is missing"
             )
         told = [o for o in outcomes if isinstance(o, Row | Left)]
         left = [o for o in outcomes if isinstance(o, Left)]
