@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer import BadParameter
 
 from omnisink.cli import app as program
 from omnisink.cli import before
@@ -17,6 +18,7 @@ from omnisink.cli.demo import CLIP
 from omnisink.errors import OmnisinkError
 from omnisink.models import loading
 from omnisink.models.headers import check_layers, depth_of
+from tests.media.making import video
 
 Typed = Callable[..., str]
 
@@ -64,6 +66,18 @@ def test_files_are_looked_at_first(refused: Typed, text: Path) -> None:
         assert "exclude each other" in refused(verb, clip, "What?", "--audio", clip, "--no-audio")
     assert "two texts or more" in refused("ask", clip, "What?", "--choices", "one")
     assert "cannot read" in refused("find", "--text", "absent.txt")
+    assert "the name of the file is empty" in refused("ask", "", "What?")
+
+
+def test_a_video_without_sound_is_told_first_where_the_model_hears(refused: Typed, tmp_path: Path) -> None:
+    video(tmp_path / "mute.mp4", 5)
+    for verb in ("ask", "find"):
+        assert "mute.mp4: has no sound, and smolomni hears: leave the sound out with --no-audio" in refused(
+            verb, "mute.mp4", "What is it?"
+        )
+        assert "cannot see: the family takes no video" in refused(
+            verb, "mute.mp4", "What is it?", "--model", "smollm2-135m"
+        ) or "takes text alone" in refused(verb, "mute.mp4", "What is it?", "--model", "smollm2-135m")
 
 
 def test_layers_devices_and_types_are_looked_at_first(refused: Typed, text: Path) -> None:
@@ -258,3 +272,10 @@ def test_long_prompts_that_are_allowed_are_one_note(
     said = " ".join(capsys.readouterr().err.split())
     assert said.count("more than the context of") == 1
     assert "(2 more warnings of this kind)" in said
+
+
+@pytest.mark.parametrize("verb", ["ask", "eval", "tune", "study", "compare"])
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+def test_seeds_that_no_generator_takes_are_refused(verb: str, seed: int) -> None:
+    with pytest.raises(BadParameter, match="Input should be"):
+        program.app([verb, f"--seed={seed}"], standalone_mode=False)

@@ -247,3 +247,15 @@ def test_a_video_without_a_decoder_and_absurd_sound_are_errors(clips: dict[str, 
     file.write_text(json.dumps({"question": "Is it?", "answer": "yes", "audio": "wide.wav"}), encoding="utf-8")
     ((where, what),) = errors(check_task(find_task(file)))
     assert (where, "63 channels" in what) == ("wide.wav", True)
+
+
+def test_a_row_that_names_a_folder_is_left_out_and_stops_no_run(tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    rows = [{"question": "Is it?", "answer": "yes", "video": "."}, {"question": "Is it?", "answer": "no"}]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    ((where, what),) = errors(check_task(find_task(file)))
+    assert where == "own.jsonl:1"
+    assert "is a folder, not a file" in what
+    found = find_task(file).read()
+    assert [instance.gold for instance in found.instances] == ["no"]
+    assert "1 row that cannot be asked is left out; the first: own.jsonl:1: video: " in found.remarks[0]

@@ -47,7 +47,9 @@ def ask(
     temperature: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="Temperature of the draw; implies --sample.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the draw, the same for both answers.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of the draw, the same for both answers.")
+    ] = 0,
     device: options.DeviceOption = None,
     dtype: options.DtypeOption = "auto",
     attn: options.AttentionOption = None,
@@ -70,6 +72,7 @@ def ask(
         raise OmnisinkError("the question is empty")
     asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
     check_there(model, download)
+    media.check_heard(model, asked)
     chosen = options.make_method(
         method, model, seed, gamma=gamma, tau=tau, no_rotate=no_rotate, no_relax=no_relax, no_decode=no_decode
     )

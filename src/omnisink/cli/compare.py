@@ -30,7 +30,7 @@ def compare(
         ),
     ] = None,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Draw the page too.")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the drawings.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of the drawings.")] = 0,
     resamples: Annotated[int, typer.Option(min=99, help="Drawings for intervals and permutations.")] = 9999,
     json: options.JsonFlag = False,
 ) -> None:

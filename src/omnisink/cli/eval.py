@@ -75,7 +75,7 @@ def evaluate(
         bool, typer.Option("--compare/--no-compare", help="Print and write the comparison at the end.")
     ] = True,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Draw the comparison's page too.")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
     device: options.DeviceOption = None,
     dtype: options.DtypeOption = "auto",
     attn: options.AttentionOption = None,

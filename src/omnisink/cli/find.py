@@ -86,6 +86,7 @@ def find(
     if json not in (None, "-"):
         check_writable(str(json))
     check_there(model, download)
+    media.check_heard(model, asked)
     with working("importing"):
         from omnisink.decoder.anatomy import read_anatomy
         from omnisink.methods.criteria import resolve_criterion

@@ -99,6 +99,8 @@ def split_words(words: Sequence[str], choices: Sequence[str] | None = None) -> t
     files = [word for word in (choices or ()) if is_file(word)]
     if files and len(words) == 1 and len(files) < len(choices or ()):
         raise OmnisinkError(f"{files[0]} is a file among the choices; the file comes first, then the question")
+    if len(words) == 2 and not words[0].strip():
+        raise OmnisinkError("the name of the file is empty; for a question without a file, give the question alone")
     if len(words) == 1:
         if is_file(words[0]):
             raise OmnisinkError(
@@ -170,6 +172,33 @@ def check_media(
     if frames is not None:
         asked["frames"] = Uniform(frames)
     return asked, ({"audio"} if audio is not None else set()) | ({kind} if kind is not None else set())
+
+
+def check_heard(model: str, asked: dict[str, Any]) -> None:
+    """Refuse a video without sound where the model would be given its sound, before the model is loaded.
+
+    Parameters
+    ----------
+    model : str
+        What ``--model`` says.
+    asked : dict
+        What `check_media` returned.
+
+    Raises
+    ------
+    MediaError
+        Says how the sound is left out.
+    """
+    video = asked.get("video")
+    if video is None or asked.get("audio") is not None:
+        return
+    from omnisink.errors import MediaError
+    from omnisink.media.kind import contents_of
+    from omnisink.models.facts import known_adapter
+
+    family = known_adapter(model)
+    if family is not None and "audio" in family.modalities and not contents_of(video).sound:
+        raise MediaError(f"{video}: has no sound, and {model} hears: leave the sound out with --no-audio")
 
 
 @contextmanager

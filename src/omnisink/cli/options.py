@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: The method where none is named.
 OUTRO = "outro"
+#: What every generator of random numbers takes that a seed is given to: NumPy's and Optuna's take 32 bits.
+LARGEST_SEED = 2**32 - 1
 
 ModelOption = Annotated[
     str,

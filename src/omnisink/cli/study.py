@@ -66,7 +66,7 @@ def study(
     pruning_items: Annotated[
         int | None, typer.Option(min=1, help="Items on which tokens are pruned. [default: 40]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
     device: options.DeviceOption = None,
     dtype: options.DtypeOption = "auto",
     attn: options.AttentionOption = None,

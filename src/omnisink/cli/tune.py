@@ -58,7 +58,7 @@ def tune(
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
     frames: FramesOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
     device: options.DeviceOption = None,
     dtype: options.DtypeOption = "auto",
     attn: options.AttentionOption = None,

@@ -137,7 +137,8 @@ def scan_items(path: str | Path, *, check_files: bool = True) -> Iterator[tuple[
     path : str or Path
         The JSON Lines file.
     check_files : bool
-        Whether a row whose file is missing or empty is none; a name that leaves the folder is refused all the same.
+        Whether a row whose file is missing or empty is none; one that names a folder, or something outside the
+        folder of the file, is none all the same.
 
     Yields
     ------
@@ -284,6 +285,6 @@ def _file(row: dict[str, Any], key: str, folder: Path, check: bool) -> Path | No
         path = (folder / name).resolve()
         if Path(name).is_absolute() or not path.is_relative_to(folder):
             raise OmnisinkError(f"{name} must be inside the folder of the questions, and named relative to it")
-        return check_file(path) if check else path
+        return check_file(path) if check or path.is_dir() else path
     except (OmnisinkError, OSError, ValueError, RuntimeError) as error:  # a zero byte, a loop of links
         raise OmnisinkError(f"{key}: {error}") from None
