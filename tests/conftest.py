@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported: no test may reach for the network
@@ -11,6 +12,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # and before torch: workers that each t
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+with suppress(ImportError):  # The environment of lmms-eval has no hypothesis, and none of the tests that need it.
+    from hypothesis import settings
+
+    # How long an example takes says more of the machine than of the code.
+    settings.register_profile("omnisink", deadline=None)
+    settings.load_profile("omnisink")
 
 #: A letter whose embedding is massive in the tiny checkpoint: a planted sink.
 SINK_LETTER = "W"

@@ -218,10 +218,9 @@ def test_no_layer_costs_an_operator_of_pytorch(padded, monkeypatch):
             counts.append((prefill.count, step.count))
         added.append([found - plain for plain, found in zip(*counts, strict=True)])
     assert added[0] == added[1]
-    assert added[0][0] <= 50
-    assert (
-        added[0][1] <= 5
-    )  # Whether the last residual stream is finite; the fifth is the host's look at it on the CPU.
+    assert added[0][0] <= (60 if padded else 50)  # A mask has to be read, and turned into the layout of the prompts.
+    # Whether the last residual stream is finite; the fifth is the host's look at it on the CPU.
+    assert added[0][1] <= 5
 
 
 def test_a_second_prompt_in_the_same_static_cache_has_its_vectors_where_the_first_had_them():
