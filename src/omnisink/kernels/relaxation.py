@@ -64,8 +64,7 @@ def relax(
             top = _LOWEST
             total = 0.0
             mixed = tl.zeros((WIDTH,), tl.float32)
-            # Given stages, Triton has the next tiles on their way while one is worked on.
-            for start in tl.range(begin, end, KEYS, num_stages=3):
+            for start in range(begin, end, KEYS):
                 other = start + tl.arange(0, KEYS)
                 seen = tl.load(sequence + other, mask=other < end, other=-1) == s
                 b = (other // length).to(tl.int64)
@@ -155,5 +154,5 @@ def relax_in_place(
         depth, width, qb, qh, qs, kb, kh, ks, vb, vh, vs, ob, os, oh,
         ALIGNED=all(stride % 16 == 0 for stride in (kb, kh, vb, vh)),
         HAS_CAP=softcap is not None, HAS_LOGITS=learned_sink is not None,
-        TOKENS=64, KEYS=max(16, 8192 // max(wide, tall)), DEPTH=tall, WIDTH=wide, num_warps=8,
+        TOKENS=64, KEYS=max(16, 8192 // max(wide, tall)), DEPTH=tall, WIDTH=wide, num_warps=4,
     )  # fmt: skip
