@@ -64,7 +64,7 @@ class Run:
         parts = self.options.parts
         beside: list[tuple[str, Options]] = []
         if "checks" in parts:
-            beside += [("checks", self.options), ("compiling", self.options)]
+            beside += [(kind, self.options) for kind in ("functions", "passes", "compiling")]
         if "families" in parts:
             beside += [("families", replace(self.options, share=(k, self.workers))) for k in range(self.workers)]
         if self.options.device == "cpu":  # on two cores, one process at a time is faster

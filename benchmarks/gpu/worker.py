@@ -29,33 +29,38 @@ def main(kind: str, options: Options) -> None:
 
         measure(options, healthy)
     else:
-        cases = {"checks": checks, "compiling": compiling, "families": families}[kind]
+        cases = {"functions": functions, "passes": passes, "compiling": compiling, "families": families}[kind]
         run_cases(list(cases(device, options)), options, healthy)
 
 
-def checks(device: torch.device, options: Options) -> Iterator[Case]:
-    """List the checks of functions and of whole passes."""
+def functions(device: torch.device, options: Options) -> Iterator[Case]:
+    """List the checks of single functions."""
     from benchmarks.gpu import check_maths as maths
-    from benchmarks.gpu import check_passes as passes
 
     for check in (maths.sinks, maths.direction, maths.rotation, maths.relaxed):
         for name, dtype in maths.DTYPES.items():
             yield _check(f"maths, {check.__name__}, {name}", lambda c=check, d=dtype: c(device, d))
+
+
+def passes(device: torch.device, options: Options) -> Iterator[Case]:
+    """List the checks of whole passes."""
+    from benchmarks.gpu import check_passes as whole
+
     for check in (
-        *(passes.as_on_the_cpu, passes.captured, passes.alone, passes.nothing_done, passes.in_a_static_cache),
-        passes.other_families_as_on_the_cpu,
+        *(whole.as_on_the_cpu, whole.captured, whole.alone, whole.nothing_done, whole.in_a_static_cache),
+        whole.other_families_as_on_the_cpu,
     ):
         yield _check(check.__name__.replace("_", " "), lambda c=check: c(device))
 
 
 def compiling(device: torch.device, options: Options) -> Iterator[Case]:
     """List the checks that wait for the compiler."""
-    from benchmarks.gpu import check_passes as passes
+    from benchmarks.gpu import check_passes as whole
 
-    yield _check("compiled, reduce-overhead", lambda: passes.compiled(device, "reduce-overhead"))
-    yield _check("flex attention", lambda: passes.flex(device))
+    yield _check("compiled, reduce-overhead", lambda: whole.compiled(device, "reduce-overhead"))
+    yield _check("flex attention", lambda: whole.flex(device))
     if not options.quick:
-        yield _check("compiled, default", lambda: passes.compiled(device, "default"))
+        yield _check("compiled, default", lambda: whole.compiled(device, "default"))
 
 
 def families(device: torch.device, options: Options) -> Iterator[Case]:
