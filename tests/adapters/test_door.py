@@ -56,17 +56,17 @@ def loaded(request, families, monkeypatch) -> Loaded:
 
 def by_ask(loaded: Loaded, clip: Path | None, system: str | None) -> None:
     words = [QUESTION] if clip is None else [str(clip), QUESTION]
-    ask_command(words, model="x", choices=list(CHOICES), system=system, max_new_tokens=1, gamma=0.5, json=True)
+    ask_command(words, model=loaded.name, choices=list(CHOICES), system=system, max_new_tokens=1, gamma=0.5, json=True)
 
 
 def by_find(loaded: Loaded, clip: Path | None, system: str | None) -> None:
     asked = with_choices(QUESTION, CHOICES)
     if clip is not None:
-        find_command([str(clip), asked], model="x", system=system, json="-")
+        find_command([str(clip), asked], model=loaded.name, system=system, json="-")
         return
     file = Path("question.txt")
     file.write_text(asked)
-    find_command(None, model="x", source=str(file), chat=True, system=system, json="-")
+    find_command(None, model=loaded.name, source=str(file), chat=True, system=system, json="-")
 
 
 def by_study(loaded: Loaded, clip: Path | None, system: str | None) -> None:

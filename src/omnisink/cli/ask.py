@@ -70,6 +70,9 @@ def ask(
         question = read_text("-")
     if not question.strip():
         raise OmnisinkError("the question is empty")
+    from omnisink.models.adapters.prompt import check_choices
+
+    named = check_choices(choices)
     asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
     check_there(model, download)
     media.check_heard(model, asked)
@@ -78,9 +81,6 @@ def ask(
     )
     if compare and chosen is None:
         raise OmnisinkError("--compare answers without the method and with it: the baseline is no method to compare")
-    from omnisink.models.adapters.prompt import check_choices
-
-    named = check_choices(choices)
     check_model(model, device, dtype)
     loaded = options.load(
         model,
