@@ -8,7 +8,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from omnisink.evaluation.running.methods import parse_methods
 from PIL import Image
 from transformers import GPT2Config, LlamaConfig, MambaConfig, MistralConfig
 
@@ -17,6 +16,7 @@ from omnisink.evaluation.running.run import Settings, run
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import Uniform
 from omnisink.methods.outro import OutRo
+from omnisink.methods.registry import parse_methods
 from omnisink.models.context import LongPromptWarning, context_length, room_for_answers
 from omnisink.models.items import Item
 from omnisink.results.records import read_records

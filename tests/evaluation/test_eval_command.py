@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,11 @@ def test_without_a_baseline_the_first_method_is_what_others_are_compared_with(ll
         (("--only", "a=b", "--only", "a=c"), "each kind once"),
     ],
 )
-def test_a_wrong_option_is_one_clear_error_before_a_model_is_loaded(tmp_path, words, message):
+def test_a_wrong_option_is_one_clear_error_before_a_model_is_loaded(llama_folder, tmp_path, words, message):
+    folder = tmp_path / "without-weights"
+    shutil.copytree(llama_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(OmnisinkError, match=message):
-        run("--model", tmp_path / "absent", "--out", tmp_path / "run", *words)
+        run("--model", folder, "--out", tmp_path / "run", *words)
     assert not (tmp_path / "run").exists()
 
 

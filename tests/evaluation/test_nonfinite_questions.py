@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
-from omnisink.evaluation.running.methods import parse_methods
 
 from omnisink import OmnisinkError, OutRo, load_model
 from omnisink.evaluation.running.run import Settings, run
+from omnisink.methods.registry import parse_methods
 from omnisink.results.records import read_records
 
 METHODS = parse_methods("baseline,outro:gamma=0.5,outro:relax")

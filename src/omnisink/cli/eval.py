@@ -90,7 +90,6 @@ def evaluate(
     rank, device = _place(device)
     if compared:
         check_statistics()
-    options.refuse_outro_options([methods], gamma=gamma, tau=tau)
     from omnisink.evaluation.tasks.task import find_task
     from omnisink.results.disk import check_folder
     from omnisink.results.reading import read_whole
@@ -105,6 +104,7 @@ def evaluate(
     read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where)
     # A mistyped file costs no import of PyTorch; clips are opened or rendered only when nothing else is wrong.
     instances = None if found.opens_clips(data) else read(allow_missing=allow_missing)
+    options.refuse_outro_options([methods], gamma=gamma, tau=tau)
     starts = options.starts_of(methods, model, gamma, tau, profile)
     with working("importing"):
         from omnisink.evaluation.running.parts import failures, whole
