@@ -23,7 +23,7 @@ from benchmarks.gpu.options import Options
 from benchmarks.gpu.run import Run
 from benchmarks.gpu.shapes import TINY, measured_model, twin
 from benchmarks.gpu.steps import Rewind, filled
-from benchmarks.gpu.worker import checks, compiling, families
+from benchmarks.gpu.worker import compiling, families, functions, passes
 from benchmarks.history import HISTORY, PAGE, append
 from omnisink.models.families import FAMILIES
 from omnisink.models.verify import Result
@@ -78,7 +78,7 @@ def test_an_unknown_part_is_refused():
     assert "unknown part 'sideways'" in done.stderr
 
 
-@pytest.mark.parametrize("list_", [checks, compiling, families])
+@pytest.mark.parametrize("list_", [functions, passes, compiling, families])
 def test_every_check_holds_on_the_cpu(list_, tmp_path):
     options = Options(str(tmp_path / "lines"), "cpu", quick=True, deadline=1e12, share=(0, 12))
     run_cases(list_(CPU, options), options, lambda: True)
