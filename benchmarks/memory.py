@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.overhead import prompt, smollm2
-from omnisink.methods.recorder import Recorder
+from omnisink.methods.measure import Recorder
 
 
 def resident() -> float:

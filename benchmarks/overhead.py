@@ -19,7 +19,7 @@ from benchmarks.naive import NaiveOutRo
 from benchmarks.pairs import Ratio, Timed, compare, rounded, seconds
 from omnisink import OutRo, load_model
 from omnisink.methods.base import Method
-from omnisink.methods.recorder import Recorder
+from omnisink.methods.measure import Recorder
 
 #: Tokens in the cache before the measured decoding steps, and the number of those steps.
 CONTEXT, STEPS = 256, 24

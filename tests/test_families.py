@@ -66,8 +66,8 @@ def generated(model, inputs, **options):
 
 
 def alone(inputs, b):
-    real = inputs["attention_mask"][b].bool()
-    return {k: v[b : b + 1, real] for k, v in inputs.items()}
+    token_mask = inputs["attention_mask"][b].bool()
+    return {k: v[b : b + 1, token_mask] for k, v in inputs.items()}
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -93,14 +93,14 @@ def test_planted_tokens_are_the_sinks_by_a_plain_median(name, side):
     for hook in hooks:
         hook.remove()
     found = find_sinks(reader(model), **inputs)
-    real = inputs["attention_mask"].bool()
+    token_mask = inputs["attention_mask"].bool()
     agreeing = 0
     for layer in found.examined:
         for b, length in enumerate(LENGTHS):
-            rows = streams[layer][b][real[b]].abs()
+            rows = streams[layer][b][token_mask[b]].abs()
             threshold = max(100.0, 1000.0 * float(rows.flatten().median()))
             marked = (rows.amax(dim=1) >= threshold).nonzero().flatten().tolist()
-            first = int(real[b].nonzero()[0])
+            first = int(token_mask[b].nonzero()[0])
             assert found.positions(layer, b) == [first + t for t in marked]
             agreeing += marked == planted_positions(b, length)
     assert agreeing >= len(LENGTHS)
@@ -217,10 +217,10 @@ def test_a_sink_at_the_end_sees_everything_already(name, backend):
     ids = inputs["input_ids"]
     ids[ids == SINK_TOKEN] = SINK_TOKEN + 20
     ids[:, -1] = SINK_TOKEN
-    real = inputs["attention_mask"].bool()
+    token_mask = inputs["attention_mask"].bool()
     with torch.inference_mode():
         plain = reader(model)(**inputs).logits
         with OutRo(rotate=False)(model) as trace:
             relaxed = reader(model)(**inputs).logits
     assert [(s, p) for _, s, p in trace.relaxed] == [(0, 6), (1, 6)]
-    assert same(relaxed[real], plain[real])
+    assert same(relaxed[token_mask], plain[token_mask])

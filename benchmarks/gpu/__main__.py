@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.gpu.lines import Line
 from benchmarks.gpu.options import CHECKS, PARTS, Options
-from benchmarks.gpu.run import NoDevice, Run
+from benchmarks.gpu.run import Context, NoDevice
 from benchmarks.gpu.table import told
 
 #: What is left out of a quick run: a model of this depth is compiled for half a minute or more.
@@ -79,7 +79,7 @@ def main(given: list[str] | None = None) -> int:
     )
     if asked.device == "cpu" and not asked.part_limit:
         options = replace(options, part_limit=limit)
-    run = Run(options, max(1, asked.workers) if asked.device == "cuda" else 1)
+    run = Context(options, max(1, asked.workers) if asked.device == "cuda" else 1)
     try:
         run.everything()
     except NoDevice as error:
@@ -93,8 +93,8 @@ def main(given: list[str] | None = None) -> int:
     }
     results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     failed = show(run.lines, found)
-    real = asked.device == "cuda" and asked.shape == "7b"
-    if real and not asked.no_history:
+    token_mask = asked.device == "cuda" and asked.shape == "7b"
+    if token_mask and not asked.no_history:
         record(found, asked.before)
     return 1 if failed else 0
 

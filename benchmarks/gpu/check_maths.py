@@ -21,9 +21,9 @@ ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 0.75 * 2**-7, torch.float16: 0.
 def sinks(device: torch.device, dtype: torch.dtype) -> str:
     """Sinks are those that the CPU finds, to the bit."""
     count = marked = 0
-    for name, hidden, real, given in streams(dtype):
-        expected = massive_activation_sinks(hidden, real, **given)
-        there = None if real is None else real.to(device)
+    for name, hidden, token_mask, given in streams(dtype):
+        expected = massive_activation_sinks(hidden, token_mask, **given)
+        there = None if token_mask is None else token_mask.to(device)
         found = massive_activation_sinks(hidden.to(device), there, **given).cpu()
         wrong = int((found != expected).sum())
         assert not wrong, f"{name}: {wrong} of {expected.numel()} tokens are marked otherwise than on the CPU"
@@ -44,17 +44,17 @@ def streams(dtype: torch.dtype) -> Iterator[tuple[str, Tensor, Tensor | None, di
         hidden[:, 0, 3] = 2000.0
         hidden[0, -1, 1] = -700.0
         yield f"{shape}", hidden.to(dtype), None, {}
-        real = torch.ones(shape[:2], dtype=torch.bool)
+        token_mask = torch.ones(shape[:2], dtype=torch.bool)
         for b in range(shape[0]):
-            real[b, : b * shape[1] // 4] = False
-        yield f"{shape}, padded on the left", hidden.to(dtype), real, {}
-        yield f"{shape}, padded on the right", hidden.to(dtype), real.flip(1), {}
+            token_mask[b, : b * shape[1] // 4] = False
+        yield f"{shape}, padded on the left", hidden.to(dtype), token_mask, {}
+        yield f"{shape}, padded on the right", hidden.to(dtype), token_mask.flip(1), {}
     for ratio in (1.0, 2.0, 3.5, 5.0, 1000.0):
         # As in wide models: nearly every token reaches the smallest activation.
         wide = noise(2, 2048, 512, scale=60.0)
         yield f"thousands of candidates, ratio {ratio}", wide.to(dtype), None, {"median_ratio": ratio}
-        real = torch.rand(2, 2048, generator=make) > 0.3
-        yield f"thousands of candidates with gaps, ratio {ratio}", wide.to(dtype), real, {"median_ratio": ratio}
+        token_mask = torch.rand(2, 2048, generator=make) > 0.3
+        yield f"thousands of candidates with gaps, ratio {ratio}", wide.to(dtype), token_mask, {"median_ratio": ratio}
         # The median and the largest activations fall on a few values, many on the threshold itself.
         coarse = (wide / 50).round() * 50
         yield f"ties, ratio {ratio}", coarse.to(dtype), None, {"median_ratio": ratio}
@@ -129,16 +129,16 @@ def rotation(device: torch.device, dtype: torch.dtype) -> str:
         unit[1, 0] = 0.0
         output = (torch.randn(batch, length, heads, width, generator=make) * 0.5 + 2 * unit[:, None]).to(dtype)
         output[0, 0, 1] = 0.0
-        keep = torch.rand(batch, length, generator=make) > 0.5 if keeping else None
-        expected = rotated(output, unit, gamma, 0.1, keep)
+        frozen = torch.rand(batch, length, generator=make) > 0.5 if keeping else None
+        expected = rotated(output, unit, gamma, 0.1, frozen)
         strength = gamma.to(device) if isinstance(gamma, Tensor) else gamma
-        there = None if keep is None else keep.to(device)
+        there = None if frozen is None else frozen.to(device)
         base = output.to(device)
         for name, given in (
             ("", base.clone()),
             (" not contiguous", base.transpose(1, 2).contiguous().transpose(1, 2)),
         ):
-            found = rotate(given, unit.to(device), gamma=strength, tau=0.1, keep=there).cpu()
+            found = rotate(given, unit.to(device), gamma=strength, tau=0.1, frozen=there).cpu()
             case = f"{(batch, length, heads, width)}, gamma {gamma}, keep {keeping}{name}"
             assert found.dtype == dtype, f"{case}: the dtype is {found.dtype}"
             still = (expected == output.double()).all(dim=-1)
@@ -150,15 +150,15 @@ def rotation(device: torch.device, dtype: torch.dtype) -> str:
     return f"{count} cases, off by {worst:.1e} of a row's length at most"
 
 
-def rotated(output: Tensor, unit: Tensor, gamma: Any, tau: float, keep: Tensor | None) -> Tensor:
+def rotated(output: Tensor, unit: Tensor, gamma: Any, tau: float, frozen: Tensor | None) -> Tensor:
     """Rotate by the paper's formula, in float64."""
     wide, aim = output.double(), unit.double()[:, None]
     strength = gamma.double()[:, None, None, None] if isinstance(gamma, Tensor) else gamma
     length = wide.norm(dim=-1, keepdim=True)
     along = (wide * aim).sum(dim=-1, keepdim=True)
     gate = torch.tanh((along / length.clamp(min=1e-300)).clamp(min=0) / tau) * strength
-    if keep is not None:
-        gate = gate.masked_fill(keep[:, :, None, None], 0.0)
+    if frozen is not None:
+        gate = gate.masked_fill(frozen[:, :, None, None], 0.0)
     turned = wide + gate * along * aim
     turned = turned * length / turned.norm(dim=-1, keepdim=True).clamp(min=1e-300)
     return torch.where((gate == 0) | (along == 0), wide, turned)
@@ -175,15 +175,15 @@ def relaxed(device: torch.device, dtype: torch.dtype) -> str:
         query = torch.randn(2, heads, 3, depth, generator=make).to(dtype)
         key = torch.randn(2, kv_heads, 129, depth, generator=make).to(dtype)
         value = torch.randn(2, kv_heads, 129, width, generator=make).to(dtype)
-        real = torch.ones(2, 129, dtype=torch.bool)
-        real[1, :50] = not padded
+        token_mask = torch.ones(2, 129, dtype=torch.bool)
+        token_mask[1, :50] = not padded
         more = {name: number for name, number in given.items() if name != "learned"}
         learned = torch.randn(heads, generator=make) if "learned" in given else None
         wide_key, wide_value = (t.double().repeat_interleave(heads // kv_heads, dim=1) for t in (key, value))
         scores = query.double() @ wide_key.transpose(2, 3) * more.get("scaling", depth**-0.5)
         if "softcap" in more:
             scores = more["softcap"] * torch.tanh(scores / more["softcap"])
-        scores = scores.masked_fill(~real[:, None, None], float("-inf"))
+        scores = scores.masked_fill(~token_mask[:, None, None], float("-inf"))
         if learned is not None:
             scores = torch.cat([scores, learned.double()[None, :, None, None].expand(2, -1, 3, 1)], dim=-1)
         expected = (scores.softmax(dim=-1)[..., :129] @ wide_value).transpose(1, 2)
@@ -191,7 +191,7 @@ def relaxed(device: torch.device, dtype: torch.dtype) -> str:
             query.to(device),
             key.to(device),
             value.to(device),
-            real.to(device) if padded else None,
+            token_mask.to(device) if padded else None,
             learned_sink=None if learned is None else learned.to(device),
             **more,
         ).cpu()

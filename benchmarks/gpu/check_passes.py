@@ -71,11 +71,13 @@ def other_families_as_on_the_cpu(device: torch.device) -> str:
         host = FAMILIES[name].build(attn_implementation=attention)
         model = FAMILIES[name].build(attn_implementation=attention).to(device)
         given = FAMILIES[name].inputs(host, lengths=(24, 15), padding_side="left")
-        real = given["attention_mask"].bool()
+        token_mask = given["attention_mask"].bool()
 
-        def logits(one: Any, method: Any, given: Any = given, real: Any = real) -> tuple[torch.Tensor, Any]:
+        def logits(
+            one: Any, method: Any, given: Any = given, token_mask: Any = token_mask
+        ) -> tuple[torch.Tensor, Any]:
             with torch.inference_mode(), contextlib.nullcontext() if method is None else method(one) as trace:
-                made = one(**{k: v.to(one.device) for k, v in given.items()}).logits.float().cpu()[real]
+                made = one(**{k: v.to(one.device) for k, v in given.items()}).logits.float().cpu()[token_mask]
                 return made, None if trace is None else (trace.sinks.to_json(), trace.relaxed)
 
         plain, _ = logits(host, None)
@@ -113,11 +115,11 @@ def alone(device: torch.device) -> str:
         with METHOD(model), torch.inference_mode():
             batch = model(input_ids=ids, attention_mask=mask).logits.float().cpu()
         for b in range(len(ids)):
-            real = mask[b].bool()
-            one = ids[b : b + 1, real]
+            token_mask = mask[b].bool()
+            one = ids[b : b + 1, token_mask]
             expected = run(model, one)
             size = effect(expected, answer(model, one))
-            last = int(real.nonzero().max())
+            last = int(token_mask.nonzero().max())
             found = Answer([batch[b : b + 1, last]], expected.tokens)
             worst = max(worst, same(found, Answer(expected.logits[:1], expected.tokens), size, f"{side}, prompt {b}"))
             if side == "left":

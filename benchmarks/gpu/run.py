@@ -32,7 +32,7 @@ class NoDevice(Exception):
     """The device is not there."""
 
 
-class Run:
+class Context:
     """A run, and what has come of it so far.
 
     Attributes

@@ -20,7 +20,7 @@ from omnisink.methods.registry import parse_methods
 from omnisink.models.context import LongPromptWarning, context_length, room_for_answers
 from omnisink.models.items import Item
 from omnisink.results.records import read_records
-from omnisink.study.subject import subject_of
+from omnisink.study.subject import item_runner
 from tests.adapters.checkpoints import CHECKPOINTS
 
 LONG = "A" * 20_000
@@ -99,7 +99,7 @@ def test_positions_that_are_a_table_cannot_be_exceeded(tiny, monkeypatch):
 
 def test_a_study_refuses_long_questions_and_passages(tiny):
     for item in (Item("q", "why " * 70, "yes", cluster="q"), Item("p", passage="why " * 70, cluster="p")):
-        with pytest.raises(OmnisinkError, match="more than the context of"), subject_of(tiny, item):
+        with pytest.raises(OmnisinkError, match="more than the context of"), item_runner(tiny, item):
             pass
 
 

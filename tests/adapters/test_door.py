@@ -22,7 +22,7 @@ from omnisink.models.adapters import base
 from omnisink.models.adapters.prompt import with_choices
 from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
-from omnisink.study.subject import subject_of
+from omnisink.study.subject import item_runner
 from tests.adapters.checkpoints import CHECKPOINTS
 
 QUESTION = "Which of these is a zebra made of quartz?"
@@ -70,7 +70,7 @@ def by_find(loaded: Loaded, clip: Path | None, system: str | None) -> None:
 
 
 def by_study(loaded: Loaded, clip: Path | None, system: str | None) -> None:
-    with subject_of(loaded, Item("q", QUESTION, "B", CHOICES, video=clip, cluster="q")):
+    with item_runner(loaded, Item("q", QUESTION, "B", CHOICES, video=clip, cluster="q")):
         pass
 
 

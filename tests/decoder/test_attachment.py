@@ -40,7 +40,7 @@ def fingerprint(model):
 class Doubled(Method):
     """Double every head output."""
 
-    def head_output(self, call, output, run):
+    def head_output(self, call, output, context):
         return output * 2
 
 
@@ -50,7 +50,7 @@ class Failing(Method):
 
     layer: int = 2
 
-    def head_output(self, call, output, run):
+    def head_output(self, call, output, context):
         if call.layer == self.layer:
             raise RuntimeError("on purpose")
         return output
@@ -260,7 +260,7 @@ def test_masks_prepared_by_the_caller_tell_padding():
             found = model(input_ids=batch, attention_mask=kind, position_ids=position_ids).logits[0, 3:]
             assert (found - expected).abs().max() < 1e-5
             assert trace.sinks.positions(0) == [3, 6]
-            assert trace.sinks.real.tolist() == [[False] * 3 + [True] * 8]
+            assert trace.sinks.token_mask.tolist() == [[False] * 3 + [True] * 8]
 
 
 def test_generated_state_ends_with_its_cache():

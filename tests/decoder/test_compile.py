@@ -7,7 +7,7 @@ import torch
 from transformers import StaticCache
 
 from omnisink import OmnisinkError, OutRo, find_sinks
-from omnisink.methods.recorder import record
+from omnisink.methods.measure import record
 from tests.plain import prompt, tiny_llama
 
 #: Traces and guards as for any compiler, and runs the graph as it is: what is tested here is the tracing.

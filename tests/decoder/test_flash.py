@@ -61,8 +61,8 @@ def test_the_same_as_sdpa(flash, padding):
         expected = passes(model, inputs)
     with OutRo()(flash) as found_trace:
         found = passes(flash, inputs)
-    real = mask.bool()
-    assert (found[0][real] - expected[0][real]).abs().max() < 1e-5
+    token_mask = mask.bool()
+    assert (found[0][token_mask] - expected[0][token_mask]).abs().max() < 1e-5
     assert all((a - b).abs().max() < 1e-5 for a, b in zip(found[1:], expected[1:], strict=True))
     assert found_trace.relaxed == trace.relaxed
     assert found_trace.rotated_tokens == trace.rotated_tokens

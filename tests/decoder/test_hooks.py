@@ -14,7 +14,7 @@ from tests.plain import prompt, tiny_llama
 class Nothing(Method):
     """A method that does not say that it looks at prompts alone."""
 
-    def head_output(self, call, output, run):
+    def head_output(self, call, output, context):
         return output
 
 

@@ -144,11 +144,11 @@ def test_prepared_masks_tell_padding(kind, side, opened):
     if opened:
         seen = seen | ~seen.any(dim=-1, keepdim=True)
     position_ids = (mask.cumsum(1) - 1).clamp(min=0)
-    real = mask.bool()
+    token_mask = mask.bool()
     with torch.inference_mode(), OutRo()(model) as trace:
-        expected = model(input_ids=ids, attention_mask=mask, position_ids=position_ids).logits[real]
-        found = model(input_ids=ids, attention_mask=PREPARED[kind](seen), position_ids=position_ids).logits[real]
-        assert torch.equal(trace.sinks.real, real)
+        expected = model(input_ids=ids, attention_mask=mask, position_ids=position_ids).logits[token_mask]
+        found = model(input_ids=ids, attention_mask=PREPARED[kind](seen), position_ids=position_ids).logits[token_mask]
+        assert torch.equal(trace.sinks.token_mask, token_mask)
     assert (found - expected).abs().max() < 1e-5
 
 
@@ -160,7 +160,7 @@ def test_one_padding_token_whose_row_was_opened_is_padding():
     seen = seen | ~seen.any(dim=-1, keepdim=True)
     with torch.inference_mode(), OutRo()(model) as trace:
         model(input_ids=ids, attention_mask=seen)
-    assert trace.sinks.real.tolist() == [[False] + [True] * 8]
+    assert trace.sinks.token_mask.tolist() == [[False] + [True] * 8]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -170,14 +170,14 @@ def test_a_float_mask_in_half_precision_tells_padding(dtype):
     additive = torch.zeros(2, 1, 11, 11, dtype=dtype).masked_fill(~causal(mask), -1e4)
     with torch.inference_mode(), OutRo()(model) as trace:
         model(input_ids=ids, attention_mask=additive)
-    assert torch.equal(trace.sinks.real, mask.bool())
+    assert torch.equal(trace.sinks.token_mask, mask.bool())
 
 
 def test_masks_of_keys_alone_and_of_all_that_sees_all():
     """Bidirectional attention: a row that sees everything is then no padding, unless others see less."""
     model, (ids, mask) = tiny_llama(), padded_pair()
     whole = torch.ones(2, 1, 11, 11, dtype=torch.bool)
-    for prepared, real in (
+    for prepared, token_mask in (
         (mask[:, None, None].bool(), mask.bool()),
         (whole, torch.ones_like(mask, dtype=torch.bool)),
         (whole[:1], torch.ones_like(mask, dtype=torch.bool)),
@@ -185,7 +185,7 @@ def test_masks_of_keys_alone_and_of_all_that_sees_all():
     ):
         with torch.inference_mode(), OutRo()(model) as trace:
             model(input_ids=ids, attention_mask=prepared)
-        assert torch.equal(trace.sinks.real, real)
+        assert torch.equal(trace.sinks.token_mask, token_mask)
 
 
 def test_biases_by_distance_are_not_padding():
@@ -195,7 +195,7 @@ def test_biases_by_distance_are_not_padding():
     additive = bias.masked_fill(place[None, :] > place[:, None], float("-inf"))[None, None]
     with torch.inference_mode(), OutRo()(model) as trace:
         model(input_ids=ids, attention_mask=additive)
-    assert trace.sinks.real.all()
+    assert trace.sinks.token_mask.all()
 
 
 def test_a_mask_that_neither_opens_nor_closes_is_refused():

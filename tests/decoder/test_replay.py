@@ -34,8 +34,8 @@ class LateOutRo(OutRo):
 
     first: int = 0
 
-    def head_output(self, call, output, run):
-        return output if call.layer < self.first else super().head_output(call, output, run)
+    def head_output(self, call, output, context):
+        return output if call.layer < self.first else super().head_output(call, output, context)
 
 
 @pytest.fixture(autouse=True)

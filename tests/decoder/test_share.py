@@ -9,7 +9,7 @@ from transformers import StaticCache
 from omnisink import OutRo
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.replay import share
-from omnisink.methods.aimed import AimedOutRo
+from omnisink.methods.controls import OutRoControl
 from omnisink.methods.find import SinkFinder
 from omnisink.models.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
@@ -97,7 +97,7 @@ def test_only_the_layers_from_the_first_sink_on_run_again():
 
 def test_a_method_that_looks_at_every_layer_is_shown_every_layer():
     model, inputs = tiny_llama(), {"input_ids": prompt(12, sinks=(0, 5))}
-    toward = AimedOutRo(gamma=0.5, detect_layers=(3, 4), aim="layer")
+    toward = OutRoControl(gamma=0.5, detect_layers=(3, 4), direction="layer")
     expected = said(model, inputs, toward)
     with share(read_anatomy(model)):
         said(model, inputs)

@@ -31,7 +31,7 @@ from omnisink.evaluation.lmms.questions import (
 from omnisink.evaluation.lmms.settings import Generation, read_generation, read_method
 from omnisink.evaluation.running.prefetch import prompt_of as own_prompt_of
 from omnisink.evaluation.tasks.task import find_task
-from omnisink.methods.aimed import AimedOutRo
+from omnisink.methods.controls import OutRoControl
 from tests.evaluation.laying import NAMES
 from tests.evaluation.laying import load as load_fixture
 
@@ -225,7 +225,7 @@ def test_methods_of_model_args() -> None:
     assert read_method("baseline", "smolomni", None, 0.1) is None
     assert read_method("outro", "SmolOmni", None, 0.2).gamma == 0.1
     assert read_method("outro", "else", 0.7, 0.2).gamma == 0.7
-    assert isinstance(read_method("outro:random", "smolomni", None, 0.1), AimedOutRo)
+    assert isinstance(read_method("outro:random", "smolomni", None, 0.1), OutRoControl)
     for wrong in ({"method": "outro,baseline"}, {"method": "magic"}, {"tau": -1.0}):
         with pytest.raises(OmnisinkError):
             read_method(**{"method": "outro", "pretrained": "smolomni", "gamma": None, "tau": 0.1, **wrong})

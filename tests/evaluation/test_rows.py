@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks.annotation_files import read_rows
 from omnisink.evaluation.tasks.odd import LeftOutError
-from omnisink.evaluation.tasks.reading import read_rows
 from omnisink.evaluation.tasks.rows import Bad, find_letter, split_options
 
 

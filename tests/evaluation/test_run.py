@@ -331,7 +331,9 @@ def test_an_answer_read_off_states_that_overflowed_is_an_error_and_the_run_goes_
         replies = ask(loaded, inputs, instances, *rest)
         odd = {asked[1].id: float("nan"), asked[2].id: -float("inf")}
         return [
-            dataclasses.replace(reply, chances=dict.fromkeys(reply.chances, odd[i.id])) if i.id in odd else reply
+            dataclasses.replace(reply, log_likelihoods=dict.fromkeys(reply.log_likelihoods, odd[i.id]))
+            if i.id in odd
+            else reply
             for i, reply in zip(instances, replies, strict=True)
         ]
 

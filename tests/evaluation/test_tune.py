@@ -18,7 +18,7 @@ from omnisink.evaluation.running.asking import Reply, ask
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tuning import scoring
 from omnisink.evaluation.tuning.scoring import OFF, Scorer, name_of, prepare
-from omnisink.evaluation.tuning.search import choose, hopeless, lead
+from omnisink.evaluation.tuning.search import choose, is_dominated, probability_margin
 from omnisink.evaluation.tuning.tune import Tuning, assign_folds, tune
 from omnisink.evaluation.tuning.tuned import sentences
 from omnisink.media import Uniform
@@ -275,7 +275,7 @@ def test_folds_hold_whole_clusters_and_are_of_one_size(questions):
 
 
 def test_the_lead_is_bounded_and_has_the_sign_of_right_and_wrong():
-    values = lead(np.array([-800.0, -1.0, 0.0, 1.0, 800.0]))
+    values = probability_margin(np.array([-800.0, -1.0, 0.0, 1.0, 800.0]))
     assert values[0] == -1
     assert values[-1] == 1
     assert values[2] == 0
@@ -288,11 +288,11 @@ def test_what_is_behind_by_chance_is_not_hopeless():
     clusters = [f"c{i}" for i in range(12)]
     base = np.zeros(12)
     close = np.array([0.1, -0.12] * 6)
-    assert not hopeless(close, base, clusters)
-    assert hopeless(close - 0.2, base, clusters)
-    assert not hopeless(close + 0.2, base, clusters)
-    assert not hopeless(close[:4] - 0.2, base[:4], clusters[:4])  # Too few to tell.
-    assert not hopeless(base, base, clusters)
+    assert not is_dominated(close, base, clusters)
+    assert is_dominated(close - 0.2, base, clusters)
+    assert not is_dominated(close + 0.2, base, clusters)
+    assert not is_dominated(close[:4] - 0.2, base[:4], clusters[:4])  # Too few to tell.
+    assert not is_dominated(base, base, clusters)
     assert choose([]) is None
 
 

@@ -74,7 +74,7 @@ def test_torch_compile_traces_the_launches_into_one_graph(monkeypatch):
         sinks, _ = prompts.find_sinks(1, hidden, min_activation=100.0, median_ratio=1000.0)
         output, _ = prompts.relax(1, sinks, output, query, key, value, most=256)
         direction = prompts.freeze_and_point(sinks, value, output.shape[2])
-        return rotate(output, direction, gamma=0.3, tau=0.1, keep=prompts.frozen), direction
+        return rotate(output, direction, gamma=0.3, tau=0.1, frozen=prompts.frozen), direction
 
     def step(output: Any, direction: Any) -> Any:
         return rotate(output, direction, gamma=0.3, tau=0.1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnisink.maths import decomposition
-from omnisink.maths.decomposition import look_from, read_out, split_columns, split_off
+from omnisink.maths.decomposition import attend, attention_from, split_columns, split_sink_part
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -36,7 +36,7 @@ class Case:
     query: torch.Tensor
     key: torch.Tensor
     columns: torch.Tensor
-    real: torch.Tensor
+    token_mask: torch.Tensor
     seen: torch.Tensor
     options: dict
     kind: str
@@ -69,10 +69,10 @@ def cases(draw):
     padding = torch.tensor(draw(st.lists(st.integers(0, length - 1), min_size=batch, max_size=batch)))
     place = torch.arange(length)
     left = draw(st.booleans())
-    real = place >= padding[:, None] if left else place < length - padding[:, None]
+    token_mask = place >= padding[:, None] if left else place < length - padding[:, None]
     window = draw(st.sampled_from([None, 1, 3]))
     seen = (place[None] <= place[:, None]) & (place[None] > place[:, None] - (window or length))
-    seen = seen & real[:, None] & real[:, :, None]
+    seen = seen & token_mask[:, None] & token_mask[:, :, None]
     options = {
         "scaling": draw(st.sampled_from([None, 0.3])),
         "softcap": draw(st.sampled_from([None, 1.5])),
@@ -83,7 +83,7 @@ def cases(draw):
     columns = noise(batch, draw(st.sampled_from([1, kv_heads])), length + spare, wide)
     query = noise(batch, kv_heads * groups, length, depth)
     kind = draw(st.sampled_from(["bool", "float", "-inf"]))
-    return Case(query, key.to(dtype), columns, real, seen, options, kind)
+    return Case(query, key.to(dtype), columns, token_mask, seen, options, kind)
 
 
 @given(case=cases(), block=st.sampled_from([1, 40, 1 << 20]))
@@ -93,7 +93,7 @@ def test_read_out_equals_the_whole_map_times_the_columns(case, block):
     received = torch.full((len(case.query), heads, case.key.shape[2]), 0.25)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decomposition, "_BLOCK", {"cpu": block})
-        found = read_out(case.query, case.key, case.columns, case.mask, received=received, **case.options)
+        found = attend(case.query, case.key, case.columns, case.mask, received=received, **case.options)
     weights = case.weights
     columns = case.columns.double()[:, :, :length]
     expected = weights @ columns.repeat_interleave(heads // columns.shape[1], dim=1)
@@ -101,7 +101,7 @@ def test_read_out_equals_the_whole_map_times_the_columns(case, block):
     assert (found - expected).abs().max() < 1e-5
     assert (received[..., :length] - 0.25 - weights.sum(dim=2)).abs().max() < 1e-5
     assert (received[..., length:] == 0.25).all()
-    assert (found.transpose(1, 2)[~case.real] == 0).all()  # padding sees nothing, alone in its batch or not
+    assert (found.transpose(1, 2)[~case.token_mask] == 0).all()  # padding sees nothing, alone in its batch or not
 
 
 @given(case=cases())
@@ -110,7 +110,7 @@ def test_masses_over_a_partition_sum_to_one_where_something_is_seen(case):
     keys = case.key.shape[2]
     part = torch.randint(0, 3, (len(case.query), 1, keys), generator=torch.Generator().manual_seed(keys))
     marks = torch.nn.functional.one_hot(part, 3).float()
-    mass = read_out(case.query, case.key, marks, case.mask, **{**case.options, "learned_sink": None}).sum(dim=-1)
+    mass = attend(case.query, case.key, marks, case.mask, **{**case.options, "learned_sink": None}).sum(dim=-1)
     expected = case.seen.any(dim=-1).float()[:, None].expand_as(mass)
     assert torch.allclose(mass, expected, atol=1e-5)
     assert (mass >= 0).all()
@@ -122,7 +122,7 @@ def test_read_out_is_linear_in_the_columns(case, factor):
     other = torch.randn(case.columns.shape, generator=torch.Generator().manual_seed(1))
     both = case.columns.float() + factor * other
     found, first, second = (
-        read_out(case.query, case.key, columns, case.mask, **case.options)
+        attend(case.query, case.key, columns, case.mask, **case.options)
         for columns in (both, case.columns.float(), other)
     )
     assert torch.allclose(found, first + factor * second, atol=2e-5)
@@ -136,7 +136,7 @@ def test_the_two_halves_of_the_values_add_up_to_sdpa(dtype):
     sinks = torch.zeros(2, 40, dtype=torch.bool)
     sinks[0, [0, 11]] = True
     triangle = torch.ones(40, 40).tril().bool()
-    halves = read_out(query, key, split_columns(value, sinks), lambda rows: triangle[None, None, rows])
+    halves = attend(query, key, split_columns(value, sinks), lambda rows: triangle[None, None, rows])
     whole = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
     slack = torch.finfo(dtype).eps * 4
     assert (halves[..., :11] + halves[..., 11:] - whole.float()).abs().max() < slack * float(whole.abs().max())
@@ -155,11 +155,11 @@ def test_no_block_is_larger_than_it_may_be(monkeypatch):
         widths.append(rows.stop - rows.start)
         return torch.ones(1, 1, rows.stop - rows.start, 30, dtype=torch.bool)
 
-    read_out(query, key, key, mask)
+    attend(query, key, key, mask)
     assert set(widths) == {1}
     monkeypatch.setattr(decomposition, "_BLOCK", {"cpu": 2 * 30 * 7})
     widths.clear()
-    read_out(query, key, key, mask)
+    attend(query, key, key, mask)
     assert widths == [7, 7, 7, 7, 2]
 
 
@@ -167,16 +167,16 @@ def test_no_block_is_larger_than_it_may_be(monkeypatch):
 def test_one_query_looks_at_all_real_keys(scaling):
     generator = torch.Generator().manual_seed(2)
     query, key = torch.randn(2, 6, 9, 4, generator=generator), torch.randn(2, 3, 9, 4, generator=generator)
-    real = torch.ones(2, 9, dtype=torch.bool)
-    real[1, :4] = False
+    token_mask = torch.ones(2, 9, dtype=torch.bool)
+    token_mask[1, :4] = False
     position = torch.tensor([3, 5])
-    found = look_from(query, key, position, real, scaling=scaling)
-    expected = plain_weights(query, key, real[:, None].expand(-1, 9, -1), scaling)
+    found = attention_from(query, key, position, token_mask, scaling=scaling)
+    expected = plain_weights(query, key, token_mask[:, None].expand(-1, 9, -1), scaling)
     for b in range(2):
         assert torch.allclose(found[b].double(), expected[b, :, position[b]], atol=1e-6)
     assert torch.allclose(found.sum(dim=-1), torch.ones(2, 6))
     whole = plain_weights(query, key, torch.ones(2, 9, 9, dtype=torch.bool), scaling)
-    assert torch.allclose(look_from(query, key, position, scaling=scaling)[1].double(), whole[1, :, 5], atol=1e-6)
+    assert torch.allclose(attention_from(query, key, position, scaling=scaling)[1].double(), whole[1, :, 5], atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 12])
@@ -189,8 +189,8 @@ def test_the_sinks_part_is_the_same_whether_few_weights_or_all_values_are_read_o
     sinks[1, : count // 2] = True
     sets = torch.rand(2, 2, 17, generator=generator) > 0.5
     triangle = torch.ones(17, 17, dtype=torch.bool).tril()[None, None]
-    from_sinks, mass = split_off(query, key, value, sinks, sets, lambda rows: triangle[:, :, rows])
-    whole = read_out(query, key, split_columns(value, sinks), lambda rows: triangle[:, :, rows])
+    from_sinks, mass = split_sink_part(query, key, value, sinks, sets, lambda rows: triangle[:, :, rows])
+    whole = attend(query, key, split_columns(value, sinks), lambda rows: triangle[:, :, rows])
     torch.testing.assert_close(from_sinks, whole[..., :8])
     marks = sets.transpose(1, 2)[:, None].float()
-    torch.testing.assert_close(mass, read_out(query, key, marks, lambda rows: triangle[:, :, rows]))
+    torch.testing.assert_close(mass, attend(query, key, marks, lambda rows: triangle[:, :, rows]))

@@ -29,9 +29,9 @@ def vectors(draw):
     dtype = draw(st.sampled_from([torch.float32, torch.bfloat16]))
     made = (torch.randn(shape, generator=generator) * draw(st.sampled_from([1e-4, 1.0, 1e4]))).to(dtype)
     made[torch.rand(shape[:3], generator=generator) < 0.2] = 0
-    keep = torch.rand(shape[0], shape[2], generator=generator) < 0.7
-    made.transpose(1, 2)[~keep] = float("nan")
-    return made, keep
+    include = torch.rand(shape[0], shape[2], generator=generator) < 0.7
+    made.transpose(1, 2)[~include] = float("nan")
+    return made, include
 
 
 def same(found, expected):
@@ -48,11 +48,11 @@ def mean_of(values):
 @given(case=vectors())
 @settings(max_examples=100, deadline=None)
 def test_means_over_tokens_equal_loops(case):
-    made, keep = case
+    made, include = case
     other = torch.randn(made.shape, generator=torch.Generator().manual_seed(5))
     average, with_one, with_own, pairs, shares = (torch.zeros(made.shape[:2], dtype=torch.float64) for _ in range(5))
     for b, h in itertools.product(*map(range, made.shape[:2])):
-        kept = keep[b].nonzero().flatten().tolist()
+        kept = include[b].nonzero().flatten().tolist()
         rows, others = made[b, h].double(), other[b, h].double()
         average[b, h] = mean_of([float(rows[t, 0]) for t in kept])
         with_one[b, h] = mean_of([float(cosine_similarity(rows[t], others[0], dim=0)) for t in kept])
@@ -63,29 +63,29 @@ def test_means_over_tokens_equal_loops(case):
             [float(cosine_similarity(rows[s], rows[t], dim=0)) for s, t in itertools.combinations(there, 2)]
         )
     scale = made.float().nan_to_num().abs().max().clamp(min=1)
-    assert same(masked_mean(made[..., 0], keep) / scale, average / scale)
-    assert same(mean_cosine(made, other[:, :, :1], keep), with_one)
-    assert same(mean_cosine(made, other, keep), with_own)
-    assert same(mean_pairwise_cosine(made, keep), pairs)
-    assert torch.allclose(part_of_output(made, other, keep).double(), shares, rtol=1e-4, atol=1e-5, equal_nan=True)
+    assert same(masked_mean(made[..., 0], include) / scale, average / scale)
+    assert same(mean_cosine(made, other[:, :, :1], include), with_one)
+    assert same(mean_cosine(made, other, include), with_own)
+    assert same(mean_pairwise_cosine(made, include), pairs)
+    assert torch.allclose(part_of_output(made, other, include).double(), shares, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 @given(case=vectors())
 @settings(max_examples=30, deadline=None)
 def test_shares_of_parts_add_up_to_one(case):
-    whole, keep = case[0].float(), case[1]
+    whole, include = case[0].float(), case[1]
     part = torch.randn(whole.shape, generator=torch.Generator().manual_seed(1)) * 0.5 * whole
-    shares = part_of_output(part, whole, keep) + part_of_output(whole - part, whole, keep)
+    shares = part_of_output(part, whole, include) + part_of_output(whole - part, whole, include)
     there = whole.nan_to_num().norm(dim=-1) > 0
-    expected = masked_mean(there.float(), keep)
+    expected = masked_mean(there.float(), include)
     assert torch.allclose(shares, expected, atol=1e-5, equal_nan=True)
 
 
 def test_parallel_vectors_have_pairwise_cosine_one_and_opposite_ones_minus_one():
-    keep = torch.ones(1, 2, dtype=torch.bool)
-    assert mean_pairwise_cosine(torch.tensor([[[3.0, 4.0], [0.3, 0.4]]]), keep).item() == pytest.approx(1.0)
-    assert mean_pairwise_cosine(torch.tensor([[[3.0, 4.0], [-0.3, -0.4]]]), keep).item() == pytest.approx(-1.0)
-    assert math.isnan(mean_pairwise_cosine(torch.tensor([[[3.0, 4.0], [0.0, 0.0]]]), keep).item())
+    include = torch.ones(1, 2, dtype=torch.bool)
+    assert mean_pairwise_cosine(torch.tensor([[[3.0, 4.0], [0.3, 0.4]]]), include).item() == pytest.approx(1.0)
+    assert mean_pairwise_cosine(torch.tensor([[[3.0, 4.0], [-0.3, -0.4]]]), include).item() == pytest.approx(-1.0)
+    assert math.isnan(mean_pairwise_cosine(torch.tensor([[[3.0, 4.0], [0.0, 0.0]]]), include).item())
 
 
 def test_pairwise_cosine_of_many_almost_orthogonal_vectors_does_not_drift():

@@ -12,15 +12,15 @@ from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2**-6, torch.float16: 2**-9}
 
 
-def plain_attention(query, key, value, real, scaling, softcap, learned_sink):
+def plain_attention(query, key, value, token_mask, scaling, softcap, learned_sink):
     """Attention of every head and row over the real keys, one by one."""
     batch, heads, rows, depth = query.shape
     groups = heads // key.shape[1]
     out = torch.zeros(batch, rows, heads, value.shape[-1], dtype=torch.float64)
     for b in range(batch):
         for h in range(heads):
-            keys = key[b, h // groups][real[b]].double()
-            values = value[b, h // groups][real[b]].double()
+            keys = key[b, h // groups][token_mask[b]].double()
+            values = value[b, h // groups][token_mask[b]].double()
             scores = query[b, h].double() @ keys.T * (depth**-0.5 if scaling is None else scaling)
             if softcap is not None:
                 scores = softcap * torch.tanh(scores / softcap)
@@ -55,13 +55,13 @@ def test_attention_to_all_equals_its_definition(
     key = torch.randn(batch, kv_heads, length, depth, generator=generator).to(dtype)
     value = torch.randn(batch, kv_heads, length, value_depth, generator=generator).to(dtype)
     learned_sink = torch.randn(heads, generator=generator).to(dtype) if learned else None
-    real = torch.rand(batch, length, generator=generator) > 0.4
-    real[:, -1] = True
-    real = real if padded else torch.ones_like(real)
+    token_mask = torch.rand(batch, length, generator=generator) > 0.4
+    token_mask[:, -1] = True
+    token_mask = token_mask if padded else torch.ones_like(token_mask)
     out = attend_to_all(
-        query, key, value, real if padded else None, scaling=scaling, softcap=softcap, learned_sink=learned_sink
+        query, key, value, token_mask if padded else None, scaling=scaling, softcap=softcap, learned_sink=learned_sink
     )
-    expected = plain_attention(query, key, value, real, scaling, softcap, learned_sink)
+    expected = plain_attention(query, key, value, token_mask, scaling, softcap, learned_sink)
     assert out.shape == expected.shape
     assert out.dtype == dtype
     assert (out.double() - expected).abs().max() <= TOLERANCE[dtype] * max(1.0, float(value.abs().max()))
@@ -101,7 +101,7 @@ def test_replacing_rows_lets_the_gradient_through():
 @pytest.mark.parametrize("length", [1, 64])
 def test_one_row_over_one_key_is_its_value(length):
     value = torch.arange(length, dtype=torch.float32).view(1, 1, length, 1)
-    real = torch.zeros(1, length, dtype=torch.bool)
-    real[0, -1] = True
-    out = attend_to_all(torch.randn(1, 2, 1, 4), torch.randn(1, 1, length, 4), value, real)
+    token_mask = torch.zeros(1, length, dtype=torch.bool)
+    token_mask[0, -1] = True
+    out = attend_to_all(torch.randn(1, 2, 1, 4), torch.randn(1, 1, length, 4), value, token_mask)
     assert out.flatten().tolist() == [length - 1.0] * 2

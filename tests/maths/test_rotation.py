@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from omnisink.maths import host
 from omnisink.maths import rotation as rotation_module
-from omnisink.maths.rotation import rotate, rotate_as_far, sink_direction, sink_value
+from omnisink.maths.rotation import rotate, rotate_by_same_angle, sink_direction, sink_value
 
 PATHS = {"in place": False, "functional": True}
 TOLERANCE = {torch.float32: 4e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -38,21 +38,21 @@ def cases(draw):
     output = (torch.randn(batch, length, kv_heads * groups, depth, generator=generator) * scale).to(dtype)
     value = torch.randn(batch, kv_heads, length, depth, generator=generator).to(dtype)
     sinks = torch.rand(batch, length, generator=generator) > 0.5
-    keep = torch.rand(batch, length, generator=generator) > 0.7
+    frozen = torch.rand(batch, length, generator=generator) > 0.7
     output[:, 0, 0] = 0  # a zero output must stay zero
-    return output, value, sinks, keep
+    return output, value, sinks, frozen
 
 
 @pytest.mark.parametrize("path", PATHS)
 @given(case=cases(), gamma=st.sampled_from([3.0, 0.3, 0.0, -0.5, -2.0]), tau=st.sampled_from([0.1, 1.0]))
 @settings(max_examples=100, deadline=None)
 def test_rotation_equals_its_definition(path, case, gamma, tau):
-    output, value, sinks, keep = case
+    output, value, sinks, frozen = case
     heads = output.shape[2]
     groups = heads // value.shape[1]
     expected = output.double().clone()
     for b, t, h in torch.cartesian_prod(*(torch.arange(n) for n in output.shape[:3])).view(-1, 3).tolist():
-        if keep[b, t] or not sinks[b].any():
+        if frozen[b, t] or not sinks[b].any():
             continue
         mean = value[b, h // groups][sinks[b]].double().mean(dim=0)
         expected[b, t, h] = plain_rotation(output[b, t, h], mean, gamma, tau)
@@ -61,13 +61,13 @@ def test_rotation_equals_its_definition(path, case, gamma, tau):
         patch.setattr(host, "_BLOCK", {"cpu": 2 * heads * output.shape[-1]})
         direction = sink_direction(value, sinks, heads)
         before = output.clone()
-        rotated = rotate(output, direction, gamma=gamma, tau=tau, keep=keep)
+        rotated = rotate(output, direction, gamma=gamma, tau=tau, frozen=frozen)
     assert rotated.dtype == before.dtype
     size = before.double().norm(dim=-1, keepdim=True)
     # Turning almost all of a head output away cancels; what is left has the rounding error of what was there.
     slack = 50 if gamma < 0 else 1
     assert ((rotated.double() - expected).abs() <= slack * TOLERANCE[before.dtype] * size).all()
-    assert torch.equal(rotated[keep], before[keep])
+    assert torch.equal(rotated[frozen], before[frozen])
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -168,18 +168,18 @@ def angle(first, second):
 @given(case=cases(), gamma=st.sampled_from([3.0, 0.3, 1e-3]), tau=st.sampled_from([0.1, 1.0]))
 @settings(max_examples=100, deadline=None)
 def test_a_control_turns_every_output_as_far_in_the_plane_it_should(case, gamma, tau):
-    output, value, sinks, keep = case
+    output, value, sinks, frozen = case
     heads, depth = output.shape[2:]
     direction = sink_direction(value, sinks, heads)
     toward = torch.randn(len(output), heads, depth, generator=torch.Generator().manual_seed(depth))
     toward = torch.nn.functional.normalize(toward, dim=-1)
     before = output.clone()
-    far = rotate(output.float().clone(), direction, gamma=gamma, tau=tau, keep=keep)
-    turned = rotate_as_far(output, direction, toward, gamma=gamma, tau=tau, keep=keep)
+    far = rotate(output.float().clone(), direction, gamma=gamma, tau=tau, frozen=frozen)
+    turned = rotate_by_same_angle(output, direction, toward, gamma=gamma, tau=tau, frozen=frozen)
     assert torch.equal(output, before)  # a new tensor
     assert turned.dtype == before.dtype
-    assert torch.equal(turned[keep], before[keep])
-    there = (before.float().norm(dim=-1) > 0) & ~keep[..., None]
+    assert torch.equal(turned[frozen], before[frozen])
+    there = (before.float().norm(dim=-1) > 0) & ~frozen[..., None]
     assert (turned[before.float().norm(dim=-1) == 0] == 0).all()
     aim = toward[:, None].expand_as(before)
     off = torch.minimum(angle(before, aim), angle(before, -aim))
@@ -205,7 +205,7 @@ def test_a_control_that_aims_at_the_sink_is_the_rotation():
     generator = torch.Generator().manual_seed(3)
     direction = torch.nn.functional.normalize(torch.randn(2, 4, 32, generator=generator), dim=-1)
     output = torch.randn(2, 50, 4, 32, generator=generator) + direction[:, None]
-    control = rotate_as_far(output, direction, direction, gamma=1.0, tau=0.1)
+    control = rotate_by_same_angle(output, direction, direction, gamma=1.0, tau=0.1)
     assert torch.allclose(control, rotate(output.clone(), direction, gamma=1.0, tau=0.1), atol=1e-5)
     assert not torch.allclose(control, output, atol=1e-2)
 
@@ -214,9 +214,9 @@ def test_a_control_without_somewhere_to_turn_leaves_every_bit():
     direction = torch.nn.functional.normalize(torch.randn(1, 2, 16), dim=-1)
     output = torch.randn(1, 5, 2, 16) + direction[:, None]
     nowhere = torch.zeros_like(direction)
-    assert torch.equal(rotate_as_far(output, direction, nowhere, gamma=3.0, tau=0.1), output)
-    assert torch.equal(rotate_as_far(output, nowhere, direction, gamma=3.0, tau=0.1), output)
-    assert torch.equal(rotate_as_far(output, direction, -direction, gamma=0.0, tau=0.1), output)
+    assert torch.equal(rotate_by_same_angle(output, direction, nowhere, gamma=3.0, tau=0.1), output)
+    assert torch.equal(rotate_by_same_angle(output, nowhere, direction, gamma=3.0, tau=0.1), output)
+    assert torch.equal(rotate_by_same_angle(output, direction, -direction, gamma=0.0, tau=0.1), output)
 
 
 @pytest.mark.parametrize("path", PATHS)

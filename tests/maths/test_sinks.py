@@ -14,24 +14,24 @@ from omnisink.maths.sinks import massive_activation_sinks, sink_dimension_sinks,
 PATHS = {"by inspection": True, "by bisection": False}
 
 
-def plain_massive(hidden, real, min_activation, ratio):
+def plain_massive(hidden, token_mask, min_activation, ratio):
     """The rule as the paper states it: one sorted median for each sequence, in float32 like the model."""
     marks = torch.zeros(hidden.shape[:2], dtype=torch.bool)
     for b in range(hidden.shape[0]):
-        rows = hidden[b][real[b]].float().abs()
+        rows = hidden[b][token_mask[b]].float().abs()
         if rows.numel() == 0:
             continue
         median = rows.flatten().median()
         for t in range(hidden.shape[1]):
             peak = hidden[b, t].float().abs().max()
-            marks[b, t] = real[b, t] and peak >= min_activation and peak >= ratio * median
+            marks[b, t] = token_mask[b, t] and peak >= min_activation and peak >= ratio * median
     return marks
 
 
-def run(path, hidden, real, monkeypatch, **settings_):
+def run(path, hidden, token_mask, monkeypatch, **settings_):
     monkeypatch.setattr(sinks_module, "host_may_look", lambda _: PATHS[path])
     monkeypatch.setattr(host, "_BLOCK", {"cpu": 16})
-    return massive_activation_sinks(hidden, real, **settings_)
+    return massive_activation_sinks(hidden, token_mask, **settings_)
 
 
 @st.composite
@@ -48,22 +48,22 @@ def streams(draw):
         hidden[b, t, c] = draw(st.sampled_from([90.0, 100.0, 600.0, 700.0, 5_000.0, -30_000.0]))
     if draw(st.booleans()):  # ties: the median and many activations fall on the same few values
         hidden = hidden.round()
-    real = torch.rand(batch, length, generator=generator) > 0.3
-    real[:, draw(st.integers(0, length - 1))] = True
-    return hidden.to(dtype), real
+    token_mask = torch.rand(batch, length, generator=generator) > 0.3
+    token_mask[:, draw(st.integers(0, length - 1))] = True
+    return hidden.to(dtype), token_mask
 
 
 @pytest.mark.parametrize("path", PATHS)
 @given(stream=streams(), ratio=st.sampled_from([1.0, 7.0, 300.0, 1000.0]))
 @settings(max_examples=150, deadline=None)
 def test_massive_activation_equals_the_sorted_median(path, stream, ratio):
-    hidden, real = stream
-    expected = plain_massive(hidden, real, 100.0, ratio)
+    hidden, token_mask = stream
+    expected = plain_massive(hidden, token_mask, 100.0, ratio)
     with pytest.MonkeyPatch.context() as patch:
-        found = run(path, hidden, real, patch, median_ratio=ratio)
+        found = run(path, hidden, token_mask, patch, median_ratio=ratio)
         assert found.dtype == torch.bool
         assert torch.equal(found, expected)
-        if bool(real.all()):
+        if bool(token_mask.all()):
             assert torch.equal(run(path, hidden, None, patch, median_ratio=ratio), expected)
 
 
@@ -98,9 +98,9 @@ def test_padding_neither_counts_nor_is_a_sink(path, monkeypatch):
     hidden = torch.ones(2, 8, 4)
     hidden[0, 0, 0] = hidden[1, 3, 0] = 1500.0
     hidden[1, :3] = 1e6  # garbage in padded positions: as large activations, and as most of the median
-    real = torch.ones(2, 8, dtype=torch.bool)
-    real[1, :3] = False
-    found = run(path, hidden, real, monkeypatch)
+    token_mask = torch.ones(2, 8, dtype=torch.bool)
+    token_mask[1, :3] = False
+    found = run(path, hidden, token_mask, monkeypatch)
     assert found.nonzero().tolist() == [[0, 0], [1, 3]]
 
 
@@ -133,14 +133,14 @@ def test_token_magnitude_is_the_largest_absolute_activation():
 @given(stream=streams(), threshold=st.sampled_from([1.0, 1.5, 3.0]))
 @settings(max_examples=100, deadline=None)
 def test_sink_dimension_equals_its_definition(stream, threshold):
-    hidden, real = stream
+    hidden, token_mask = stream
     channels = list(range(0, hidden.shape[-1], 3))
     wide = hidden.double()
     rms = wide.pow(2).mean(dim=-1).sqrt()
     score = wide[..., channels].abs().amax(dim=-1) / rms
     clear = (score - threshold).abs() > 1e-5 * threshold  # leave float32's own rounding at the threshold aside
-    expected = (score >= threshold) & real
-    found = sink_dimension_sinks(hidden, real, channels=channels, threshold=threshold)
+    expected = (score >= threshold) & token_mask
+    found = sink_dimension_sinks(hidden, token_mask, channels=channels, threshold=threshold)
     assert torch.equal(found[clear], expected[clear])
 
 

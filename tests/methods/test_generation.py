@@ -49,18 +49,18 @@ def test_a_padded_batch_gives_each_sequence_what_it_gets_alone(backend, side, ca
     with OutRo(gamma=1.0)(model) as trace, torch.inference_mode():
         position_ids = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
         together = model(**batch, position_ids=position_ids, past_key_values=CACHES[cache](model)).logits
-    real = batch["attention_mask"].bool()
+    token_mask = batch["attention_mask"].bool()
     rotated = 0
     for b, alone in enumerate(prompts):
         with OutRo(gamma=1.0)(model) as single, torch.inference_mode():
             expected = model(input_ids=alone, past_key_values=CACHES[cache](model)).logits[0]
-        assert (together[b][real[b]] - expected).abs().max() < 2e-5
+        assert (together[b][token_mask[b]] - expected).abs().max() < 2e-5
         rotated += sum(single.rotated_tokens.values())
-        first = int(real[b].nonzero()[0])
+        first = int(token_mask[b].nonzero()[0])
         for layer in trace.sinks.examined:
             assert trace.sinks.positions(layer, b) == [first + p for p in single.sinks.positions(layer)]
     assert sum(trace.rotated_tokens.values()) == rotated > 0
-    assert not (trace.sinks.mask(0) & ~real).any()
+    assert not (trace.sinks.mask(0) & ~token_mask).any()
 
 
 @pytest.mark.parametrize("implementation", [None, "static"])
@@ -153,7 +153,7 @@ def test_the_state_follows_sequences_of_the_cache(way):
             alone = DynamicCache(config=model.config)
             model(input_ids=prompts[b], past_key_values=alone)
             assert (model(input_ids=token[:1], past_key_values=alone).logits[0, 0] - found[row]).abs().max() < 1e-5
-    assert trace.sinks.real.shape == (1, 11)
+    assert trace.sinks.token_mask.shape == (1, 11)
 
 
 def test_a_conversation_goes_on_with_the_first_prompts_sink_value():
@@ -169,7 +169,7 @@ def test_a_conversation_goes_on_with_the_first_prompts_sink_value():
         model(input_ids=first, past_key_values=cache)
         keys = cache.layers[2].keys.clone()
         found = model(input_ids=second, past_key_values=cache).logits[0]
-        assert trace.sinks.real.shape == (1, 11)  # the later pass finds no new sinks
+        assert trace.sinks.token_mask.shape == (1, 11)  # the later pass finds no new sinks
         assert torch.equal(cache.layers[2].keys[:, :, :11], keys)
     assert (found.double() - expected).abs().max() < 1e-5
     with method(model), torch.inference_mode():  # an equal method in a later block continues it as well
@@ -254,7 +254,7 @@ def test_guidance_rotates_each_prompt_with_its_own_sink_and_traces_the_unconditi
         found = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False, guidance_scale=scale
         )
-    assert trace.sinks.real.shape == (1, 1)  # The unconditional prompt is the last token alone.
+    assert trace.sinks.token_mask.shape == (1, 1)  # The unconditional prompt is the last token alone.
     prompted, free = PlainOutRo(model, gamma=1.0), PlainOutRo(model, gamma=1.0)
     with torch.inference_mode():
         rows, tokens = [prompted.prefill(ids)[-1], free.prefill(ids[:, -1:])[-1]], []

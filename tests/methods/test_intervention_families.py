@@ -10,10 +10,10 @@ import torch
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
-from omnisink.methods.aimed import AimedOutRo
 from omnisink.methods.base import Method
+from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import Positions
-from omnisink.methods.hiding import HideTokens, PruneTokens
+from omnisink.methods.knockout import KnockoutTokens, PruneTokens
 from omnisink.methods.outro import OutRo
 from omnisink.models.families import FAMILIES
 from tests.plain import FLEX_WARNING
@@ -25,7 +25,7 @@ pytestmark = [FLEX_WARNING, pytest.mark.filterwarnings("ignore::UserWarning")]
 CASES = [(name, backend, "hidden") for name, backend in CELLS] + [
     (name, FAMILIES[name].backends[0], what)
     for name in dict(CELLS)
-    for what in ("zero value", "zero key", "pruned", "aimed")
+    for what in ("zero value", "zero key", "pruned", "control")
 ]
 
 
@@ -33,8 +33,8 @@ CASES = [(name, backend, "hidden") for name, backend in CELLS] + [
 class Kept(Method):
     """Keep the head outputs."""
 
-    def head_output(self, call, output, run):
-        run.record.measured.setdefault("output", {})[call.layer] = output.clone()
+    def head_output(self, call, output, context):
+        context.record.measured.setdefault("output", {})[call.layer] = output.clone()
         return output
 
 
@@ -50,11 +50,11 @@ def method_for(what, model, inputs):
     offered = inputs["attention_mask"].cumsum(dim=1) > 3
     layer = min(read_anatomy(reader(model)).attention)
     return {
-        "hidden": HideTokens(),
+        "hidden": KnockoutTokens(),
         "zero value": ReplaceSinkValue(),
         "zero key": ZeroSinkKey(channels=4),
         "pruned": PruneTokens(Positions((0,)), candidates=offered, layer=layer, keep=0.4),
-        "aimed": AimedOutRo(aim="random", gamma=0.5, relax=False),
+        "control": OutRoControl(direction="random", gamma=0.5, relax=False),
     }[what]
 
 
@@ -73,13 +73,13 @@ def test_a_left_padded_batch_gives_each_sequence_what_it_gets_alone(name, backen
     model = tiny(name, backend)
     inputs = family.inputs(model, lengths=LENGTHS)
     method = method_for(what, model, inputs)
-    if name == "gpt_oss" and isinstance(method, HideTokens):
+    if name == "gpt_oss" and isinstance(method, KnockoutTokens):
         with pytest.raises(OmnisinkError, match="learned sink logits"), method(reader(model)):
             logits(model, inputs, 1)
         return
     # A window that is shorter than the prompt has forgotten the sinks after it: then there is the prompt only.
     forgets = any(w in name for w in ("mistral_window", "gemma3")) and name != "gemma3_vision"
-    steps = 1 if forgets and what != "aimed" else 3
+    steps = 1 if forgets and what != "control" else 3
     bare = logits(model, inputs, steps)
     with method(reader(model)) as trace:
         together = logits(model, inputs, steps)

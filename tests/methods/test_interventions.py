@@ -10,12 +10,12 @@ import torch
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
-from omnisink.methods.aimed import AimedOutRo
 from omnisink.methods.base import Method
+from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens
-from omnisink.methods.hiding import HideTokens, PruneTokens
+from omnisink.methods.knockout import KnockoutTokens, PruneTokens
+from omnisink.methods.measure import Recorder
 from omnisink.methods.outro import OutRo
-from omnisink.methods.recorder import Recorder
 from tests.decoder.test_attachment import fingerprint
 from tests.methods.edits import PlainEdit, generated, padded, plain_run, run
 from tests.plain import SINK, PlainOutRo, prompt, tiny_llama
@@ -34,7 +34,7 @@ class HeadOutputs(Method):
 
     function: Callable[[torch.Tensor], torch.Tensor]
 
-    def head_output(self, call, output, run):
+    def head_output(self, call, output, context):
         return self.function(output)
 
 
@@ -45,9 +45,9 @@ EDITS = {
     "four channels": (ZeroSinkKey(channels=4), {"channels": 4}),
     "whole key": (ZeroSinkKey(channels=12), {"channels": 12}),
     "heads": (ZeroHeads(((0, 1), (3, 0), (3, 3), (5, 2))), {"heads": ((0, 1), (3, 0), (3, 3), (5, 2))}),
-    "hidden": (HideTokens(), {"hide": lambda plain, layer, _: plain.sinks.get(layer, [])}),
+    "hidden": (KnockoutTokens(), {"hide": lambda plain, layer, _: plain.sinks.get(layer, [])}),
     "hidden in one layer": (
-        HideTokens(layers=(2,)),
+        KnockoutTokens(layers=(2,)),
         {"hide": lambda plain, layer, _: plain.sinks[layer] if layer == 2 else []},
     ),
 }
@@ -61,13 +61,13 @@ def candidates(inputs):
 #: Every intervention as the tests below attach it, from a prompt batch.
 ALL = {
     **{name: lambda inputs, method=method: method for name, (method, _) in EDITS.items()},
-    "random tokens hidden": lambda inputs: HideTokens(RandomTokens(MassiveActivation(), seed=3)),
+    "random tokens hidden": lambda inputs: KnockoutTokens(RandomTokens(MassiveActivation(), seed=3)),
     "pruned": lambda inputs: PruneTokens(candidates=candidates(inputs), layer=1, keep=0.4),
     "pruned at random": lambda inputs: PruneTokens(
         candidates=candidates(inputs), layer=1, keep=0.4, by="random", criterion=Positions((0,))
     ),
-    "aimed at random": lambda inputs: AimedOutRo(aim="random", gamma=0.5, relax=False),
-    "aimed at a layer": lambda inputs: AimedOutRo(aim="layer", gamma=0.5, relax=False),
+    "control: random direction": lambda inputs: OutRoControl(direction="random", gamma=0.5, relax=False),
+    "control: the layer before": lambda inputs: OutRoControl(direction="layer", gamma=0.5, relax=False),
 }
 SINK_ONLY = [name for name in ALL if name not in ("heads", "pruned", "pruned at random")]
 
@@ -120,11 +120,11 @@ def test_one_padded_prompt_is_what_it_is_without_padding(name, side):
     model, row = tiny_llama(), prompt(9, (0, 4))
     inputs = padded([row, prompt(12)], side)
     inputs = {k: v[:1] for k, v in inputs.items()}
-    real = inputs["attention_mask"].bool()
+    token_mask = inputs["attention_mask"].bool()
     place = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)  # what a key's channels hold depends on it
     with torch.inference_mode():
         with ALL[name](inputs)(model):
-            found = model(**inputs, position_ids=place).logits[real]
+            found = model(**inputs, position_ids=place).logits[token_mask]
         with ALL[name](padded([row]))(model):
             expected = model(input_ids=row).logits[0]
     assert (found - expected).abs().max() < TOLERANCE
@@ -141,11 +141,11 @@ def test_without_a_sink_nothing_changes_by_a_bit(name, backend):
     assert torch.equal(idle, bare)
 
 
-@pytest.mark.parametrize("aim", ["sink", "random", "layer"])
-def test_without_strength_nothing_changes_by_a_bit(aim):
+@pytest.mark.parametrize("direction", ["sink", "random", "layer"])
+def test_without_strength_nothing_changes_by_a_bit(direction):
     model, inputs = tiny_llama(), padded([prompt(13, (0, 6)), prompt(8)])
     bare, _ = generated(model, inputs)
-    with AimedOutRo(aim=aim, gamma=0.0, relax=False)(model):
+    with OutRoControl(direction=direction, gamma=0.0, relax=False)(model):
         idle, _ = generated(model, inputs)
     assert torch.equal(idle, bare)
 
@@ -185,11 +185,11 @@ def test_two_edits_at_once_do_both():
 class Raised(Method):
     """Add one to all values."""
 
-    def attention_input(self, call, run):
+    def attention_input(self, call, context):
         return replace(call, value=call.value + 1)
 
-    def head_output(self, call, output, run):
-        run.record.measured.setdefault("value", {})[call.layer] = call.value.clone()
+    def head_output(self, call, output, context):
+        context.record.measured.setdefault("value", {})[call.layer] = call.value.clone()
         return output
 
 
@@ -197,7 +197,7 @@ class Raised(Method):
 class Halved(Raised):
     """Halve all values."""
 
-    def attention_input(self, call, run):
+    def attention_input(self, call, context):
         return replace(call, value=call.value / 2)
 
 
@@ -254,7 +254,7 @@ def test_hidden_tokens_are_no_part_of_what_is_rotated_after():
 
     model, ids = tiny_llama(), prompt(13, (0, 6))
     expected = plain_run(Hidden(model, gamma=0.5), ids, CONTINUATION)
-    with HideTokens()(model), OutRo(gamma=0.5, relax=False)(model):
+    with KnockoutTokens()(model), OutRo(gamma=0.5, relax=False)(model):
         found = run(model, ids, CONTINUATION)
     assert (found.double() - expected).abs().max() < TOLERANCE
 
@@ -274,7 +274,7 @@ def test_half_precision_stays_near_the_restatement(name, dtype):
 
 
 REFUSED = {
-    "layer outside": (lambda: HideTokens(layers=(2, 9)), r"\[9\].*0 to 5"),
+    "layer outside": (lambda: KnockoutTokens(layers=(2, 9)), r"\[9\].*0 to 5"),
     "head outside": (lambda: ZeroHeads(((1, 4),)), r"layer 1 has heads 0 to 3, not \[4\]"),
     "negative head": (lambda: ZeroHeads(((1, -1),)), r"heads 0 to 3, not \[-1\]"),
     "layer of a head": (lambda: ZeroHeads(((6, 0),)), r"layers \[6\]"),
@@ -314,8 +314,8 @@ def test_what_does_not_fit_the_model_is_refused_with_the_reason(name):
         (lambda: PruneTokens(keep=float("nan")), "keep"),
         (lambda: PruneTokens(by="attention"), "by"),
         (lambda: Positions((0, -1)), "positions"),
-        (lambda: AimedOutRo(aim="head"), "aim"),
-        (lambda: AimedOutRo(aim="random", gamma=-1.0), "gamma"),
+        (lambda: OutRoControl(direction="head"), "direction"),
+        (lambda: OutRoControl(direction="random", gamma=-1.0), "gamma"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):

@@ -12,10 +12,10 @@ from omnisink import OmnisinkError, OutRo, find_sinks
 from omnisink.maths.finite import cause_of_nonfinite, nonfinite_names
 from omnisink.methods import base
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads
-from omnisink.methods.aimed import AimedOutRo
+from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import Positions
-from omnisink.methods.hiding import HideTokens
-from omnisink.methods.recorder import record
+from omnisink.methods.knockout import KnockoutTokens
+from omnisink.methods.measure import record
 from omnisink.models.finite import finite_logits
 from tests.decoder.test_no_waiting import NoReads
 from tests.plain import prompt, tiny_llama
@@ -25,9 +25,9 @@ KINDS = {"NaN": math.nan, "inf": math.inf}
 METHODS = {
     "OutRo": OutRo(gamma=1.0),
     "OutRo switched off": OutRo(gamma=0.0, relax=False),
-    "control": AimedOutRo(gamma=1.0, aim="random"),
+    "control": OutRoControl(gamma=1.0, direction="random"),
     "sink values": ReplaceSinkValue(),
-    "hidden": HideTokens(Positions((0,))),
+    "hidden": KnockoutTokens(Positions((0,))),
     "heads": ZeroHeads(((1, 0),)),  # looks at no residual stream
 }
 

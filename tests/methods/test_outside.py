@@ -41,7 +41,7 @@ class Half(Method):
         if not 0 < self.factor <= 1:
             raise ValueError(f"factor must be over 0 and at most 1, got {self.factor}")
 
-    def head_output(self, call, output, run):
+    def head_output(self, call, output, context):
         return output * self.factor if self.on and (self.part == "all" or call.layer == 0) else output
 '''
 

@@ -7,8 +7,8 @@ import torch
 
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
 from omnisink.methods.criteria import MassiveActivation, SinkDimension
-from omnisink.methods.hiding import HideTokens
-from omnisink.methods.recorder import record
+from omnisink.methods.knockout import KnockoutTokens
+from omnisink.methods.measure import record
 from tests.methods.edits import run
 from tests.plain import PEAK, SINK, prompt, tiny_llama
 
@@ -152,7 +152,7 @@ def test_a_head_that_reads_only_the_sink_has_to_look_elsewhere_when_it_is_hidden
     other = model.model.layers[LAYER].self_attn.v_proj.register_forward_hook(
         lambda _, args, out: values.append(out[0, :, KV_HEAD * WIDTH :])
     )
-    with HideTokens(MassiveActivation(), layers=(LAYER,))(model):
+    with KnockoutTokens(MassiveActivation(), layers=(LAYER,))(model):
         run(model, ids)
     hook.remove()
     other.remove()

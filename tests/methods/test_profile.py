@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from omnisink import OutRo
 from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ZeroSinkKey
-from omnisink.methods.aimed import AimedOutRo
+from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import RandomTokens, SinkDimension
 from omnisink.methods.profile import FORMAT, ProfileWarning, fingerprint, read_profile
 from omnisink.methods.settings import plain_settings
@@ -73,7 +73,7 @@ def test_what_is_loaded_is_what_was_stored(path, model):
     assert asdict(method) == asdict(TUNED)
     assert hash(method) == hash(TUNED)
     assert pickle.loads(pickle.dumps(method)) == copy.deepcopy(method) == TUNED
-    assert isinstance(AimedOutRo.from_profile(path), AimedOutRo)
+    assert isinstance(OutRoControl.from_profile(path), OutRoControl)
 
 
 @pytest.mark.parametrize(

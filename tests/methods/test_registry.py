@@ -13,11 +13,11 @@ import omnisink.methods
 from omnisink import OutRo
 from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ZeroHeads, ZeroSinkKey
-from omnisink.methods.aimed import AimedOutRo
 from omnisink.methods.base import Method
 from omnisink.methods.catalogue import with_list
+from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
-from omnisink.methods.hiding import HideTokens
+from omnisink.methods.knockout import KnockoutTokens
 from omnisink.methods.registry import find_method, parse_method, parse_methods, registered_methods, settings_of
 
 HALF = '''
@@ -45,7 +45,7 @@ HALF = '''
             if self.factor < 0:
                 raise ValueError(f"factor must not be negative, got {self.factor}")
 
-        def head_output(self, call, output, run):
+        def head_output(self, call, output, context):
             return output * self.factor if self.layer in (None, call.layer) else output
 
 
@@ -78,7 +78,7 @@ def test_names_stand_for_the_settings_they_say():
         "outro:rotate": OutRo(gamma=0.5, tau=0.3, relax=False),
         "outro:relax": OutRo(gamma=0.5, tau=0.3, rotate=False),
         "outro:away": OutRo(gamma=-0.5, tau=0.3),
-        "outro:random:seed=3": AimedOutRo(gamma=0.5, tau=0.3, aim="random", seed=3),
+        "outro:random:seed=3": OutRoControl(gamma=0.5, tau=0.3, direction="random", seed=3),
         "outro:relax:tau=0.2": OutRo(gamma=0.5, tau=0.2, rotate=False),
         "outro:gamma=2": OutRo(gamma=2.0, tau=0.3),
     }
@@ -93,17 +93,17 @@ def test_names_stand_for_the_settings_they_say():
         ("outro:no-decode:away:gamma=2", OutRo(gamma=-2.0, decode=False)),
         ("outro:detect_layers=[0,2,5]", OutRo(detect_layers=(0, 2, 5))),
         ("outro:detect_layers=0+2+5:relax_layers=none", OutRo(detect_layers=(0, 2, 5))),
-        ("outro-control:aim=layer:gamma=1e-1", AimedOutRo(aim="layer", gamma=0.1)),
+        ("outro-control:direction=layer:gamma=1e-1", OutRoControl(direction="layer", gamma=0.1)),
         ("zero-sink-key:channels=4", ZeroSinkKey(channels=4)),
         ("zero-heads:heads=[(3,1),(4,0)]", ZeroHeads(heads=((3, 1), (4, 0)))),
         (
             "zero-sink-key:criterion=sink_dimension(channels=[5,7],threshold=30):layers=3",
             ZeroSinkKey(criterion=SinkDimension((5, 7), 30.0), layers=(3,)),
         ),
-        ("hide-tokens:criterion=positions(positions=[0])", HideTokens(criterion=Positions((0,)))),
+        ("knockout-tokens:criterion=positions(positions=[0])", KnockoutTokens(criterion=Positions((0,)))),
         (
-            "hide-tokens:criterion=random_tokens(like=massive_activation(min_activation=50),seed=2)",
-            HideTokens(criterion=RandomTokens(MassiveActivation(50.0), 2)),
+            "knockout-tokens:criterion=random_tokens(like=massive_activation(min_activation=50),seed=2)",
+            KnockoutTokens(criterion=RandomTokens(MassiveActivation(50.0), 2)),
         ),
     ],
 )
@@ -141,10 +141,10 @@ def test_away_turns_the_strength_that_was_asked_for_whatever_the_order():
         ("zero-heads", "heads"),
         ("zero-heads:heads=[(3,1,2)]", "has 3 values, 2 are expected"),
         ("replace-sink-value:values=none:criterion=__import__('os')", "names no criterion"),
-        ("hide-tokens:criterion=sink_dimension(138)", "written as name=value"),
-        ("hide-tokens:criterion=sink_dimension(chanels=[1])", "chanels"),
-        ("hide-tokens:criterion=positions(positions=[-1])", "not negative"),
-        ("hide-tokens:criterion=" + "(" * 500 + ")" * 500, "criterion"),
+        ("knockout-tokens:criterion=sink_dimension(138)", "written as name=value"),
+        ("knockout-tokens:criterion=sink_dimension(chanels=[1])", "chanels"),
+        ("knockout-tokens:criterion=positions(positions=[-1])", "not negative"),
+        ("knockout-tokens:criterion=" + "(" * 500 + ")" * 500, "criterion"),
     ],
 )
 def test_what_stands_for_nothing_is_one_clear_error(names, message):
@@ -157,8 +157,8 @@ def test_what_stands_for_nothing_is_one_clear_error(names, message):
 def test_the_seed_of_a_run_is_that_of_what_has_none_of_its_own():
     assert parse_methods("outro,outro:random,outro:random:seed=3", seed=7) == {
         "outro": OutRo(),
-        "outro:random": AimedOutRo(aim="random", seed=7),
-        "outro:random:seed=3": AimedOutRo(aim="random", seed=3),
+        "outro:random": OutRoControl(direction="random", seed=7),
+        "outro:random:seed=3": OutRoControl(direction="random", seed=3),
     }
 
 
@@ -201,7 +201,7 @@ def test_a_file_without_such_a_method_is_one_clear_error(half, spec, message):
     broken.write_text("1 / 0\n")
     bare.write_text(
         "from omnisink.methods.base import Method\n"
-        "class Bare(Method):\n    def head_output(self, call, output, run):\n        return output\n"
+        "class Bare(Method):\n    def head_output(self, call, output, context):\n        return output\n"
     )
     places = {"half": half, "broken": broken, "bare": bare}
     with pytest.raises(OmnisinkError) as caught:
@@ -223,8 +223,8 @@ def test_every_method_of_the_package_is_registered_with_what_a_user_needs_to_kno
 def test_settings_are_plain_data():
     assert settings_of(None) is None
     said = settings_of(parse_method("outro:random"))
-    assert (said["name"], said["aim"]) == ("AimedOutRo", "random")
-    for name in ("outro:detect_layers=1+2", "hide-tokens:criterion=random_tokens(like=positions(positions=[0]))"):
+    assert (said["name"], said["direction"]) == ("OutRoControl", "random")
+    for name in ("outro:detect_layers=1+2", "knockout-tokens:criterion=random_tokens(like=positions(positions=[0]))"):
         json.dumps(settings_of(parse_method(name)))
 
 

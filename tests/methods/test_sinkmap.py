@@ -20,9 +20,9 @@ def example():
     for layer in (1, 2, 4):
         masks[layer][0, 0] = True
     masks[3][1, [2, 5]] = True
-    real = torch.ones(2, 6, dtype=torch.bool)
-    real[1, :2] = False
-    return SinkMap(masks, real, {"name": "massive_activation"})
+    token_mask = torch.ones(2, 6, dtype=torch.bool)
+    token_mask[1, :2] = False
+    return SinkMap(masks, token_mask, {"name": "massive_activation"})
 
 
 def test_layers_positions_and_masks():
@@ -55,12 +55,12 @@ def test_json_brings_a_map_back(seed, batch, length, sized):
     generator = torch.Generator().manual_seed(seed)
     masks = {layer: torch.rand(batch, length, generator=generator) > 0.7 for layer in (0, 3, 12)}
     sizes = {layer: torch.rand(batch, length, generator=generator) * 1e4 for layer in masks} if sized else {}
-    real = torch.rand(batch, length, generator=generator) > 0.2
-    there = SinkMap(masks, real, {"name": "x", "median_ratio": 3.0}, sizes)
+    token_mask = torch.rand(batch, length, generator=generator) > 0.2
+    there = SinkMap(masks, token_mask, {"name": "x", "median_ratio": 3.0}, sizes)
     back = SinkMap.from_json(there.to_json())
     assert back.examined == there.examined
     assert all(torch.equal(back.mask(layer), there.mask(layer)) for layer in masks)
-    assert torch.equal(back.real, real)
+    assert torch.equal(back.token_mask, token_mask)
     assert back.criterion == there.criterion
     assert all(torch.equal(back.magnitudes[layer], m) for layer, m in sizes.items())
 
@@ -182,7 +182,7 @@ def test_a_map_that_lacks_a_field(lacking: str) -> None:
 def test_activations_that_are_not_finite_are_null() -> None:
     made = SinkMap.from_json(json.dumps({**PLAIN, "tokens": [["a", "b", "c"]], "by_modality": [1]}))
     assert made.positions(0) == [0]
-    odd = SinkMap(made.masks, made.real, {}, {0: torch.tensor([[1.0, float("nan"), float("inf")]])})
+    odd = SinkMap(made.masks, made.token_mask, {}, {0: torch.tensor([[1.0, float("nan"), float("inf")]])})
     text = odd.to_json()
     assert json.loads(text, parse_constant=pytest.fail)["magnitudes"] == {"0": [[1.0, None, None]]}
     assert SinkMap.from_json(text).magnitudes[0].isnan().tolist() == [[False, True, True]]

@@ -262,18 +262,18 @@ def arm(rng: np.random.Generator, name: str, label: str, clip: bool, effect: flo
     }  # fmt: skip
 
 
-def changed(value: Any, text: Callable[[str], str], real: Callable[[float], Any]) -> Any:
+def changed(value: Any, text: Callable[[str], str], token_mask: Callable[[float], Any]) -> Any:
     """Return results with every string, keys of marked tokens and settings among them, and every float replaced."""
     if isinstance(value, str):
         return text(value)
     if isinstance(value, float):
-        return real(value)
+        return token_mask(value)
     if isinstance(value, dict):
-        named = {key: changed(item, text, real) for key, item in value.items()}
+        named = {key: changed(item, text, token_mask) for key, item in value.items()}
         for field in ("marked", "settings"):
             if isinstance(named.get(field), dict):
                 named[field] = {text(key): item for key, item in named[field].items()}
         return named
     if isinstance(value, list):
-        return [changed(item, text, real) for item in value]
+        return [changed(item, text, token_mask) for item in value]
     return value

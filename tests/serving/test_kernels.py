@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numba")
 
-from omnisink.maths.rotation import rotate, sink_direction
+from omnisink.maths.rotation import rotate as rotate_reference
+from omnisink.maths.rotation import sink_direction
 from omnisink.maths.sinks import massive_activation_sinks
-from omnisink.serving.kernels import find_sinks, point_to_sinks, turn
+from omnisink.serving.kernels import find_sinks_kernel, point_to_sinks, rotate
 
 SEEDS = st.integers(0, 10_000)
 
@@ -40,7 +41,7 @@ def test_the_same_sinks_to_the_token(
     hidden = hidden.round() if ties else hidden
     expected = massive_activation_sinks(hidden[None], min_activation=least, median_ratio=ratio)[0]
     found = np.ones(length, bool)
-    assert find_sinks(hidden.numpy(), np.float32(least), np.float32(ratio), found) == bool(expected.any())
+    assert find_sinks_kernel(hidden.numpy(), np.float32(least), np.float32(ratio), found) == bool(expected.any())
     assert found.tolist() == expected.tolist()
 
 
@@ -70,10 +71,10 @@ def test_the_same_rotation_and_exactly_none_where_there_is_none(seed: int, stren
     output[5, 2] = -3 * directions[0, 0]  # As far from the sink as can be, and
     output[5, 3] = 2 * directions[0, 1]  # exactly at it.
     before = output.clone()
-    expected = rotate(
+    expected = rotate_reference(
         output.clone()[:, None], directions[slots].repeat_interleave(3, dim=1), gamma=gammas[slots], tau=tau
     )[:, 0]
-    turn(output.numpy(), slots.numpy(), directions.numpy(), gammas.numpy(), np.float32(tau))
+    rotate(output.numpy(), slots.numpy(), directions.numpy(), gammas.numpy(), np.float32(tau))
     torch.testing.assert_close(output, expected, rtol=0, atol=3e-6)
     torch.testing.assert_close(output.norm(dim=-1), before.norm(dim=-1), rtol=1e-5, atol=0)
     still = (slots == 1) | (slots == 2)

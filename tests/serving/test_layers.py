@@ -12,7 +12,7 @@ pytest.importorskip("numba")
 
 from omnisink.maths import rotation, sinks
 from omnisink.serving import layer as plain
-from omnisink.serving.counters import Tally
+from omnisink.serving.counters import Counters
 from omnisink.serving.host_layer import HostLayer
 from omnisink.serving.layer import OutRoLayer
 from omnisink.serving.sequences import Sequences, Step
@@ -51,9 +51,9 @@ def lay_out(sequences: Sequences, names: dict[str, int]) -> Step:
 def passes(kind: type[OutRoLayer]) -> tuple[list[Tensor], dict[str, int]]:
     """Run two layers over prompts, a token of each with a prompt that joins, and prompts that were preempted."""
     sequences = Sequences(ServingSettings(gamma=0.5, tau=0.2), 8, 256, CPU, 28)
-    tally = Tally(8, CPU, publish=False)
+    counters = Counters(8, CPU, publish=False)
     made = [torch.zeros(9, KV_HEADS, DEPTH) for _ in range(2)]
-    layers = [kind(4 + i, 28, DEPTH**-0.5, made[i], sequences, tally) for i in range(2)]
+    layers = [kind(4 + i, 28, DEPTH**-0.5, made[i], sequences, counters) for i in range(2)]
     out = []
     first = {name: LENGTHS[name] for name in "abcd"}
     second = {"a": 1, "b": 1, "e": LENGTHS["e"], "d": 1}
@@ -71,10 +71,10 @@ def passes(kind: type[OutRoLayer]) -> tuple[list[Tensor], dict[str, int]]:
         for directions in made:
             directions[slots] = 0
         for one in sequences.starting:
-            tally.begin(one.slot, one.first, sequences.nowhere)
+            counters.begin(one.slot, one.first, sequences.null_slot)
         step = lay_out(sequences, names)
         if step.slots is not None:
-            tally.continued(step.slots, sequences.gammas, step.key)
+            counters.continued(step.slots, sequences.gammas, step.key)
         for index, layer in enumerate(layers):
             # The second layer has one sink more in a prompt, so that what was one stays as it is.
             more = {name: [*at, 3] if index and name == "b" else at for name, at in SINKS.items()}
@@ -85,8 +85,8 @@ def passes(kind: type[OutRoLayer]) -> tuple[list[Tensor], dict[str, int]]:
             layer.act(step, query, key, value, head_outputs)
             out.append(head_outputs)
         for one in sequences.starting:
-            tally.prompt_ran(one)
-    return out, tally.totals
+            counters.prompt_ran(one)
+    return out, counters.totals
 
 
 def test_the_three_ways_are_one(monkeypatch: pytest.MonkeyPatch) -> None:

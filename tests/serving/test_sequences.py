@@ -93,7 +93,7 @@ def test_generated_tokens_have_the_strength_of_their_request() -> None:
     assert step.rows == slice(0, 2)  # The third request leaves them as they are.
     assert ours.gammas[step.slots].tolist() == [0.5, -2.0]
     assert ours.gammas[step.by_token].tolist() == [0.5, -2.0, 0.0]
-    assert ours.gammas[ours.nowhere] == 0
+    assert ours.gammas[ours.null_slot] == 0
 
 
 def test_every_token_of_a_pass_has_the_slot_it_is_rotated_by() -> None:
@@ -101,14 +101,14 @@ def test_every_token_of_a_pass_has_the_slot_it_is_rotated_by() -> None:
     ours.schedule(output([new("a", 2), new("b", 3, {"decode": False}), new("c", 2, False)]))
     step = ours.lay_out(["a", "b", "c"], [0, 2, 5, 7])
     a, b = (one.slot for one in step.prefills)
-    assert (step.by_token.tolist(), step.turns) == ([a] * 2 + [b] * 3 + [ours.nowhere] * 2, True)
+    assert (step.by_token.tolist(), step.turns) == ([a] * 2 + [b] * 3 + [ours.null_slot] * 2, True)
     ours.schedule(output(going=["a", "c"], preempted=["b"]))
-    assert ours.lay_out(["a", "c"], [0, 1, 2]).by_token.tolist() == [a, ours.nowhere]
+    assert ours.lay_out(["a", "c"], [0, 1, 2]).by_token.tolist() == [a, ours.null_slot]
     ours.schedule(output(going=["a"], resumed={"b": 5}))
     step = ours.lay_out(["a", "b"], [0, 1, 6])
     (again,) = step.prefills
     # What it had generated was not rotated before either.
-    assert step.by_token.tolist() == [a, *[again.slot] * 3, *[ours.nowhere] * 2]
+    assert step.by_token.tolist() == [a, *[again.slot] * 3, *[ours.null_slot] * 2]
     ours.schedule(output(going=["c"]))
     assert not ours.lay_out(["c"], [0, 1]).turns
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.methods.recording import Recording
+from omnisink.methods.measurements import Recording
 from omnisink.models.items import Item, read_items
 from omnisink.results.records import read_records
 from omnisink.study import run as study

@@ -10,8 +10,8 @@ from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads
 from omnisink.methods.outro import OutRo
 from omnisink.models.items import Item, read_items
-from omnisink.study.subject import subject_of
-from omnisink.study.survey import EVER, Survey
+from omnisink.study.subject import item_runner
+from omnisink.study.survey import EVER, ItemMeasurements
 
 
 def logits_of(loaded, inputs):
@@ -21,44 +21,49 @@ def logits_of(loaded, inputs):
 
 def test_the_loss_of_a_passage_is_the_mean_over_its_tokens(tiny):
     item = Item("p", passage="Wa stone lies in the grass", cluster="p")
-    with subject_of(tiny, item) as subject:
+    with item_runner(tiny, item) as subject:
         ids = torch.tensor([tiny.tokenizer.encode(item.passage)])
-        chances = logits_of(tiny, {"input_ids": ids}).log_softmax(-1)
-        expected = -sum(float(chances[i, int(ids[0, i + 1])]) for i in range(ids.shape[1] - 1)) / (ids.shape[1] - 1)
+        log_likelihoods = logits_of(tiny, {"input_ids": ids}).log_softmax(-1)
+        expected = -sum(float(log_likelihoods[i, int(ids[0, i + 1])]) for i in range(ids.shape[1] - 1)) / (
+            ids.shape[1] - 1
+        )
         assert subject.base.loss == pytest.approx(expected, rel=1e-5)
         assert subject.base.right is None
 
 
 def test_the_loss_of_a_letter_counts_every_spelling_of_one_token(tiny):
     item = Item("q", "which is it", "B", ("red", "blue"), cluster="q")
-    with subject_of(tiny, item) as subject:
+    with item_runner(tiny, item) as subject:
         prompt = tiny.inputs("which is it\nA. red\nB. blue\nAnswer with the letter.")
-        chances = logits_of(tiny, prompt)[-1].softmax(-1)
+        log_likelihoods = logits_of(tiny, prompt)[-1].softmax(-1)
         spelled = [tiny.tokenizer.encode(text) for text in ("B", " B")]
-        expected = -torch.stack([chances[ids[0]] for ids in spelled if len(ids) == 1]).sum().log()
+        expected = -torch.stack([log_likelihoods[ids[0]] for ids in spelled if len(ids) == 1]).sum().log()
         assert subject.base.loss == pytest.approx(float(expected), rel=1e-5)
-        assert subject.base.said == tiny.tokenizer.decode([int(chances.argmax())], skip_special_tokens=True).strip()
+        assert (
+            subject.base.said
+            == tiny.tokenizer.decode([int(log_likelihoods.argmax())], skip_special_tokens=True).strip()
+        )
         assert subject.base.right == (subject.base.said == "B")
 
 
 def test_an_answer_of_several_tokens_is_told_as_it_goes_on(tiny):
     item = Item("f", "what is it", "stone", cluster="f")
-    with subject_of(tiny, item) as subject:
+    with item_runner(tiny, item) as subject:
         gold = tiny.tokenizer.encode("stone")
         assert len(gold) == 5
         prompt = tiny.inputs("what is it")
         ids = torch.cat([prompt["input_ids"], torch.tensor([gold])], dim=1)
-        chances = logits_of(tiny, {"input_ids": ids}).log_softmax(-1)[-len(gold) - 1 : -1]
-        expected = -float(chances.gather(1, torch.tensor(gold)[:, None]).mean())
+        log_likelihoods = logits_of(tiny, {"input_ids": ids}).log_softmax(-1)[-len(gold) - 1 : -1]
+        expected = -float(log_likelihoods.gather(1, torch.tensor(gold)[:, None]).mean())
         assert subject.base.loss == pytest.approx(expected, rel=1e-5)
-        assert subject.base.right == (chances.argmax(-1).tolist() == gold)
+        assert subject.base.right == (log_likelihoods.argmax(-1).tolist() == gold)
 
 
 @pytest.mark.parametrize("start", [0, 1, 3])
 def test_a_run_from_a_layer_is_the_whole_run_to_the_bit(tiny, start):
     item = Item("q", "which is it", "B", ("red", "blue"), cluster="q")
     method = ZeroHeads(((3, 1),))
-    with subject_of(tiny, item) as subject:
+    with item_runner(tiny, item) as subject:
         changed = subject.run(method, start=start)
         with torch.inference_mode(), method(tiny.model):
             whole = tiny.model(**subject.inputs, use_cache=False).logits[0, -1].float().log_softmax(-1)
@@ -72,7 +77,7 @@ def test_the_model_is_as_it_was_after_the_block(tiny):
     ids = {"input_ids": torch.tensor([[5, 6, 7, 8]])}
     before = logits_of(tiny, ids)
     keys = {name: set(vars(module)) for name, module in tiny.model.named_modules()}
-    with pytest.raises(RuntimeError), subject_of(tiny, Item("p", passage="Wa stone", cluster="p")) as subject:
+    with pytest.raises(RuntimeError), item_runner(tiny, Item("p", passage="Wa stone", cluster="p")) as subject:
         subject.run(OutRo(), start=0)
         raise RuntimeError
     assert torch.equal(logits_of(tiny, ids), before)
@@ -80,14 +85,14 @@ def test_the_model_is_as_it_was_after_the_block(tiny):
 
 
 def test_a_passage_of_one_token_is_refused(tiny):
-    with pytest.raises(OmnisinkError, match="two tokens"), subject_of(tiny, Item("p", passage="W", cluster="p")):
+    with pytest.raises(OmnisinkError, match="two tokens"), item_runner(tiny, Item("p", passage="W", cluster="p")):
         pass
 
 
 def test_the_planted_sink_is_found_before_anything_is_recorded(tiny, items_file):
     for item in read_items(items_file):
-        with subject_of(tiny, item) as subject:
-            survey = Survey(subject, None)
+        with item_runner(tiny, item) as subject:
+            survey = ItemMeasurements(subject, None)
             assert survey.positions.positions == (0,)
             assert survey.first_layer() == 0
             assert survey.recording.sets[-1] == EVER
@@ -98,7 +103,7 @@ def test_the_planted_sink_is_found_before_anything_is_recorded(tiny, items_file)
 def test_a_clip_is_answered_as_ask_answers_it(smolomni):
     item = Item("c", "Which sound is heard?", "A", ("clock", "bell", "drum", "buzz"), video=CLIP, cluster="demo")
     said = smolomni.ask(item.question, video=CLIP, choices=list(item.choices), max_new_tokens=1).text
-    with subject_of(smolomni, item) as subject:
+    with item_runner(smolomni, item) as subject:
         assert subject.base.said == said == "A"
         assert subject.base.right
         assert {span.modality for span in subject.spans} == {"text", "video", "audio"}
@@ -108,6 +113,6 @@ def test_a_clip_is_answered_as_ask_answers_it(smolomni):
             float(-whole.log_softmax(-1)[subject._gold[1]].logsumexp(0)), abs=1e-5
         )
         # No sink before layer 12, so nothing can change before it: the layers are replayed.
-        assert Survey(subject, None).first_layer() == 12
+        assert ItemMeasurements(subject, None).first_layer() == 12
         zeroed = subject.run(ReplaceSinkValue(), start=12)
         assert zeroed.loss == subject.run(ReplaceSinkValue(), start=0).loss != subject.base.loss

@@ -15,7 +15,7 @@ from omnisink.decoder.caches import BASE_CACHE, follow
 from omnisink.decoder.checkpointing import CheckpointWatch
 from omnisink.decoder.hooks import LayerHooks
 from omnisink.decoder.interface import AttentionCall, listen, refuse_packed
-from omnisink.decoder.masks import real_tokens
+from omnisink.decoder.masks import token_mask_of
 from omnisink.decoder.passes import Pass, begin_pass, continues
 from omnisink.decoder.refusals import watch_generation
 from omnisink.decoder.threads import ThreadGuard
@@ -233,7 +233,9 @@ class Attachment:
             )
         now = begin_pass(cache, self._asked_layer, batch, length, device, self._owner)
         if now.is_prefill or length > 1:
-            now.real = real_tokens(self._mask, batch, length, device, is_prefill=now.is_prefill, doubts=now.doubts)
+            now.token_mask = token_mask_of(
+                self._mask, batch, length, device, is_prefill=now.is_prefill, deferred_checks=now.deferred_checks
+            )
         self._mask = _UNSEEN
         self._has_cache = cache is not None
         self._entered = set()

@@ -60,7 +60,7 @@ class Call:
         """What it may write to: layers that share keys and values hand them on in a mapping they are given."""
         return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, MutableMapping)]
 
-    def record(self, inputs: list[Any]) -> tuple[Record, Any]:
+    def record(self, inputs: list[Any]) -> tuple[RecordedCall, Any]:
         """Run it.
 
         Parameters
@@ -80,11 +80,11 @@ class Call:
             {key: value for key, value in mapping.items() if old.get(key) is not value}
             for mapping, old in zip(self.mappings, held, strict=True)
         ]
-        return Record(inputs, copied(output), copied(written), updates), output
+        return RecordedCall(inputs, copied(output), copied(written), updates), output
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordedCall:
     """A call that ran: what it was given and returned, and what it wrote into mappings and a cache it was given."""
 
     inputs: list[Any]

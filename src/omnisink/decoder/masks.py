@@ -21,8 +21,8 @@ _OPEN = -50.0
 Doubts = list[tuple[Tensor, OmnisinkError]]
 
 
-def real_tokens(
-    mask: Any, batch: int, length: int, device: torch.device, *, is_prefill: bool, doubts: Doubts
+def token_mask_of(
+    mask: Any, batch: int, length: int, device: torch.device, *, is_prefill: bool, deferred_checks: Doubts
 ) -> Tensor | None:
     """Tell real tokens from padding.
 
@@ -38,7 +38,7 @@ def real_tokens(
     is_prefill : bool
         Whether the pass starts its sequences. In later passes a 2-D mask covers the cached tokens too, and only its
         end belongs to this pass.
-    doubts : list of (Tensor, OmnisinkError)
+    deferred_checks : list of (Tensor, OmnisinkError)
         Takes what only the values of the mask can tell.
 
     Returns
@@ -56,7 +56,7 @@ def real_tokens(
     if mask is None:
         return None
     if isinstance(mask, UnnamedMask):
-        _refuse_unnamed(mask, batch, doubts)
+        _refuse_unnamed(mask, batch, deferred_checks)
         return None
     if isinstance(mask, Tensor) and mask.dim() == 2:
         part = mask[:, :length] if is_prefill else mask[:, -length:]
@@ -68,7 +68,7 @@ def real_tokens(
     if not is_prefill:
         return None  # Prepared masks of later passes place padding among the cached keys, which are not touched.
     if isinstance(mask, Tensor) and mask.dim() == 4:
-        return _real_of_prepared(mask, length, doubts).to(device).expand(batch, -1)
+        return _real_of_prepared(mask, length, deferred_checks).to(device).expand(batch, -1)
     if hasattr(mask, "mask_mod"):
         position = torch.arange(length, device=mask.kv_num_blocks.device)[None, :]
         sequence = torch.arange(batch, device=position.device)[:, None]
@@ -77,7 +77,7 @@ def real_tokens(
     raise UnsupportedModelError(f"cannot tell padding from an attention mask of type {type(mask).__name__}")
 
 
-def _real_of_prepared(mask: Tensor, length: int, doubts: Doubts) -> Tensor:
+def _real_of_prepared(mask: Tensor, length: int, deferred_checks: Doubts) -> Tensor:
     """Read (B or 1, S) bool off a prepared mask (B or 1, H or 1, S or 1, T): True at real tokens."""
     if (
         mask.shape[2] not in (1, length)
@@ -90,22 +90,22 @@ def _real_of_prepared(mask: Tensor, length: int, doubts: Doubts) -> Tensor:
         )
     part = mask[:, 0, :, :length]
     if mask.shape[2] == 1:  # The same keys for every query: nothing but padding is closed.
-        return _is_open(part[:, 0], doubts)
+        return _is_open(part[:, 0], deferred_checks)
     # A real token may attend to itself; a padding token is closed as a key, for itself too. Backends that have no
     # answer for a query that sees nothing let it see everything. Such rows, from the first on, are left padding,
     # unless every row sees everything, as in a prompt without padding under attention that is not causal.
     sees_all = part.all(dim=-1) if part.dtype == torch.bool else part.amin(dim=-1) > _CLOSED
     opened = sees_all.int().cumprod(dim=1).bool() & ~sees_all.all(dim=1, keepdim=True)
     diagonal = part.diagonal(dim1=-2, dim2=-1)
-    return _is_open(diagonal, doubts) & ~opened
+    return _is_open(diagonal, deferred_checks) & ~opened
 
 
-def _is_open(values: Tensor, doubts: Doubts) -> Tensor:
+def _is_open(values: Tensor, deferred_checks: Doubts) -> Tensor:
     """Tell which entries of a mask let a token be seen; floats that neither open nor close it are doubted."""
     if values.dtype == torch.bool:
         return values
     unclear = ((values > _CLOSED) & (values < _OPEN)).any()
-    doubts.append(
+    deferred_checks.append(
         (
             unclear,
             UnsupportedModelError(
@@ -117,7 +117,7 @@ def _is_open(values: Tensor, doubts: Doubts) -> Tensor:
     return values > _CLOSED
 
 
-def _refuse_unnamed(mask: UnnamedMask, batch: int, doubts: Doubts) -> None:
+def _refuse_unnamed(mask: UnnamedMask, batch: int, deferred_checks: Doubts) -> None:
     """Refuse a batch whose padding cannot be known; a sequence alone has none unless something says so."""
     error = UnsupportedModelError(
         f"{mask.text_model} takes no argument called attention_mask, so that padding cannot be told from the prompt. "
@@ -127,17 +127,17 @@ def _refuse_unnamed(mask: UnnamedMask, batch: int, doubts: Doubts) -> None:
         raise error
     for values in mask.candidates.values():
         if values.numel():
-            doubts.append(((values != values.flatten()[0]).any(), error))
+            deferred_checks.append(((values != values.flatten()[0]).any(), error))
 
 
-def visible_keys(call: AttentionCall, real: Tensor | None, length: int) -> Callable[[slice], Tensor]:
+def visible_keys(call: AttentionCall, token_mask: Tensor | None, length: int) -> Callable[[slice], Tensor]:
     """Tell what the queries of a prefill may see, a range of them at a time.
 
     Parameters
     ----------
     call : AttentionCall
         A call of a prefill.
-    real : Tensor or None
+    token_mask : Tensor or None
         (B, S) bool, False at padding; None where every token is real.
     length : int
         Tokens S of the prompt; a static cache holds more keys.
@@ -153,19 +153,19 @@ def visible_keys(call: AttentionCall, real: Tensor | None, length: int) -> Calla
     UnsupportedModelError
         If the mask is of a kind that cannot be read.
     """
-    rows_of = _visible_keys(call, real, length)
-    if real is None:
+    rows_of = _visible_keys(call, token_mask, length)
+    if token_mask is None:
         return rows_of
 
     def rows_of_real(rows: slice) -> Tensor:
         # Backends give padding what they like; right of a prompt it would see all of it.
-        seen, blind = rows_of(rows), ~real[:, None, rows, None]
+        seen, blind = rows_of(rows), ~token_mask[:, None, rows, None]
         return seen & ~blind if seen.dtype == torch.bool else seen.masked_fill(blind, float("-inf"))
 
     return rows_of_real
 
 
-def _visible_keys(call: AttentionCall, real: Tensor | None, length: int) -> Callable[[slice], Tensor]:
+def _visible_keys(call: AttentionCall, token_mask: Tensor | None, length: int) -> Callable[[slice], Tensor]:
     mask, device = call.mask, call.query.device
     if isinstance(mask, Tensor) and mask.dim() == 4:
         return lambda rows: mask[:, :1, rows, :length]
@@ -183,11 +183,11 @@ def _visible_keys(call: AttentionCall, real: Tensor | None, length: int) -> Call
         raise UnsupportedModelError(f"cannot tell what a query sees from a mask of type {type(mask).__name__}")
     if not call.options.get("is_causal", True):
         raise UnsupportedModelError("the attention is not causal in this call, and no mask says what a query sees")
-    return causal_rows(length, real, call.window, device)
+    return causal_rows(length, token_mask, call.window, device)
 
 
 def causal_rows(
-    length: int, real: Tensor | None, window: int | None, device: torch.device
+    length: int, token_mask: Tensor | None, window: int | None, device: torch.device
 ) -> Callable[[slice], Tensor]:
     """Let every query see itself and what comes before it, as `visible_keys` says it.
 
@@ -195,7 +195,7 @@ def causal_rows(
     ----------
     length : int
         Tokens S.
-    real : Tensor or None
+    token_mask : Tensor or None
         (B, S) bool, False at padding, which nobody sees.
     window : int or None
         Keys a query reaches back over, itself included.
@@ -210,7 +210,7 @@ def causal_rows(
         seen = key <= query
         if window is not None:
             seen = seen & (key > query - window)
-        return seen[None, None] if real is None else seen & real[:, None, None, :stop]
+        return seen[None, None] if token_mask is None else seen & token_mask[:, None, None, :stop]
 
     return rows_of_triangle
 

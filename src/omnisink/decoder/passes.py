@@ -30,11 +30,11 @@ class Pass:
         B and S of this pass.
     device : torch.device
         Where the residual stream enters the decoder.
-    real : Tensor or None
+    token_mask : Tensor or None
         (B, S) bool, False at padding; None where every token is real.
     state : SequenceState
         What the method keeps for these sequences.
-    doubts : list of (Tensor, OmnisinkError)
+    deferred_checks : list of (Tensor, OmnisinkError)
         Bool scalars that must turn out False, and what to raise if one does not: what only the device knows.
     held : Tensor or None
         The cache's own count of its tokens, where it keeps one on the device and advances it in place.
@@ -44,14 +44,14 @@ class Pass:
     batch: int
     length: int
     device: torch.device
-    real: Tensor | None
+    token_mask: Tensor | None
     state: SequenceState
-    doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
+    deferred_checks: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
     held: Tensor | None = None
 
-    def real_on(self, device: torch.device) -> Tensor | None:
-        """Return `real` on the device of a layer, where layers are spread over several."""
-        return None if self.real is None else self.real.to(device)
+    def token_mask_on(self, device: torch.device) -> Tensor | None:
+        """Return `token_mask` on the device of a layer, where layers are spread over several."""
+        return None if self.token_mask is None else self.token_mask.to(device)
 
 
 def begin_pass(
@@ -75,7 +75,7 @@ def begin_pass(
     Returns
     -------
     Pass
-        With a fresh state for a prefill, or the state found on the cache; `real` is not filled in yet.
+        With a fresh state for a prefill, or the state found on the cache; `token_mask` is not filled in yet.
 
     Raises
     ------
@@ -96,9 +96,9 @@ def begin_pass(
             )
         state.check_length(held)
         return Pass(False, batch, length, device, None, state, held=counter)
-    doubts: list[tuple[Tensor, OmnisinkError]] = []
+    deferred_checks: list[tuple[Tensor, OmnisinkError]] = []
     if isinstance(held, Tensor) and torch.compiler.is_compiling():
-        doubts.append((held > 0, OmnisinkError(_WARM)))
+        deferred_checks.append((held > 0, OmnisinkError(_WARM)))
     elif int(held) > 0:
         raise OmnisinkError(_WARM)
     state = SequenceState(batch, length=length, layer=attention_layer)
@@ -106,7 +106,7 @@ def begin_pass(
         state.spare = spare_tensors(cache, owner)
         state.fixed = bool(getattr(cache, "is_compileable", False))
     store_state(cache, owner, state)
-    return Pass(True, batch, length, device, None, state, doubts, counter)
+    return Pass(True, batch, length, device, None, state, deferred_checks, counter)
 
 
 def continues(cache: Any, attention_layer: int, owner: Hashable) -> bool:

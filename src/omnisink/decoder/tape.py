@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.calls import Call, Record, copied, same
+from omnisink.decoder.calls import Call, RecordedCall, copied, same
 from omnisink.decoder.interface import needed
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 
@@ -20,12 +20,12 @@ _COLLECTED = ("output_attentions", "output_router_logits")
 
 
 @dataclass
-class _Run:
+class _Recording:
     """What was recorded in one run: the text model's tensors, and the calls of towers and layers."""
 
     prompt: list[Tensor] = field(default_factory=list)
-    towers: defaultdict[nn.Module, list[Record]] = field(default_factory=lambda: defaultdict(list))
-    layers: dict[int, Record] = field(default_factory=dict)
+    towers: defaultdict[nn.Module, list[RecordedCall]] = field(default_factory=lambda: defaultdict(list))
+    layers: dict[int, RecordedCall] = field(default_factory=dict)
 
 
 @dataclass
@@ -35,7 +35,7 @@ class _Pass:
     Where that layer is not named by `start`, it is found on the way, and `changed` from there on.
     """
 
-    run: _Run
+    run: _Recording
     fills: bool
     start: int | None
     calls: Counter[nn.Module] = field(default_factory=Counter)
@@ -59,10 +59,10 @@ class Tape:
         self._anatomy = anatomy
         self._shares = shares
         self._depth = len(anatomy.layers)
-        self._run: _Run | None = None
+        self._run: _Recording | None = None
         self._start: int | None = None
         self._now: _Pass | None = None
-        self._before: defaultdict[nn.Module, list[Record]] = defaultdict(list)
+        self._before: defaultdict[nn.Module, list[RecordedCall]] = defaultdict(list)
         self._ended = False
 
     @contextmanager
@@ -123,7 +123,7 @@ class Tape:
         """Refuse to replay from now on."""
         self._ended = True
 
-    def _recorded(self) -> _Run:
+    def _recorded(self) -> _Recording:
         if self._run is None:
             raise OmnisinkError("nothing is recorded yet: call the model once inside replay(), without from_layer()")
         return self._run
@@ -136,7 +136,7 @@ class Tape:
         idle = self._run is not None and self._start is None and not self._shares
         if self._now is not None or idle or call.continues:
             return call.run()
-        self._now = now = _Pass(self._run or _Run(), self._run is None, self._start)
+        self._now = now = _Pass(self._run or _Recording(), self._run is None, self._start)
         try:
             output = call.run()
         finally:

@@ -15,7 +15,7 @@ from omnisink.errors import OmnisinkError, shown
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.metrics import measure
-from omnisink.results.disk import told, write_whole
+from omnisink.results.disk import atomic_write, os_errors_named
 from omnisink.results.markup import plain_markdown
 from omnisink.results.records import MANIFEST, read_manifest
 from omnisink.results.schema import EvaluationManifest, check
@@ -291,7 +291,7 @@ def _line(sample: Mapping[str, Any]) -> str:
 
 
 def _write(path: Path, content: str | bytes) -> Path:
-    with told(path.parent, "made"):
+    with os_errors_named(path.parent, "made"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
+    atomic_write(path, content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
     return path

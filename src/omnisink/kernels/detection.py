@@ -272,14 +272,14 @@ def find_sinks(
     )  # fmt: skip
 
 
-def sinks_of(hidden: Tensor, real: Tensor | None, *, min_activation: float, median_ratio: float) -> Tensor:
+def sinks_of(hidden: Tensor, token_mask: Tensor | None, *, min_activation: float, median_ratio: float) -> Tensor:
     """Find the sinks of one layer by itself, without a workspace; see `find_sinks`.
 
     Parameters
     ----------
     hidden : Tensor
         Residual stream, (B, S, d).
-    real : Tensor or None
+    token_mask : Tensor or None
         (B, S) bool, False at padding; None where every token is real.
     min_activation, median_ratio : float
         Thresholds.
@@ -289,6 +289,6 @@ def sinks_of(hidden: Tensor, real: Tensor | None, *, min_activation: float, medi
     Tensor
         (B, S) bool.
     """
-    workspace = Workspace.of(Layout.of_batch(hidden.shape[0], hidden.shape[1], real, hidden.device), 1)
+    workspace = Workspace.of(Layout.of_batch(hidden.shape[0], hidden.shape[1], token_mask, hidden.device), 1)
     find_sinks(hidden, workspace, 0, min_activation=min_activation, median_ratio=median_ratio)
     return workspace.sinks[0]

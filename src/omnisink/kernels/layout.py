@@ -46,17 +46,17 @@ class Layout:
         return self.first.shape[0]
 
     @classmethod
-    def of_batch(cls, batch: int, length: int, real: Tensor | None, device: torch.device) -> Layout:
-        """Describe a batch (B, S); `real` is (B, S) bool, False at padding, and None where every token is real."""
+    def of_batch(cls, batch: int, length: int, token_mask: Tensor | None, device: torch.device) -> Layout:
+        """Describe a batch (B, S); `token_mask` is (B, S) bool, False at padding, None without padding."""
         bounds = torch.arange(0, (batch + 1) * length, length, device=device, dtype=torch.int32)
         if batch == 1:
             sequence = torch.zeros(1, length, device=device, dtype=torch.int32)
         else:
             sequence = torch.arange(batch, device=device, dtype=torch.int32)[:, None].expand(batch, length)
-        if real is None:
+        if token_mask is None:
             sizes = torch.full((batch,), length, device=device, dtype=torch.int32)
         else:
-            sequence = sequence.masked_fill(~real, -1)
-            sizes = real.sum(dim=1, dtype=torch.int32)
+            sequence = sequence.masked_fill(~token_mask, -1)
+            sizes = token_mask.sum(dim=1, dtype=torch.int32)
         packed = sequence.reshape(-1).contiguous()
         return cls(length, batch * length, length, packed, bounds[:-1], bounds[1:], sizes)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnisink.maths.host import host_may_look
+from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.relaxation import choose_rows
 
 #: Weights held at a time. On the CPU a block then stays near the caches.
@@ -32,7 +32,7 @@ KeyMask = Callable[[slice], Tensor]
 
 
 @torch.no_grad()
-def read_out(
+def attend(
     query: Tensor,
     key: Tensor,
     columns: Tensor,
@@ -82,7 +82,7 @@ def read_out(
     spread = laid.expand(-1, kv_heads, -1, -1)
     for start in range(0, length, step):
         rows = slice(start, min(start + step, length))
-        veil = _Veil.of(mask(rows).to(query.device)[..., :keys])
+        veil = _BlockMask.of(mask(rows).to(query.device)[..., :keys])
         width = veil.width
         for j in range(kv_heads):  # One key/value head at a time, whose keys and columns then stay in the cache.
             members = slice(j * groups, (j + 1) * groups)
@@ -100,7 +100,7 @@ def read_out(
 
 
 @dataclass(frozen=True)
-class _Veil:
+class _BlockMask:
     """A block of a mask, prepared once for all heads.
 
     Attributes
@@ -124,10 +124,10 @@ class _Veil:
     blind: Tensor | None
 
     @classmethod
-    def of(cls, seen: Tensor) -> _Veil:
+    def of(cls, seen: Tensor) -> _BlockMask:
         may, width, first = visible(seen), seen.shape[-1], 0
         blind: Tensor | None = ~may.any(dim=-1, keepdim=True)
-        if host_may_look(seen):
+        if is_eager_cpu(seen):
             # Under a causal mask nearly all of a late block is seen: there is no need to touch it.
             clear = may.all(dim=2).flatten(0, 1).all(dim=0)
             first = int(clear.logical_not().int().argmax()) if not bool(clear.all()) else width
@@ -137,7 +137,7 @@ class _Veil:
         return cls(width, 0, None, seen, blind)
 
 
-def _softmax(scores: Tensor, veil: _Veil, softcap: float | None, learned_sink: Tensor | None) -> Tensor:
+def _softmax(scores: Tensor, veil: _BlockMask, softcap: float | None, learned_sink: Tensor | None) -> Tensor:
     """Turn scores (B, G, n, T) into weights, in place where that is possible."""
     if softcap is not None:
         scores.div_(softcap).tanh_().mul_(softcap)
@@ -170,7 +170,7 @@ def visible(seen: Tensor) -> Tensor:
     return seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2
 
 
-def times_seen(mask: KeyMask, length: int) -> Tensor:
+def num_visible_queries(mask: KeyMask, length: int) -> Tensor:
     """Count the queries that may see each key.
 
     Parameters
@@ -194,7 +194,7 @@ def times_seen(mask: KeyMask, length: int) -> Tensor:
     return count
 
 
-def split_off(
+def split_sink_part(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -211,7 +211,7 @@ def split_off(
     Parameters
     ----------
     query, key, mask
-        As for `read_out`.
+        As for `attend`.
     value : Tensor
         (B, K, T, D'), before repetition.
     sinks : Tensor
@@ -219,7 +219,7 @@ def split_off(
     sets : Tensor
         (B, n, T) bool.
     **options
-        For `read_out`.
+        For `attend`.
 
     Returns
     -------
@@ -229,16 +229,16 @@ def split_off(
         (B, H, S, n) float32.
     """
     marks = sets.transpose(1, 2)[:, None].float()
-    most = int(sinks.sum(dim=1).max()) if host_may_look(sinks) else value.shape[-1]
+    most = int(sinks.sum(dim=1).max()) if is_eager_cpu(sinks) else value.shape[-1]
     if most >= value.shape[-1] // 2:
         own = value.float().masked_fill(~sinks[:, None, :, None], 0.0)
         columns = torch.cat([own, marks.expand(-1, value.shape[1], -1, -1)], dim=-1)
-        return tuple(read_out(query, key, columns, mask, **options).split([value.shape[-1], sets.shape[1]], -1))
+        return tuple(attend(query, key, columns, mask, **options).split([value.shape[-1], sets.shape[1]], -1))
     index, valid = choose_rows(sinks, max(1, most))
     single = torch.zeros(*sinks.shape, index.shape[1], device=sinks.device)
     single.scatter_(1, index[:, None], valid[:, None].float())
     columns = torch.cat([single[:, None], marks], dim=-1)
-    weights, mass = read_out(query, key, columns, mask, **options).split([index.shape[1], sets.shape[1]], dim=-1)
+    weights, mass = attend(query, key, columns, mask, **options).split([index.shape[1], sets.shape[1]], dim=-1)
     theirs = value.float().gather(2, index[:, None, :, None].expand(-1, value.shape[1], -1, value.shape[-1]))
     packed = weights.reshape(len(query), value.shape[1], -1, index.shape[1])
     return torch.matmul(packed, theirs).reshape(*query.shape[:3], -1), mass
@@ -264,7 +264,7 @@ def split_columns(value: Tensor, sinks: Tensor) -> Tensor:
     return torch.cat([wide.masked_fill(~mark, 0.0), wide.masked_fill(mark, 0.0)], dim=-1)
 
 
-def look_from(
+def attention_from(
     query: Tensor, key: Tensor, position: Tensor, mask: Tensor | None = None, *, scaling: float | None = None
 ) -> Tensor:
     """Where one query of each sequence looks when it may see every real key.

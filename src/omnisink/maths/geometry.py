@@ -8,14 +8,14 @@ from torch import Tensor
 _TINY = torch.finfo(torch.float32).tiny
 
 
-def masked_mean(values: Tensor, keep: Tensor) -> Tensor:
+def masked_mean(values: Tensor, include: Tensor) -> Tensor:
     """Mean over the tokens to keep.
 
     Parameters
     ----------
     values : Tensor
         (B, ..., S).
-    keep : Tensor
+    include : Tensor
         (B, S) bool.
 
     Returns
@@ -23,11 +23,11 @@ def masked_mean(values: Tensor, keep: Tensor) -> Tensor:
     Tensor
         (B, ...) float32; NaN for a sequence without a token to keep.
     """
-    mark = keep.reshape(len(keep), *([1] * (values.dim() - 2)), -1)
+    mark = include.reshape(len(include), *([1] * (values.dim() - 2)), -1)
     return values.float().masked_fill(~mark, 0.0).sum(dim=-1) / mark.sum(dim=-1)
 
 
-def mean_cosine(vectors: Tensor, other: Tensor, keep: Tensor) -> Tensor:
+def mean_cosine(vectors: Tensor, other: Tensor, include: Tensor) -> Tensor:
     """Mean cosine of every token's vector with one other vector, or with that token's vector in another tensor.
 
     Parameters
@@ -36,7 +36,7 @@ def mean_cosine(vectors: Tensor, other: Tensor, keep: Tensor) -> Tensor:
         (B, ..., S, D).
     other : Tensor
         Broadcast against `vectors`; (B, ..., 1, D) for one vector.
-    keep : Tensor
+    include : Tensor
         (B, S) bool, the tokens to average over.
 
     Returns
@@ -46,17 +46,17 @@ def mean_cosine(vectors: Tensor, other: Tensor, keep: Tensor) -> Tensor:
     """
     a, b = vectors.float(), other.float()
     lengths = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
-    return masked_mean((a * b).sum(dim=-1) / lengths.clamp(min=_TINY), keep)
+    return masked_mean((a * b).sum(dim=-1) / lengths.clamp(min=_TINY), include)
 
 
-def mean_pairwise_cosine(vectors: Tensor, keep: Tensor) -> Tensor:
+def mean_pairwise_cosine(vectors: Tensor, include: Tensor) -> Tensor:
     """Mean cosine over all pairs of different tokens, in O(S): ``(|sum of unit vectors|^2 - n) / (n (n - 1))``.
 
     Parameters
     ----------
     vectors : Tensor
         (B, ..., S, D).
-    keep : Tensor
+    include : Tensor
         (B, S) bool, the n tokens that take part. Tokens with a zero vector are left out of their head's pairs.
 
     Returns
@@ -66,7 +66,7 @@ def mean_pairwise_cosine(vectors: Tensor, keep: Tensor) -> Tensor:
     """
     wide = vectors.float()
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    mark = keep.reshape(len(keep), *([1] * (wide.dim() - 3)), -1, 1) & (length > 0)
+    mark = include.reshape(len(include), *([1] * (wide.dim() - 3)), -1, 1) & (length > 0)
     unit = (wide / length.clamp(min=_TINY)).masked_fill(~mark, 0.0)
     count = mark.sum(dim=(-2, -1)).double()
     total = unit.sum(dim=-2, dtype=torch.float64).square().sum(dim=-1)
@@ -74,7 +74,7 @@ def mean_pairwise_cosine(vectors: Tensor, keep: Tensor) -> Tensor:
     return ((total - count) / (count * (count - 1))).masked_fill(count < 2, float("nan")).float()
 
 
-def part_of_output(part: Tensor, whole: Tensor, keep: Tensor) -> Tensor:
+def part_of_output(part: Tensor, whole: Tensor, include: Tensor) -> Tensor:
     """Share of the head outputs that one part of them makes up: the mean of ``part . whole / |whole|^2``.
 
     The shares of parts that add up to the whole add up to one; a part that points away from the whole has a negative
@@ -84,7 +84,7 @@ def part_of_output(part: Tensor, whole: Tensor, keep: Tensor) -> Tensor:
     ----------
     part, whole : Tensor
         (B, ..., S, D).
-    keep : Tensor
+    include : Tensor
         (B, S) bool, the tokens to average over.
 
     Returns
@@ -93,7 +93,7 @@ def part_of_output(part: Tensor, whole: Tensor, keep: Tensor) -> Tensor:
         (B, ...) float32.
     """
     part, whole = part.float(), whole.float()
-    return masked_mean((part * whole).sum(dim=-1) / whole.square().sum(dim=-1).clamp(min=_TINY), keep)
+    return masked_mean((part * whole).sum(dim=-1) / whole.square().sum(dim=-1).clamp(min=_TINY), include)
 
 
 def top_channels(vectors: Tensor, count: int) -> Tensor:

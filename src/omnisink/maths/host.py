@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def host_may_look(tensor: Tensor) -> bool:
+def is_eager_cpu(tensor: Tensor) -> bool:
     """Tell whether branching on the values of `tensor` is free.
 
     On the CPU the values are already here, so work that turns out unnecessary can be left out. On an accelerator a

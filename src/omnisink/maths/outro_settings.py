@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from omnisink.errors import shown
 from omnisink.maths.bounds import check_gamma, check_tau, check_threshold
-from omnisink.maths.layers import looks_at, relaxes_at
+from omnisink.maths.layers import is_detection_layer, is_relaxation_layer
 
 _LAYERS = ("detect_layers", "relax_layers")
 
@@ -75,11 +75,11 @@ class OutRoSettings:
 
     def detects(self, layer: int, depth: int) -> bool:
         """Whether a layer of a decoder with `depth` layers looks for sinks."""
-        return looks_at(layer, depth) if self.detect_layers is None else layer in self.detect_layers
+        return is_detection_layer(layer, depth) if self.detect_layers is None else layer in self.detect_layers
 
     def relaxes(self, layer: int, depth: int) -> bool:
         """Whether a layer of a decoder with `depth` layers is one that relaxes sink rows."""
-        return relaxes_at(layer, depth) if self.relax_layers is None else layer in self.relax_layers
+        return is_relaxation_layer(layer, depth) if self.relax_layers is None else layer in self.relax_layers
 
     def check_depth(self, depth: int) -> None:
         """Refuse layers that a decoder with `depth` layers does not have, with a ValueError."""

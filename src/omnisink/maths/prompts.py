@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from omnisink.maths.choice import kernels_run_on
-from omnisink.maths.host import host_may_look
+from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 from omnisink.maths.rotation import sink_direction
 from omnisink.maths.sinks import massive_activation_sinks, token_magnitude
@@ -25,7 +25,7 @@ class Prompts:
     ----------
     batch, length : int
         B and S.
-    real : Tensor, optional
+    token_mask : Tensor, optional
         (B, S) bool, False at padding. None: every token is real.
     layers : int
         Layers of the decoder.
@@ -38,12 +38,12 @@ class Prompts:
         (B, S) int32, one plus the layer at which a token's row was relaxed, 0 where it was not; None is no token.
     """
 
-    def __init__(self, batch: int, length: int, real: Tensor | None, layers: int) -> None:
+    def __init__(self, batch: int, length: int, token_mask: Tensor | None, layers: int) -> None:
         self._shape = batch, length
-        self._real = real
+        self._token_mask = token_mask
         self._layers = layers
         self._workspaces: dict[torch.device, Any] = {}
-        self.frozen = None if real is None else (~real).contiguous()
+        self.frozen = None if token_mask is None else (~token_mask).contiguous()
         self.relaxed_at: Tensor | None = None
 
     def find_sinks(
@@ -76,9 +76,9 @@ class Prompts:
             find_sinks(hidden, workspace, layer, min_activation=min_activation, median_ratio=median_ratio)
             return workspace.sinks[layer], workspace.magnitudes[layer]
         magnitude = token_magnitude(hidden)
-        real = None if self._real is None else self._real.to(hidden.device)
+        token_mask = None if self._token_mask is None else self._token_mask.to(hidden.device)
         sinks = massive_activation_sinks(
-            hidden, real, min_activation=min_activation, median_ratio=median_ratio, magnitude=magnitude
+            hidden, token_mask, min_activation=min_activation, median_ratio=median_ratio, magnitude=magnitude
         )
         return sinks, magnitude
 
@@ -129,14 +129,16 @@ class Prompts:
             relax_in_place(output, query, key, value, sinks, stamps, layout, stamp=layer + 1, window=window, **options)
             return output, None
         length = self._shape[1]
-        real = None if self._real is None else self._real.to(output.device)
+        token_mask = None if self._token_mask is None else self._token_mask.to(output.device)
         fresh = sinks if self.relaxed_at is None else sinks & (self.relaxed_at.to(sinks.device) == 0)
         if window is not None:
-            size = torch.full_like(fresh[:, 0], length, dtype=torch.long) if real is None else real.sum(dim=1)
+            size = (
+                torch.full_like(fresh[:, 0], length, dtype=torch.long) if token_mask is None else token_mask.sum(dim=1)
+            )
             fresh = fresh & (size <= window)[:, None]
         count = fresh.sum(dim=1)
         too_many = None
-        if host_may_look(fresh):
+        if is_eager_cpu(fresh):
             capacity = int(count.max())
             if capacity == 0:
                 return output, None
@@ -145,7 +147,7 @@ class Prompts:
             too_many = (count > capacity).any() if capacity < length else None
         index, valid = choose_rows(fresh, capacity)
         picked = query.gather(2, index[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3]))
-        rows = attend_to_all(picked, key[:, :, :length], value[:, :, :length], real, **options)
+        rows = attend_to_all(picked, key[:, :, :length], value[:, :, :length], token_mask, **options)
         stamps = self._stamps(sinks.device)
         self.relaxed_at = torch.where(fresh, layer + 1, stamps)
         return replace_rows(output, rows, index, valid), too_many
@@ -199,7 +201,7 @@ class Prompts:
             from omnisink.kernels.layout import Layout
             from omnisink.kernels.workspace import Workspace
 
-            real = None if self._real is None else self._real.to(device)
-            found = Workspace.of(Layout.of_batch(*self._shape, real, device), self._layers)
+            token_mask = None if self._token_mask is None else self._token_mask.to(device)
+            found = Workspace.of(Layout.of_batch(*self._shape, token_mask, device), self._layers)
             self._workspaces[device] = found
         return found

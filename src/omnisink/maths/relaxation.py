@@ -34,7 +34,7 @@ def attend_to_all(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    real: Tensor | None = None,
+    token_mask: Tensor | None = None,
     *,
     scaling: float | None = None,
     softcap: float | None = None,
@@ -48,7 +48,7 @@ def attend_to_all(
         The rows' queries after position encoding, (B, H, R, D).
     key, value : Tensor
         Prompt keys (B, K, S, D) and values (B, K, S, D'), before repetition; query head j reads head ``j // (H / K)``.
-    real : Tensor, optional
+    token_mask : Tensor, optional
         (B, S) bool, False at padding. None: every key is real.
     scaling : float, optional
         The attention module's own softmax scale; None means ``1 / sqrt(D)``.
@@ -66,7 +66,7 @@ def attend_to_all(
     groups = heads // key.shape[1]
     # The query heads of one key/value head become rows of it, so that keys and values are not repeated.
     packed = query.reshape(batch, key.shape[1], groups * rows, depth)
-    mask = None if real is None else real[:, None, None, :]
+    mask = None if token_mask is None else token_mask[:, None, None, :]
     if softcap is None and learned_sink is None:
         out = F.scaled_dot_product_attention(packed, key, value, attn_mask=mask, scale=scaling)
     else:

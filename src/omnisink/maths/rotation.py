@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from omnisink.maths.choice import kernels_run_on
-from omnisink.maths.host import host_may_look, token_blocks
+from omnisink.maths.host import is_eager_cpu, token_blocks
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -34,7 +34,7 @@ def sink_value(value: Tensor, sinks: Tensor) -> Tensor:
     Tensor
         (B, K, D), summed in float32; zero for a sequence without a sink.
     """
-    if host_may_look(value):
+    if is_eager_cpu(value):
         columns = sinks.any(dim=0).nonzero().flatten()
         value, sinks = value.index_select(2, columns), sinks.index_select(1, columns)
     picked = value.masked_fill(~sinks[:, None, :, None], 0.0)
@@ -66,7 +66,7 @@ def sink_direction(value: Tensor, sinks: Tensor, heads: int) -> Tensor:
 
 
 def rotate(
-    output: Tensor, direction: Tensor, *, gamma: float | Tensor, tau: float, keep: Tensor | None = None
+    output: Tensor, direction: Tensor, *, gamma: float | Tensor, tau: float, frozen: Tensor | None = None
 ) -> Tensor:
     """Rotate head outputs toward a direction by a gated amount, keeping every length.
 
@@ -80,7 +80,7 @@ def rotate(
         Strength. Negative turns away, with the same gate. A tensor, (B,) float32, has one for each sequence.
     tau : float
         Temperature of the gate ``tanh(relu(cos) / tau)``, positive.
-    keep : Tensor, optional
+    frozen : Tensor, optional
         (B, S) bool, True for tokens to leave exactly as they are (sinks, padding).
 
     Returns
@@ -92,19 +92,19 @@ def rotate(
     if output.stride(-1) == 1 and kernels_run_on(output, direction):
         from omnisink.kernels.rotation import rotate_in_place
 
-        rotate_in_place(output, direction, gamma=gamma, tau=tau, frozen=keep)
+        rotate_in_place(output, direction, gamma=gamma, tau=tau, frozen=frozen)
         return output
     direction = direction[:, None]
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and output.requires_grad):
         wide = output.float()
-        along, rescale = _turn(wide, direction, gamma, tau, keep)
+        along, rescale = _turn(wide, direction, gamma, tau, frozen)
         return (torch.addcmul(wide, along, direction) * rescale).to(output.dtype)
     blocks = token_blocks(output)
     if len(blocks) == 1:
-        _rotate_in_place(output, direction, gamma, tau, keep)
+        _rotate_in_place(output, direction, gamma, tau, frozen)
     else:
         for block in blocks:
-            _rotate_in_place(output[:, block], direction, gamma, tau, None if keep is None else keep[:, block])
+            _rotate_in_place(output[:, block], direction, gamma, tau, None if frozen is None else frozen[:, block])
     return output
 
 
@@ -136,17 +136,17 @@ class Rotation:
 
 
 def _rotate_in_place(
-    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, keep: Tensor | None
+    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, frozen: Tensor | None
 ) -> None:
     wide = output.float()
-    along, rescale = _turn(wide, direction, gamma, tau, keep)
+    along, rescale = _turn(wide, direction, gamma, tau, frozen)
     wide.addcmul_(along, direction).mul_(rescale)
     if wide is not output:
         output.copy_(wide)
 
 
 def _turn(
-    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, keep: Tensor | None
+    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, frozen: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return how far to go along the direction and what to rescale by, each (B, S, H, 1); exactly 0 and 1 to stay."""
     turns_away = _may_turn_away(gamma)
@@ -157,8 +157,8 @@ def _turn(
     # A zero output has a zero projection, so any positive divisor gives it a shut gate.
     cosine = (projection / length.clamp(min=_TINY)).clamp_(min=0)
     gate = torch.tanh(cosine * (1 / tau)) * gamma
-    if keep is not None:
-        gate = gate.masked_fill(keep[:, :, None, None], 0.0)
+    if frozen is not None:
+        gate = gate.masked_fill(frozen[:, :, None, None], 0.0)
     along = gate * projection
     if not turns_away:
         return along, torch.rsqrt(1 + cosine * cosine * gate * (gate + 2))
@@ -171,12 +171,12 @@ def _turn(
 def _may_turn_away(gamma: float | Tensor) -> bool:
     """Whether a strength is negative, or could be one where the host may not look."""
     if isinstance(gamma, Tensor):
-        return not host_may_look(gamma) or bool((gamma < 0).any())
+        return not is_eager_cpu(gamma) or bool((gamma < 0).any())
     return gamma < 0
 
 
-def rotate_as_far(
-    output: Tensor, direction: Tensor, toward: Tensor, *, gamma: float, tau: float, keep: Tensor | None = None
+def rotate_by_same_angle(
+    output: Tensor, direction: Tensor, toward: Tensor, *, gamma: float, tau: float, frozen: Tensor | None = None
 ) -> Tensor:
     """Turn every head output by the angle that `rotate` would turn it by, but toward something else.
 
@@ -198,7 +198,7 @@ def rotate_as_far(
     """
     wide, aim = output.float(), toward[:, None]
     length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    along, rescale = _turn(wide, direction[:, None], gamma, tau, keep)
+    along, rescale = _turn(wide, direction[:, None], gamma, tau, frozen)
     unit = wide / length.clamp(min=_TINY)
     towards, aside = _resolve(direction[:, None], unit)
     # Sine and cosine of the angle, each by itself: from the cosine alone a small angle could not be told from none.

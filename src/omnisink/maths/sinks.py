@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from omnisink.maths.choice import kernels_run_on
-from omnisink.maths.host import host_may_look, token_blocks
+from omnisink.maths.host import is_eager_cpu, token_blocks
 
 #: Elements from which the median is guessed before it is counted.
 _SAMPLE = 1 << 11
@@ -38,7 +38,7 @@ def token_magnitude(hidden: Tensor) -> Tensor:
 
 def massive_activation_sinks(
     hidden: Tensor,
-    real: Tensor | None = None,
+    token_mask: Tensor | None = None,
     *,
     min_activation: float = 100.0,
     median_ratio: float = 1000.0,
@@ -54,7 +54,7 @@ def massive_activation_sinks(
     ----------
     hidden : Tensor
         Residual stream entering a layer, (B, S, d), any floating dtype.
-    real : Tensor, optional
+    token_mask : Tensor, optional
         (B, S) bool, False at padding. None: every token is real. Padding is neither counted nor ever a sink.
     min_activation : float
         Smallest activation that can count as massive.
@@ -78,23 +78,23 @@ def massive_activation_sinks(
     if kernels_run_on(hidden):
         from omnisink.kernels.detection import sinks_of
 
-        return sinks_of(hidden, real, min_activation=min_activation, median_ratio=median_ratio)
+        return sinks_of(hidden, token_mask, min_activation=min_activation, median_ratio=median_ratio)
     magnitude = token_magnitude(hidden) if magnitude is None else magnitude.detach()
     candidate = magnitude >= min_activation
-    if real is not None:
-        candidate &= real
-    if host_may_look(hidden):
-        return _by_inspection(hidden, real, magnitude, candidate, median_ratio)
-    return _by_bisection(hidden, real, magnitude, candidate, median_ratio)
+    if token_mask is not None:
+        candidate &= token_mask
+    if is_eager_cpu(hidden):
+        return _by_inspection(hidden, token_mask, magnitude, candidate, median_ratio)
+    return _by_bisection(hidden, token_mask, magnitude, candidate, median_ratio)
 
 
 def _by_inspection(
-    hidden: Tensor, real: Tensor | None, magnitude: Tensor, candidate: Tensor, median_ratio: float
+    hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor, candidate: Tensor, median_ratio: float
 ) -> Tensor:
     """Decide sequence by sequence on the host, counting for as few candidates as it takes."""
     sinks = torch.zeros_like(candidate)
     for b in candidate.any(dim=1).nonzero().flatten().tolist():
-        rows = hidden[b] if real is None or bool(real[b].all()) else hidden[b][real[b]]
+        rows = hidden[b] if token_mask is None or bool(token_mask[b].all()) else hidden[b][token_mask[b]]
         levels = sorted(set(magnitude[b][candidate[b]].tolist()), reverse=True)
         passing = _count_passing(rows, levels, median_ratio)
         if passing:
@@ -139,14 +139,14 @@ def _is_above_median(rows: Tensor, level: float, median_ratio: float) -> bool:
 
 
 def _by_bisection(
-    hidden: Tensor, real: Tensor | None, magnitude: Tensor, candidate: Tensor, median_ratio: float
+    hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor, candidate: Tensor, median_ratio: float
 ) -> Tensor:
     """Decide with tensors alone: bisect over the sorted candidates, one counting pass a step."""
     batch, length, width = hidden.shape
-    if real is None:
+    if token_mask is None:
         needed = torch.full((batch,), (length * width + 1) // 2, device=hidden.device)
     else:
-        needed = (real.sum(dim=1) * width + 1) // 2
+        needed = (token_mask.sum(dim=1) * width + 1) // 2
     levels = magnitude.masked_fill(~candidate, 0.0).sort(dim=1, descending=True).values
     limits = _largest_below(levels, median_ratio)
     size = hidden.abs()
@@ -159,8 +159,8 @@ def _by_bisection(
         found = torch.zeros_like(needed)
         for block in token_blocks(hidden):
             below = size[:, block] <= limit
-            if real is not None:
-                below = below & real[:, block, None]
+            if token_mask is not None:
+                below = below & token_mask[:, block, None]
             found = found + below.sum(dim=(1, 2))
         enough = found >= needed
         passing = torch.where(open_ & enough, probe + 1, passing)
@@ -182,7 +182,7 @@ def _largest_below(levels: Tensor, ratio: float) -> Tensor:
 
 
 def sink_dimension_sinks(
-    hidden: Tensor, real: Tensor | None = None, *, channels: Sequence[int], threshold: float = 20.0
+    hidden: Tensor, token_mask: Tensor | None = None, *, channels: Sequence[int], threshold: float = 20.0
 ) -> Tensor:
     """Mark the tokens that stand out in known sink channels (Kang et al. 2025).
 
@@ -192,7 +192,7 @@ def sink_dimension_sinks(
     ----------
     hidden : Tensor
         Residual stream entering a layer, (B, S, d), any floating dtype.
-    real : Tensor, optional
+    token_mask : Tensor, optional
         (B, S) bool, False at padding, which is never a sink. None: every token is real.
     channels : sequence of int
         Channels of the residual stream known to carry massive activations in this model.
@@ -216,4 +216,4 @@ def sink_dimension_sinks(
     rms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32) * width**-0.5
     peak = hidden[..., list(channels)].abs().amax(dim=-1).float()
     sinks = (peak >= threshold * rms) & (rms > 0)
-    return sinks if real is None else sinks & real
+    return sinks if token_mask is None else sinks & token_mask

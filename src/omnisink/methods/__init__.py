@@ -10,35 +10,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omnisink.decoder.interface import AttentionCall
     from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
-    from omnisink.methods.aimed import AimedOutRo
-    from omnisink.methods.base import Method, Run
+    from omnisink.methods.base import Context, Method
+    from omnisink.methods.controls import OutRoControl
     from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
-    from omnisink.methods.hiding import HideTokens, PruneTokens
-    from omnisink.methods.marking import SinkMethod
+    from omnisink.methods.knockout import KnockoutTokens, PruneTokens
+    from omnisink.methods.measure import Recorder, record
     from omnisink.methods.outro import OutRo
     from omnisink.methods.presets import Preset
-    from omnisink.methods.recorder import Recorder, record
     from omnisink.methods.registry import parse_methods, registered_methods
+    from omnisink.methods.sink_method import SinkMethod
     from omnisink.methods.space import Choices, FloatRange, IntRange, SearchSpace
     from omnisink.methods.trace import Trace
 
 __all__ = [
-    "AimedOutRo",
     "AttentionCall",
     "Choices",
+    "Context",
     "FloatRange",
-    "HideTokens",
     "IntRange",
+    "KnockoutTokens",
     "MassiveActivation",
     "Method",
     "OutRo",
+    "OutRoControl",
     "Positions",
     "Preset",
     "PruneTokens",
     "RandomTokens",
     "Recorder",
     "ReplaceSinkValue",
-    "Run",
     "SearchSpace",
     "SinkDimension",
     "SinkMethod",
@@ -51,30 +51,30 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AimedOutRo": "omnisink.methods.aimed",
+    "OutRoControl": "omnisink.methods.controls",
     "AttentionCall": "omnisink.decoder.interface",
     "Choices": "omnisink.methods.space",
     "FloatRange": "omnisink.methods.space",
     "IntRange": "omnisink.methods.space",
     "SearchSpace": "omnisink.methods.space",
-    "HideTokens": "omnisink.methods.hiding",
+    "KnockoutTokens": "omnisink.methods.knockout",
     "MassiveActivation": "omnisink.methods.criteria",
     "Method": "omnisink.methods.base",
     "OutRo": "omnisink.methods.outro",
     "Positions": "omnisink.methods.criteria",
     "Preset": "omnisink.methods.presets",
-    "PruneTokens": "omnisink.methods.hiding",
+    "PruneTokens": "omnisink.methods.knockout",
     "RandomTokens": "omnisink.methods.criteria",
-    "Recorder": "omnisink.methods.recorder",
+    "Recorder": "omnisink.methods.measure",
     "ReplaceSinkValue": "omnisink.methods.ablation",
-    "Run": "omnisink.methods.base",
+    "Context": "omnisink.methods.base",
     "SinkDimension": "omnisink.methods.criteria",
-    "SinkMethod": "omnisink.methods.marking",
+    "SinkMethod": "omnisink.methods.sink_method",
     "Trace": "omnisink.methods.trace",
     "ZeroHeads": "omnisink.methods.ablation",
     "ZeroSinkKey": "omnisink.methods.ablation",
     "parse_methods": "omnisink.methods.registry",
-    "record": "omnisink.methods.recorder",
+    "record": "omnisink.methods.measure",
     "registered_methods": "omnisink.methods.registry",
 }
 

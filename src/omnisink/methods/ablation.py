@@ -13,8 +13,8 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import OmnisinkError
 from omnisink.maths.geometry import top_channels
-from omnisink.methods.base import Method, Run
-from omnisink.methods.marking import SinkMethod, over_keys
+from omnisink.methods.base import Context, Method
+from omnisink.methods.sink_method import SinkMethod, over_keys
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class ReplaceSinkValue(SinkMethod):
         super().check(anatomy)
         _refuse_missing(self.values or (), anatomy)
 
-    def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
+    def attention_input(self, call: AttentionCall, context: Context) -> AttentionCall:
         """Replace the values of the sinks, in every pass."""
-        sinks = self.prompt_sinks(call, run)
+        sinks = self.prompt_sinks(call, context)
         if sinks is None or (self.values is not None and call.layer not in self.values):
             return call
         new = torch.zeros((), dtype=call.value.dtype, device=call.value.device)
@@ -58,7 +58,7 @@ class ReplaceSinkValue(SinkMethod):
         mark = over_keys(sinks, call.value.shape[2])[:, None, :, None]
         return replace(call, value=torch.where(mark, new, call.value))
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Return the head outputs that the replaced values gave."""
         return output
 
@@ -92,15 +92,15 @@ class ZeroSinkKey(SinkMethod):
         if self.channels < 1:
             raise ValueError(f"channels must be at least 1, got {self.channels}")
 
-    def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
+    def attention_input(self, call: AttentionCall, context: Context) -> AttentionCall:
         """Zero the channels, in every pass."""
-        sinks = self.prompt_sinks(call, run)
+        sinks = self.prompt_sinks(call, context)
         if sinks is None:
             return call
         mark = over_keys(sinks, call.key.shape[2])[:, None, :, None]
         return replace(call, key=call.key.masked_fill(mark & top_channels(call.key, self.channels), 0.0))
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Return the head outputs that the changed keys gave."""
         return output
 
@@ -126,7 +126,7 @@ class ZeroHeads(Method):
         """Refuse layers without attention that can be reached."""
         _refuse_missing({layer for layer, _ in self.heads}, anatomy)
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Zero the heads of this layer."""
         chosen = [head for layer, head in self.heads if layer == call.layer]
         if not chosen:

@@ -16,7 +16,7 @@ from omnisink.decoder.attachment import Attachment
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.passes import Pass
 from omnisink.errors import OmnisinkError, UnsupportedModelError
-from omnisink.maths.host import host_may_look
+from omnisink.maths.host import is_eager_cpu
 from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.presets import Preset
 from omnisink.methods.space import Range, SearchSpace
@@ -104,7 +104,7 @@ class Method(ABC):
         return self.__dict__.get("_profile")
 
     @abstractmethod
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Return the head outputs to use.
 
         Parameters
@@ -113,7 +113,7 @@ class Method(ABC):
             The layer's queries, keys, values and options.
         output : Tensor
             The attention's own head outputs before the output projection, (B, S, H, D').
-        run : Run
+        context : Context
             The pass that is running, the state of its sequences, and the record to write to.
 
         Returns
@@ -123,13 +123,13 @@ class Method(ABC):
             for.
         """
 
-    def begin(self, run: Run) -> None:
-        """Prepare for the pass `run.now`, before its first layer. By default, do nothing."""
+    def begin(self, context: Context) -> None:
+        """Prepare for the pass `context.now`, before its first layer. By default, do nothing."""
 
-    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+    def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
         """Look at the residual stream (B, S, d) entering a layer. By default, do nothing."""
 
-    def idle(self, layer: int, run: Run) -> bool:
+    def idle(self, layer: int, context: Context) -> bool:
         """Whether a layer may be answered from an earlier run, now that its residual stream has been looked at.
 
         That is so where the method would neither change the layer's attention nor look at it in this prefill. By
@@ -138,11 +138,11 @@ class Method(ABC):
         """
         return False
 
-    def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
+    def attention_input(self, call: AttentionCall, context: Context) -> AttentionCall:
         """Return the queries, keys and values to attend with; a changed call is a new one. By default, the same."""
         return call
 
-    def step(self, run: Run) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
+    def step(self, context: Context) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
         """Return what head outputs (B, 1, H, D') go through in a pass that adds one token to each sequence, by layer.
 
         A layer that is missing keeps its own. This is asked where no gradient is wanted and `watches_steps` is False,
@@ -184,20 +184,20 @@ class Method(ABC):
         self.check(anatomy)
         if self.profile is not None:
             self.profile.warn(anatomy, stacklevel=3)  # Of this, the context manager's, and the user's `with`.
-        run = Run(self, anatomy)
-        attachment = Attachment(anatomy, run, owner=self, name=type(self).__name__)
+        context = Context(self, anatomy)
+        attachment = Attachment(anatomy, context, owner=self, name=type(self).__name__)
         attachment.attach()
         try:
-            yield run.trace
+            yield context.trace
         except BaseException:
             with suppress(OmnisinkError):  # What went wrong in the block matters more.
                 attachment.detach()
             raise
         attachment.detach()
-        run.trace.settle()
+        context.trace.raise_deferred()
 
 
-class Run:
+class Context:
     """One method on one model: hands the decoder's events to the method with what belongs to them.
 
     Attributes
@@ -233,9 +233,13 @@ class Run:
         self._idle = set()
         if now.is_prefill:
             now.state.record = Record(
-                now.batch, now.length, now.real, skipped=dict(self.anatomy.unreachable), finite=Finiteness(now.real)
+                now.batch,
+                now.length,
+                now.token_mask,
+                skipped=dict(self.anatomy.unreachable),
+                finite=Finiteness(now.token_mask),
             )
-            now.state.record.doubts.extend(now.doubts)
+            now.state.record.deferred_checks.extend(now.deferred_checks)
             self.trace.begin(now.state.record)
         self.record = now.state.record
         self._method.begin(self)
@@ -283,8 +287,8 @@ class Run:
         OmnisinkError
             If it is not, and the host may look.
         """
-        bad = self.record.finite.add_output(hidden, now.real_on(hidden.device), is_prefill=now.is_prefill)
-        if host_may_look(bad) and bool(bad):
+        bad = self.record.finite.add_output(hidden, now.token_mask_on(hidden.device), is_prefill=now.is_prefill)
+        if is_eager_cpu(bad) and bool(bad):
             self.trace.check_finite()
 
     def end(self, now: Pass, reached: set[int]) -> None:

@@ -19,7 +19,7 @@ class Criterion(Protocol):
 
     name: ClassVar[str]
 
-    def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+    def __call__(self, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
         """Return (B, S) bool from the residual stream (B, S, d) and the real tokens (B, S), None for all."""
 
 
@@ -49,11 +49,11 @@ class MassiveActivation:
         for setting in ("min_activation", "median_ratio"):
             check_threshold(setting, getattr(self, setting))
 
-    def __call__(self, hidden: Tensor, real: Tensor | None, magnitude: Tensor | None = None) -> Tensor:
+    def __call__(self, hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor | None = None) -> Tensor:
         """Mark the sinks of (B, S, d); see `omnisink.maths.sinks.massive_activation_sinks`."""
         return massive_activation_sinks(
             hidden,
-            real,
+            token_mask,
             min_activation=self.min_activation,
             median_ratio=self.median_ratio,
             magnitude=magnitude,
@@ -90,9 +90,9 @@ class SinkDimension:
             )
         check_threshold("threshold", self.threshold)
 
-    def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+    def __call__(self, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
         """Mark the sinks of (B, S, d); see `omnisink.maths.sinks.sink_dimension_sinks`."""
-        return sink_dimension_sinks(hidden, real, channels=self.channels, threshold=self.threshold)
+        return sink_dimension_sinks(hidden, token_mask, channels=self.channels, threshold=self.threshold)
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ class Positions:
         if any(p < 0 for p in self.positions):
             raise ValueError(f"positions count from the first real token and are not negative, got {self.positions}")
 
-    def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+    def __call__(self, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
         """Mark the positions in (B, S, d); those beyond the prompt are ignored."""
-        if real is None:
-            real = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        place = real.cumsum(dim=1) - 1
+        if token_mask is None:
+            token_mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        place = token_mask.cumsum(dim=1) - 1
         wanted = torch.tensor(self.positions, dtype=place.dtype, device=place.device)
-        return torch.isin(place, wanted) & real
+        return torch.isin(place, wanted) & token_mask
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ class RandomTokens:
 
     name: ClassVar[str] = "random_tokens"
 
-    def __call__(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+    def __call__(self, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
         """Mark random tokens of (B, S, d)."""
-        marked = self.like(hidden, real)
-        free = ~marked if real is None else real & ~marked
+        marked = self.like(hidden, token_mask)
+        free = ~marked if token_mask is None else token_mask & ~marked
         place = free.cumsum(dim=1)
         draws = torch.rand(hidden.shape[1] + 1, generator=torch.Generator().manual_seed(self.seed))
         draw = draws.to(hidden.device)[place].masked_fill(~free, 2.0)
@@ -159,11 +159,11 @@ class RandomTokens:
         return free & (rank < count[:, None])
 
 
-def mark_sinks(criterion: Criterion, hidden: Tensor, real: Tensor | None, magnitude: Tensor) -> Tensor:
+def mark_sinks(criterion: Criterion, hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor) -> Tensor:
     """Mark sinks, (B, S) bool, where the largest activations (B, S) are known; those that need them take them."""
     if type(criterion) is MassiveActivation:
-        return criterion(hidden, real, magnitude)
-    return criterion(hidden, real)
+        return criterion(hidden, token_mask, magnitude)
+    return criterion(hidden, token_mask)
 
 
 def resolve_criterion(criterion: str | Criterion, channels: Sequence[int] | None = None) -> Criterion:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import UnsupportedModelError
-from omnisink.methods.base import Run
+from omnisink.methods.base import Context
 from omnisink.methods.criteria import Criterion, resolve_criterion
-from omnisink.methods.marking import SinkMethod
+from omnisink.methods.sink_method import SinkMethod
 from omnisink.methods.sinkmap import SinkMap
 
 
@@ -28,13 +28,13 @@ class SinkFinder(SinkMethod):
         See `SinkMethod`.
     """
 
-    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+    def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
         """Mark the sinks and note every token's largest activation."""
-        super().residual_stream(layer, hidden, run)
-        if layer in run.record.sinks and run.now.is_prefill:
-            run.record.magnitudes[layer] = run.record.finite.magnitudes[layer]
+        super().residual_stream(layer, hidden, context)
+        if layer in context.record.sinks and context.now.is_prefill:
+            context.record.magnitudes[layer] = context.record.finite.magnitudes[layer]
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Return the head outputs unchanged."""
         return output
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import OmnisinkError
-from omnisink.maths.host import host_may_look
+from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.outro_settings import OutRoSettings
 from omnisink.maths.prompts import Prompts
 from omnisink.maths.rotation import Rotation, rotate
-from omnisink.methods.base import Method, Run
+from omnisink.methods.base import Context, Method
 from omnisink.methods.criteria import MassiveActivation, describe
 from omnisink.methods.outro_space import OutRoSpace
 from omnisink.methods.presets import Preset
@@ -58,8 +58,8 @@ class OutRo(OutRoSettings, Method):
         "away": Preset("Rotate away from the sink's value instead of toward it.", negate=("gamma",)),
         "random": Preset(
             "Rotate by the same angles toward random directions: a control.",
-            {"aim": "random"},
-            home="omnisink.methods.aimed:AimedOutRo",
+            {"direction": "random"},
+            home="omnisink.methods.controls:OutRoControl",
         ),
     }
 
@@ -81,43 +81,43 @@ class OutRo(OutRoSettings, Method):
         except ValueError as error:
             raise OmnisinkError(str(error)) from None
 
-    def begin(self, run: Run) -> None:
+    def begin(self, context: Context) -> None:
         """Make what the layers of a prefill share; count the tokens that a later pass is going to rotate."""
-        now = run.now
+        now = context.now
         if now.is_prefill:
             now.state.tensors[_ORIGIN] = torch.arange(now.batch, device=now.device)
-            run.scratch["prompts"] = Prompts(now.batch, now.length, now.real, len(run.anatomy.layers))
+            context.scratch["prompts"] = Prompts(now.batch, now.length, now.token_mask, len(context.anatomy.layers))
         if self.decode:
-            run.record.count(now, now.state.tensors[_ORIGIN])
+            context.record.count(now, now.state.tensors[_ORIGIN])
 
-    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+    def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
         """Find the layer's sinks in a prefill."""
-        if run.now.is_prefill and self.detects(layer, len(run.anatomy.layers)):
-            prompts: Prompts = run.scratch["prompts"]
-            run.record.sinks[layer], run.record.finite.magnitudes[layer] = prompts.find_sinks(
+        if context.now.is_prefill and self.detects(layer, len(context.anatomy.layers)):
+            prompts: Prompts = context.scratch["prompts"]
+            context.record.sinks[layer], context.record.finite.magnitudes[layer] = prompts.find_sinks(
                 layer, hidden, min_activation=self.min_activation, median_ratio=self.median_ratio
             )
 
-    def idle(self, layer: int, run: Run) -> bool:
+    def idle(self, layer: int, context: Context) -> bool:
         """Leave out the layers of a prefill in which no sequence has a sink: `head_output` returns what it is given.
 
         A subclass whose `head_output` does more there has to say so here.
         """
-        sinks = run.record.sinks.get(layer)
-        return run.now.is_prefill and (sinks is None or not bool(sinks.any()))
+        sinks = context.record.sinks.get(layer)
+        return context.now.is_prefill and (sinks is None or not bool(sinks.any()))
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Relax and rotate in a prefill, rotate in later passes."""
-        if run.now.is_prefill:
-            return self._prefill(call, output, run)
-        direction = run.now.state.tensors.get(call.layer)
+        if context.now.is_prefill:
+            return self._prefill(call, output, context)
+        direction = context.now.state.tensors.get(call.layer)
         if direction is None or not self.decode:
             return output
-        return self._rotate(call, output, direction, self._padding(run, output), run)
+        return self._rotate(call, output, direction, self._padding(context, output), context)
 
-    def step(self, run: Run) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
+    def step(self, context: Context) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
         """Rotate with the vectors of the prefill; a subclass that does more is asked at every layer."""
-        kind, state = type(self), run.now.state
+        kind, state = type(self), context.now.state
         if kind.head_output is not OutRo.head_output or kind._rotate is not OutRo._rotate:
             return None
         if state.prepared is None:
@@ -129,29 +129,29 @@ class OutRo(OutRoSettings, Method):
         prepared: dict[int, Rotation] = state.prepared
         return prepared
 
-    def _prefill(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
-        sinks = run.record.sinks.get(call.layer)
-        if sinks is None or (host_may_look(sinks) and not bool(sinks.any())):
+    def _prefill(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
+        sinks = context.record.sinks.get(call.layer)
+        if sinks is None or (is_eager_cpu(sinks) and not bool(sinks.any())):
             return output
         if sinks.device != output.device:
             sinks = sinks.to(output.device)
-        prompts: Prompts = run.scratch["prompts"]
-        if self.relax and self.relaxes(call.layer, len(run.anatomy.layers)):
-            output = self._relax(call, output, sinks, prompts, run)
+        prompts: Prompts = context.scratch["prompts"]
+        if self.relax and self.relaxes(call.layer, len(context.anatomy.layers)):
+            output = self._relax(call, output, sinks, prompts, context)
         if self.rotate and self.gamma != 0:
             heads, width = output.shape[2:]
-            room = 1 if host_may_look(output) else len(run.anatomy.layers)
-            place = run.now.state.place(call.layer, (run.now.batch, heads, width), output.device, room)
+            room = 1 if is_eager_cpu(output) else len(context.anatomy.layers)
+            place = context.now.state.place(call.layer, (context.now.batch, heads, width), output.device, room)
             direction = prompts.freeze_and_point(sinks, call.value, heads, place)
-            output = self._rotate(call, output, direction, prompts.frozen, run)
-            run.now.state.tensors[call.layer] = direction
-            run.record.rotated.append(call.layer)
+            output = self._rotate(call, output, direction, prompts.frozen, context)
+            context.now.state.tensors[call.layer] = direction
+            context.record.rotated.append(call.layer)
         return output
 
-    def _relax(self, call: AttentionCall, output: Tensor, sinks: Tensor, prompts: Prompts, run: Run) -> Tensor:
+    def _relax(self, call: AttentionCall, output: Tensor, sinks: Tensor, prompts: Prompts, context: Context) -> Tensor:
         """Replace the rows of sinks that have not been relaxed yet."""
         if call.window is not None:
-            run.record.windows[call.layer] = call.window
+            context.record.windows[call.layer] = call.window
         output, too_many = prompts.relax(
             call.layer,
             sinks,
@@ -165,18 +165,20 @@ class OutRo(OutRoSettings, Method):
             softcap=call.options.get("softcap"),
             learned_sink=call.options.get("s_aux", call.options.get("sinks")),
         )
-        run.record.relaxed_at = prompts.relaxed_at
+        context.record.relaxed_at = prompts.relaxed_at
         if too_many is not None:
-            run.record.doubt(too_many, self._too_many(call.layer))
+            context.record.defer_check(too_many, self._too_many(call.layer))
         return output
 
-    def _rotate(self, call: AttentionCall, output: Tensor, direction: Tensor, keep: Tensor | None, run: Run) -> Tensor:
+    def _rotate(
+        self, call: AttentionCall, output: Tensor, direction: Tensor, frozen: Tensor | None, context: Context
+    ) -> Tensor:
         """Turn the head outputs toward the sink's value (B, H, D); controls turn them otherwise."""
-        return rotate(output, direction, gamma=self.gamma, tau=self.tau, keep=keep)
+        return rotate(output, direction, gamma=self.gamma, tau=self.tau, frozen=frozen)
 
-    def _padding(self, run: Run, output: Tensor) -> Tensor | None:
-        real = run.now.real_on(output.device)
-        return None if real is None else ~real
+    def _padding(self, context: Context, output: Tensor) -> Tensor | None:
+        token_mask = context.now.token_mask_on(output.device)
+        return None if token_mask is None else ~token_mask
 
     def _too_many(self, layer: int) -> OmnisinkError:
         return OmnisinkError(

@@ -25,7 +25,7 @@ GROUP = "omnisink.methods"
 #: The model without any method.
 BASELINE = "baseline"
 
-_OUTRO_CONTROL = "omnisink.methods.aimed:AimedOutRo"
+_OUTRO_CONTROL = "omnisink.methods.controls:OutRoControl"
 #: The package's own methods, by name; a file is imported when its method is named.
 BUILT_IN: dict[str, str] = {
     "outro": "omnisink.methods.outro:OutRo",
@@ -33,7 +33,7 @@ BUILT_IN: dict[str, str] = {
     "replace-sink-value": "omnisink.methods.ablation:ReplaceSinkValue",
     "zero-sink-key": "omnisink.methods.ablation:ZeroSinkKey",
     "zero-heads": "omnisink.methods.ablation:ZeroHeads",
-    "hide-tokens": "omnisink.methods.hiding:HideTokens",
+    "knockout-tokens": "omnisink.methods.knockout:KnockoutTokens",
 }
 
 

@@ -47,7 +47,7 @@ class SinkMap:
     ----------
     masks : dict of int to Tensor
         For every examined layer, (B, S) bool, True at sink tokens.
-    real : Tensor
+    token_mask : Tensor
         (B, S) bool, False at padding.
     criterion : dict
         Name and settings of the criterion.
@@ -56,7 +56,7 @@ class SinkMap:
     """
 
     masks: Mapping[int, Tensor]
-    real: Tensor
+    token_mask: Tensor
     criterion: Mapping[str, Any] = field(default_factory=dict)
     magnitudes: Mapping[int, Tensor] = field(default_factory=dict)
 
@@ -116,14 +116,14 @@ class SinkMap:
             Positions by layer and sequence, padding positions, settings; `from_json` reads it back. An activation that
             is not finite is null, and read back as NaN.
         """
-        batch, length = self.real.shape
+        batch, length = self.token_mask.shape
         sequences = range(batch)
         data: dict[str, Any] = {
             "format": _FORMAT,
             "criterion": dict(self.criterion),
             "batch": batch,
             "length": length,
-            "padding": [[int(p) for p in (~self.real[b]).nonzero().flatten()] for b in sequences],
+            "padding": [[int(p) for p in (~self.token_mask[b]).nonzero().flatten()] for b in sequences],
             "examined": self.examined,
             "sinks": {str(layer): [self.positions(layer, b) for b in sequences] for layer in self.layers},
             "magnitudes": {
@@ -167,11 +167,11 @@ class SinkMap:
         for name in ("sinks", "magnitudes"):
             if unknown := [key for key in data[name] if not key.isdecimal() or int(key[:6]) not in examined]:
                 raise OmnisinkError(f"not a sink map: {name} has {shown(unknown[0])}, which is no layer of examined")
-        real = ~_filled(shape, data["padding"], "padding")
+        token_mask = ~_filled(shape, data["padding"], "padding")
         nothing: list[list[int]] = [[]] * shape[0]
         masks = {k: _filled(shape, data["sinks"].get(str(k), nothing), f"sinks.{k}") for k in examined}
         sizes = {int(k): _sized(shape, rows, f"magnitudes.{k}") for k, rows in data["magnitudes"].items()}
-        return cls(masks, real, data["criterion"], sizes)
+        return cls(masks, token_mask, data["criterion"], sizes)
 
     def table(self, tokens: Sequence[Sequence[str]] | Sequence[str] | None = None, sequence: int | None = None) -> str:
         """Draw the map as a small plain-text table; neighbouring layers with the same sinks share a line.
@@ -189,7 +189,7 @@ class SinkMap:
             One line for each group of layers, without a final newline.
         """
         texts = None if tokens is None else _by_sequence(tokens)
-        chosen = range(len(self.real)) if sequence is None else [sequence]
+        chosen = range(len(self.token_mask)) if sequence is None else [sequence]
         many = len(chosen) > 1
         head = (["sequence"] if many else []) + ["layers", "positions"]
         head += (["tokens"] if texts is not None else []) + (["largest |h|"] if self.magnitudes else [])

@@ -23,7 +23,7 @@ class Record:
     ----------
     batch, length : int
         B and S of the prefill.
-    real : Tensor or None
+    token_mask : Tensor or None
         (B, S) bool; None where every token is real.
     sinks : dict of int to Tensor
         (B, S) bool for every examined layer.
@@ -46,7 +46,7 @@ class Record:
         What a recorder measured: by name and layer, with the sequence as first dimension.
     skipped : dict of int to str
         Layers left alone, with the reason.
-    doubts : list of (Tensor, OmnisinkError)
+    deferred_checks : list of (Tensor, OmnisinkError)
         Bool scalars that must turn out False, and what to raise if one does not.
     finite : Finiteness
         Whether the residual stream held numbers; `finite.magnitudes` is filled by methods that look at it.
@@ -54,7 +54,7 @@ class Record:
 
     batch: int
     length: int
-    real: Tensor | None = None
+    token_mask: Tensor | None = None
     sinks: dict[int, Tensor] = field(default_factory=dict)
     magnitudes: dict[int, Tensor] = field(default_factory=dict)
     relaxed_at: Tensor | None = None
@@ -65,12 +65,12 @@ class Record:
     windows: dict[int, int] = field(default_factory=dict)
     measured: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
-    doubts: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
+    deferred_checks: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
     finite: Finiteness = field(default_factory=Finiteness)
 
-    def doubt(self, flag: Tensor, error: OmnisinkError) -> None:
+    def defer_check(self, flag: Tensor, error: OmnisinkError) -> None:
         """Note what to check when the host may wait: `flag` must be False."""
-        self.doubts.append((flag, error))
+        self.deferred_checks.append((flag, error))
 
     def count(self, now: Pass, origin: Tensor) -> None:
         """Count the tokens of a pass, on the host: nothing that outlives the pass is written on the device.
@@ -89,8 +89,8 @@ class Record:
         elif torch.compiler.is_compiling():
             if now.held is None:
                 self.unseen = True
-        elif now.real is not None:
-            self.later.append([origin, now.real.sum(dim=1)])
+        elif now.token_mask is not None:
+            self.later.append([origin, now.token_mask.sum(dim=1)])
         elif self.later[-1][0] is origin and isinstance(self.later[-1][1], int):
             self.later[-1][1] += now.length
         else:
@@ -108,19 +108,22 @@ class Trace:
         self._model = (lambda: None) if model is None else weakref.ref(model)
         self._finite: Finiteness | None = None
         self._record: Record | None = None
-        self._doubts: dict[str, tuple[Tensor, OmnisinkError]] = {}
+        self._deferred_checks: dict[str, tuple[Tensor, OmnisinkError]] = {}
 
     def begin(self, record: Record) -> None:
         """Start reporting a new prefill. What the one before left in doubt is kept, one flag for each kind."""
         if self._record is not None:
-            for flag, error in self._record.doubts:
-                before = self._doubts.get(str(error))
-                self._doubts[str(error)] = (flag if before is None else flag | before[0].to(flag.device), error)
+            for flag, error in self._record.deferred_checks:
+                before = self._deferred_checks.get(str(error))
+                self._deferred_checks[str(error)] = (
+                    flag if before is None else flag | before[0].to(flag.device),
+                    error,
+                )
             finite = self._record.finite.reduced()
             self._finite = finite if self._finite is None else finite.merge(self._finite)
         self._record = record
 
-    def settle(self) -> None:
+    def raise_deferred(self) -> None:
         """Check every doubt of the block; the only place where the host waits for them.
 
         Raises
@@ -128,8 +131,8 @@ class Trace:
         OmnisinkError
             The first doubt that came true.
         """
-        current = [] if self._record is None else self._record.doubts
-        for flag, error in [*self._doubts.values(), *current]:
+        current = [] if self._record is None else self._record.deferred_checks
+        for flag, error in [*self._deferred_checks.values(), *current]:
             if bool(flag):
                 raise error
         self.check_finite()
@@ -151,16 +154,20 @@ class Trace:
         """The raw record of the last prefill."""
         if self._record is None:
             raise OmnisinkError("the trace is empty: no prompt has been run inside the block")
-        self.settle()
+        self.raise_deferred()
         return self._record
 
     @property
     def sinks(self) -> SinkMap:
         """Sinks of the last prefill."""
         record = self.record
-        real = torch.ones(record.batch, record.length, dtype=torch.bool) if record.real is None else record.real.cpu()
+        token_mask = (
+            torch.ones(record.batch, record.length, dtype=torch.bool)
+            if record.token_mask is None
+            else record.token_mask.cpu()
+        )
         masks = {layer: mask.cpu() for layer, mask in record.sinks.items()}
-        return SinkMap(masks, real, self._criterion, {k: m.cpu() for k, m in record.magnitudes.items()})
+        return SinkMap(masks, token_mask, self._criterion, {k: m.cpu() for k, m in record.magnitudes.items()})
 
     @property
     def relaxed(self) -> list[tuple[int, int, int]]:
@@ -181,7 +188,7 @@ class Trace:
         """
         record = self.record
         frozen = torch.zeros(record.batch, record.length, dtype=torch.bool)
-        frozen = frozen if record.real is None else ~record.real.cpu()
+        frozen = frozen if record.token_mask is None else ~record.token_mask.cpu()
         later, counts = _tokens_since(record), {}
         for layer in record.rotated:
             sinks = record.sinks[layer].cpu()
@@ -201,7 +208,11 @@ class Trace:
             if record.relaxed_at is not None:
                 stamps = record.relaxed_at.cpu()
                 sinks = sinks & ((stamps == 0) | (stamps > layer))
-            size = torch.full((record.batch,), record.length) if record.real is None else record.real.cpu().sum(dim=1)
+            size = (
+                torch.full((record.batch,), record.length)
+                if record.token_mask is None
+                else record.token_mask.cpu().sum(dim=1)
+            )
             which = (sinks.any(dim=1) & (size > window)).nonzero().flatten().tolist()
             if which:
                 reasons[layer] = (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnisink.errors import OmnisinkError
 from omnisink.maths.finite import cause_of_nonfinite
-from omnisink.maths.host import host_may_look
+from omnisink.maths.host import is_eager_cpu
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def finite_logits(model: Any) -> Iterator[None]:
             return
         # Of every sequence the last token, which no padding is; a maximum propagates NaN, and -inf alone is no choice.
         now = ~logits.detach()[:, -1].amax(dim=-1).isfinite().all()
-        if host_may_look(now):
+        if is_eager_cpu(now):
             if bool(now):
                 raise _error(model)
             return

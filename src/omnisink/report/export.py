@@ -16,7 +16,7 @@ from PIL import Image
 
 from omnisink.report.figure import Figure
 from omnisink.report.theme import LIGHT, config
-from omnisink.results.disk import write_whole
+from omnisink.results.disk import atomic_write
 from omnisink.results.spreadsheet import cell
 
 #: Pixels of a PNG for each pixel of the drawing.
@@ -55,7 +55,7 @@ def write_charts(figures: Iterable[Figure], folder: Path) -> None:
             picture.convert("RGB").save(packed, "PNG", optimize=True)
         table = csv_text(figure).encode("utf-8", errors="backslashreplace")
         for suffix, content in (("png", packed.getvalue()), ("svg", svg.encode()), ("csv", table)):
-            write_whole(folder / f"{figure.name}.{suffix}", content)
+            atomic_write(folder / f"{figure.name}.{suffix}", content)
 
 
 def _renumbered(svg: str) -> str:

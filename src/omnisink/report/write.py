@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
-from omnisink.results.disk import told, write_whole
+from omnisink.results.disk import atomic_write, os_errors_named
 
 if TYPE_CHECKING:
     from omnisink.report.sections import Section
@@ -95,8 +95,8 @@ def put(folder: Path, sections: Sequence[Section], html: str) -> Path:
     from omnisink.report.export import write_charts
 
     charts, page = folder / "charts", folder / "page.html"
-    with told(charts, "made"):
+    with os_errors_named(charts, "made"):
         charts.mkdir(parents=True, exist_ok=True)
     write_charts([figure for section in sections for figure in section.figures], charts)
-    write_whole(page, html.encode("utf-8", errors="backslashreplace"))
+    atomic_write(page, html.encode("utf-8", errors="backslashreplace"))
     return page

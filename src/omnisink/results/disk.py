@@ -16,9 +16,9 @@ from omnisink.errors import OmnisinkError
 _LOCK = "run.lock"
 
 
-def hold(folder: Path) -> FileLock:
+def lock_run(folder: Path) -> FileLock:
     """Make the folder and take its lock, which the system lets go of when the process ends, however it ends."""
-    with told(folder, "made or locked"):
+    with os_errors_named(folder, "made or locked"):
         lock = FileLock(folder / _LOCK, thread_local=False)
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -38,7 +38,7 @@ def check_folder(folder: str | Path) -> None:
         folder.
     """
     path = Path(folder)
-    with told(path, "made or written to"):
+    with os_errors_named(path, "made or written to"):
         if "\0" in str(path):  # The system's own questions about it would say that nothing is there.
             raise ValueError("no path has a zero byte in it")
         place = path.absolute()
@@ -59,9 +59,9 @@ def write(file: BinaryIO, content: bytes) -> None:
     os.fsync(file.fileno())
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
-    with told(path, "written"):
+    with os_errors_named(path, "written"):
         part = path.with_suffix(".part")
         with part.open("wb", buffering=0) as file:
             write(file, content)
@@ -120,7 +120,7 @@ def rescue(file: BinaryIO, path: Path, beside: dict[str, bytes]) -> Path | None:
             except FileExistsError:
                 continue
             for name, text in {**beside, path.name: content}.items():
-                write_whole(made / name, text)
+                atomic_write(made / name, text)
             return made
     except (OSError, OmnisinkError):
         pass  # The disk is gone, or full: nothing more can be done than to say so.
@@ -128,7 +128,7 @@ def rescue(file: BinaryIO, path: Path, beside: dict[str, bytes]) -> Path | None:
 
 
 @contextmanager
-def told(path: str | Path, verb: str) -> Iterator[None]:
+def os_errors_named(path: str | Path, verb: str) -> Iterator[None]:
     """Turn an error of the system into one that names the file; a path that no file can have is one too."""
     try:
         yield

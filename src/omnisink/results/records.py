@@ -15,7 +15,16 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from omnisink.errors import OmnisinkError
-from omnisink.results.disk import check_folder, hold, in_place, rescue, sync_folder, told, write, write_whole
+from omnisink.results.disk import (
+    atomic_write,
+    check_folder,
+    in_place,
+    lock_run,
+    os_errors_named,
+    rescue,
+    sync_folder,
+    write,
+)
 from omnisink.results.manifest import compare
 from omnisink.results.reading import parse_json, parse_object, read_whole
 from omnisink.results.schema import check
@@ -59,12 +68,12 @@ class Records:
         self.fields = tuple(fields)
         self._keys: set[Key] = set()
         with ExitStack() as undo:
-            undo.callback(hold(Path(folder)).release)
-            with told(self.path, "opened"):
+            undo.callback(lock_run(Path(folder)).release)
+            with os_errors_named(self.path, "opened"):
                 self._file: BinaryIO = undo.enter_context(self.path.open("a+b", buffering=0))
             manifest = self.path.with_name(MANIFEST)
             self._beside = {MANIFEST: read_whole(manifest)} if manifest.exists() else {}
-            self._take_up(form)
+            self._load_existing(form)
             self._held = undo.pop_all()
 
     def __enter__(self) -> Records:
@@ -112,7 +121,7 @@ class Records:
             raise OmnisinkError(f"{self.path}: there is a record of {self._name(key)} already")
         end = self._file.seek(0, os.SEEK_END)
         try:
-            with told(self.path, "written"):
+            with os_errors_named(self.path, "written"):
                 write(self._file, line)
         except BaseException:
             self._cut(end)
@@ -125,11 +134,11 @@ class Records:
         """Let go of the run; a second call does nothing."""
         self._held.close()
 
-    def _take_up(self, form: Any) -> None:
+    def _load_existing(self, form: Any) -> None:
         """Read what is there, and cut off a torn last line."""
         lines, whole = _lines(self.path, form)
         self._keys = _keys(self.path, lines, self.fields)
-        with told(self.path, "written"):
+        with os_errors_named(self.path, "written"):
             self._file.truncate(whole)
             os.fsync(self._file.fileno())
             sync_folder(self.path.parent)
@@ -184,11 +193,11 @@ def start(folder: str | Path, manifest: Mapping[str, Any], ignore: Iterable[str]
     folder, ignored = Path(folder), set(ignore)
     path = folder / MANIFEST
     text = _json("the manifest", manifest, indent=1)
-    with hold(folder):
+    with lock_run(folder):
         if not path.exists():
             if (folder / RECORDS).exists():
                 raise OmnisinkError(f"{folder} holds records of a run without its {MANIFEST}; use another folder")
-            write_whole(path, text)
+            atomic_write(path, text)
         there = parse_object(read_whole(path), path)
     compare(folder, there, json.loads(text), ignored)
     return there

@@ -11,19 +11,19 @@ from torch import nn
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.maths.choice import kernels_run_on
 from omnisink.serving.attention import attending, backend_with
-from omnisink.serving.counters import Tally
+from omnisink.serving.counters import Counters
 from omnisink.serving.families import BACKENDS
 from omnisink.serving.layer import OutRoLayer
-from omnisink.serving.runners import names_in_order
+from omnisink.serving.request_order import names_in_order
+from omnisink.serving.residual_hook import PrefillFlag, attach_hook
 from omnisink.serving.sequences import Sequences, Step
 from omnisink.serving.settings import ServingSettings
-from omnisink.serving.tap import Watch, tap
 
 #: A variable of the environment; "0" keeps to PyTorch's operators where those compiled by Numba would be taken.
 NUMBA = "OMNISINK_SERVING_NUMBA"
 
 
-class Served:
+class ServedModel:
     """OutRo on one worker's model.
 
     Parameters
@@ -41,7 +41,7 @@ class Served:
     ----------
     sequences : Sequences
         Those alive.
-    tally : Tally
+    counters : Tally
         What has been counted.
 
     Raises
@@ -58,10 +58,10 @@ class Served:
         capacity = config.scheduler_config.max_num_seqs
         most = config.scheduler_config.max_num_batched_tokens
         self.sequences = Sequences(settings, capacity, most, device, len(decoder))
-        self.tally = Tally(capacity, device, publish)
+        self.counters = Counters(capacity, device, publish)
         self._runner = runner
         self._running = False
-        self._watch = Watch()
+        self._prefills = PrefillFlag()
         first = decoder[0].self_attn.attn
         kind_of_layer = _kind_of_layer(device, config.model_config.dtype)
         self._directions = torch.zeros(len(decoder), capacity + 1, first.num_kv_heads, first.head_size, device=device)
@@ -80,9 +80,9 @@ class Served:
                 float(attention.impl.scale),
                 self._directions[number],
                 self.sequences,
-                self.tally,
+                self.counters,
             )
-            tap(layer.input_layernorm, attention.layer_name, self._watch)
+            attach_hook(layer.input_layernorm, attention.layer_name, self._prefills)
         if len(backends) > 1:
             raise UnsupportedModelError(f"the layers use several attention backends: {', '.join(map(str, backends))}")
         init_logger("vllm.omnisink").info(
@@ -98,15 +98,15 @@ class Served:
             self._directions[:, slot] = 0
         self._running = output.total_num_scheduled_tokens > 0
         for one in self.sequences.starting:
-            self.tally.begin(one.slot, one.first, self.sequences.nowhere)
+            self.counters.begin(one.slot, one.first, self.sequences.null_slot)
 
     def end(self) -> None:
         """Close the pass, and write down what was counted."""
         if self._running:
             self._running = False
             for one in self.sequences.starting:
-                self.tally.prompt_ran(one)
-            self.tally.publish()
+                self.counters.prompt_ran(one)
+            self.counters.publish()
 
     def _plan(self, common: Any) -> Step:
         """Tell the layers what to do in a pass; called by the builder of attention metadata."""
@@ -114,9 +114,9 @@ class Served:
             return self.sequences.idle_step()  # vLLM warms up, or captures a graph.
         names = names_in_order(self._runner, common)
         step = self.sequences.lay_out(names, common.query_start_loc_cpu[: len(names) + 1].tolist())
-        self._watch.prompts = bool(step.prefills)
+        self._prefills.running = bool(step.prefills)
         if step.slots is not None:
-            self.tally.continued(step.slots, self.sequences.gammas, step.key)
+            self.counters.continued(step.slots, self.sequences.gammas, step.key)
         return step
 
 

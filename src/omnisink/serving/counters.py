@@ -49,7 +49,7 @@ def read_file(path: Path) -> dict[str, int]:
     return dict(zip(NAMES, _FORM.unpack(data if len(data) == _FORM.size else bytes(_FORM.size)), strict=True))
 
 
-class Tally:
+class Counters:
     """The totals of one worker.
 
     Parameters
@@ -78,11 +78,11 @@ class Tally:
             with open(name, "r+b") as file:
                 self._file = mmap.mmap(file.fileno(), _FORM.size)
 
-    def begin(self, slot: int, first: bool, nowhere: int) -> None:
+    def begin(self, slot: int, first: bool, null_slot: int) -> None:
         """Count a request that starts, and forget what its slot held."""
         if first:
             self._totals[_REQUESTS] += 1
-        if slot != nowhere:
+        if slot != null_slot:
             self._layers[slot] = 0
 
     def prompt_ran(self, one: Prefill) -> None:

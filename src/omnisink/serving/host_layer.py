@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnisink.serving.kernels import find_sinks, point_to_sinks, turn
+from omnisink.serving.kernels import find_sinks_kernel, point_to_sinks, rotate
 from omnisink.serving.layer import OutRoLayer
 from omnisink.serving.sequences import Step
 
@@ -35,7 +35,7 @@ class HostLayer(OutRoLayer):
             one.sinks = None
             if self.detects:
                 found = np.zeros(one.prompt, bool)
-                if find_sinks(rows[one.start : one.start + one.prompt], *self._thresholds, found):
+                if find_sinks_kernel(rows[one.start : one.start + one.prompt], *self._thresholds, found):
                     one.sinks = torch.from_numpy(found)
 
     def act(self, step: Step, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
@@ -52,7 +52,7 @@ class HostLayer(OutRoLayer):
                 found = one.sinks.numpy()
                 point_to_sinks(value[prompt].numpy(), found, self._vectors[one.slot])
                 self._has_vectors = True
-                step.by_token[prompt][found] = self._nowhere
+                step.by_token[prompt][found] = self._null_slot
         if step.turns and self._has_vectors:
             # Where a sequence has no sink, its vector is zero, and nothing is turned.
-            turn(output.numpy()[: len(step.by_token)], step.by_token, self._vectors, self._strengths, self._tau)
+            rotate(output.numpy()[: len(step.by_token)], step.by_token, self._vectors, self._strengths, self._tau)

@@ -20,7 +20,7 @@ _compiled_turn: Any = njit(["void(f4[:,:,::1], i8[::1], f4[:,:,::1], f4[::1], f4
 
 
 @_compiled
-def find_sinks(hidden, min_activation, median_ratio, sinks):  # type: ignore[no-untyped-def]
+def find_sinks_kernel(hidden, min_activation, median_ratio, sinks):  # type: ignore[no-untyped-def]
     """Mark the tokens of one prompt that are sinks, as `omnisink.maths.sinks.massive_activation_sinks` does.
 
     Parameters
@@ -106,7 +106,7 @@ def point_to_sinks(value, sinks, direction):  # type: ignore[no-untyped-def]
 
 
 @_compiled_turn
-def turn(output, slots, directions, gammas, tau):  # type: ignore[no-untyped-def]
+def rotate(output, slots, directions, gammas, tau):  # type: ignore[no-untyped-def]
     """Rotate head outputs in place, each token toward its sequence's sink, as `omnisink.maths.rotation.rotate` does.
 
     Parameters

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from omnisink.maths.host import host_may_look
+from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 from omnisink.maths.rotation import rotate, sink_direction
 from omnisink.maths.sinks import massive_activation_sinks, token_magnitude
-from omnisink.serving.counters import Tally
+from omnisink.serving.counters import Counters
 from omnisink.serving.sequences import Prefill, Sequences, Step
 
 
@@ -30,12 +30,12 @@ class OutRoLayer:
         K are the key/value heads of this rank.
     sequences : Sequences
         The worker's.
-    tally : Tally
+    counters : Tally
         What is counted.
     """
 
     def __init__(
-        self, number: int, depth: int, scaling: float, directions: Tensor, sequences: Sequences, tally: Tally
+        self, number: int, depth: int, scaling: float, directions: Tensor, sequences: Sequences, counters: Counters
     ) -> None:
         settings = sequences.settings
         self.number = number
@@ -45,8 +45,8 @@ class OutRoLayer:
         self._scaling = scaling
         self._directions = directions
         self._gammas = sequences.gammas
-        self._nowhere = sequences.nowhere
-        self._tally = tally
+        self._null_slot = sequences.null_slot
+        self._tally = counters
         self._key = -1
         self._turning: tuple[Tensor, Tensor | float] | None = None
 
@@ -65,7 +65,7 @@ class OutRoLayer:
         if not (self.detects and step.prefills):
             return
         magnitude = token_magnitude(residual)
-        looks = host_may_look(residual)
+        looks = is_eager_cpu(residual)
         large = (magnitude >= self._settings.min_activation).nonzero().flatten().tolist() if looks else []
         for one in step.prefills:
             prompt = slice(one.start, one.start + one.prompt)
@@ -101,7 +101,7 @@ class OutRoLayer:
             self._continue(step.rows, step.slots, step.key, output)
 
     def _prefill(self, one: Prefill, sinks: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
-        keep = one.add(sinks)
+        frozen = one.add(sinks)
         prompt = slice(one.start, one.start + one.prompt)
         heads = value[prompt].transpose(0, 1)[None]
         if self.relaxes and one.settings.relax:
@@ -112,22 +112,22 @@ class OutRoLayer:
         self._directions[one.slot] = direction[0]
         if one.length > one.prompt:
             # A preempted sequence brings what it had generated: rotated then, rotated now.
-            rest = torch.full((one.length - one.prompt,), not one.settings.decode, device=keep.device)
-            keep = torch.cat([keep, rest])
+            rest = torch.full((one.length - one.prompt,), not one.settings.decode, device=frozen.device)
+            frozen = torch.cat([frozen, rest])
         groups = output.shape[1] // direction.shape[1]
         rotate(
             output[one.start : one.start + one.length][None],
             direction.repeat_interleave(groups, dim=1),
             gamma=one.settings.gamma,
             tau=self._settings.tau,
-            keep=keep[None],
+            frozen=frozen[None],
         )
 
     def _relax(self, one: Prefill, sinks: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
         """Replace the rows of sinks that have not been relaxed yet; `value` is (1, K, prompt, D)."""
         fresh = sinks if one.relaxed is None else sinks & ~one.relaxed
         count = fresh.sum()
-        if host_may_look(fresh):
+        if is_eager_cpu(fresh):
             capacity = int(count)
             if capacity == 0:
                 return
@@ -147,10 +147,10 @@ class OutRoLayer:
         """Rotate tokens that continue sequences."""
         if isinstance(rows, slice) and rows.stop > len(output):
             rows, slots = slice(0, len(output)), slots[: len(output)]
-        if host_may_look(output):
+        if is_eager_cpu(output):
             # Sequences come and go seldom; in between the same vectors are used again, or nothing is to be done.
             if key != self._key:
-                self._key, self._turning = key, _look(*self._gather(slots, output.shape[1]))
+                self._key, self._turning = key, _precompute(*self._gather(slots, output.shape[1]))
             if self._turning is None:
                 return
             direction, gamma = self._turning
@@ -167,7 +167,7 @@ class OutRoLayer:
         return direction.repeat_interleave(heads // direction.shape[1], dim=1), self._gammas.index_select(0, slots)
 
 
-def _look(direction: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor | float] | None:
+def _precompute(direction: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor | float] | None:
     """Simplify what is going to be used many times: None where nothing turns, one number where it serves all."""
     direction = direction * (gamma != 0)[:, None, None]
     if not bool(direction.any()):

@@ -126,7 +126,7 @@ class Sequences:
 
     Attributes
     ----------
-    nowhere : int
+    null_slot : int
         A slot that never has a sink value: for padding, and for requests for which the method is off.
     gammas : Tensor
         (slots,) float32, the strength of each.
@@ -136,7 +136,7 @@ class Sequences:
         self, settings: ServingSettings, capacity: int, tokens: int, device: torch.device, depth: int = 0
     ) -> None:
         self.settings = settings
-        self.nowhere = capacity
+        self.null_slot = capacity
         self.gammas = torch.zeros(capacity + 1, device=device)
         self._depth = depth
         self._packs = kernels_run_on(self.gammas)
@@ -157,7 +157,7 @@ class Sequences:
     @property
     def slots_taken(self) -> int:
         """Slots in use."""
-        return self.nowhere - len(self._free)
+        return self.null_slot - len(self._free)
 
     @property
     def starting(self) -> list[Prefill]:
@@ -203,7 +203,7 @@ class Sequences:
                 self._start(name, computed, scheduled[name])
             elif (tokens := scheduled[name]) != 1:
                 raise OmnisinkError(f"request {name}: {tokens} tokens continue it in one step, which is not supported")
-        return [one.slot for one in self._starting.values() if one.slot != self.nowhere]
+        return [one.slot for one in self._starting.values() if one.slot != self.null_slot]
 
     def lay_out(self, names: Listing[str], starts: list[int]) -> Step:
         """Tell what a pass has to do, from the order in which its sequences lie in it.
@@ -227,18 +227,18 @@ class Sequences:
             starting = self._starting.get(name)
             if starting is not None:
                 starting.start, starting.length = starts[i], starts[i + 1] - starts[i]
-                if starting.slot != self.nowhere:
+                if starting.slot != self.null_slot:
                     step.prefills.append(starting)
             else:
                 one = self._alive[name]
-                if one.slot is not None and one.slot != self.nowhere and one.settings.decode:
+                if one.slot is not None and one.slot != self.null_slot and one.settings.decode:
                     tokens.append(starts[i])
                     slots.append(one.slot)
         self._place(step, tokens, slots)
         if self._packs and step.prefills:
             self._pack(step, starts[len(names)], tokens, slots)
         if self.gammas.device.type == "cpu":
-            step.by_token = np.full(starts[len(names)], self.nowhere)
+            step.by_token = np.full(starts[len(names)], self.null_slot)
             step.by_token[tokens] = slots
             for starting in step.prefills:
                 turned = starting.length if starting.settings.decode else starting.prompt
@@ -248,7 +248,7 @@ class Sequences:
 
     def _pack(self, step: Step, total: int, tokens: list[int], slots: list[int]) -> None:
         """Lay out a pass with prompts for kernels: every token gets a slot, that of nobody to be left as it is."""
-        by_token = np.full(total, self.nowhere, np.int32)
+        by_token = np.full(total, self.null_slot, np.int32)
         by_token[tokens] = slots
         for one in step.prefills:
             turned = one.length if one.settings.decode else one.prompt
@@ -272,7 +272,7 @@ class Sequences:
         """Return a step in which nothing is done but what a captured graph must hold: every row has no sink value."""
         if self.gammas.device.type == "cpu":
             return Step()
-        self._fixed.fill_(self.nowhere)
+        self._fixed.fill_(self.null_slot)
         return Step(rows=slice(0, len(self._fixed)), slots=self._fixed, token_slots=self._fixed)
 
     def _place(self, step: Step, tokens: list[int], slots: list[int]) -> None:
@@ -280,7 +280,7 @@ class Sequences:
         device = self.gammas.device
         if (self._packs or device.type != "cpu") and not step.prefills:
             # A captured graph reads these addresses, at every row it was captured with.
-            self._fixed.fill_(self.nowhere)
+            self._fixed.fill_(self.null_slot)
             if tokens:
                 pinned = torch.tensor([tokens, slots], pin_memory=device.type == "cuda")
                 where = pinned.to(device, non_blocking=True)
@@ -308,18 +308,18 @@ class Sequences:
                 f"request {name}: {scheduled} of {one.prompt} prompt tokens run in a step, after {computed}; "
                 "a prompt has to be prefilled whole"
             )
-        one.slot = self._take() if one.settings.acts else self.nowhere
+        one.slot = self._take() if one.settings.acts else self.null_slot
         self._starting[name] = Prefill(one.slot, one.settings, one.prompt, first=not one.ran)
         one.ran = True
-        if one.slot != self.nowhere:
+        if one.slot != self.null_slot:
             self.gammas[one.slot] = one.settings.gamma
 
     def _take(self) -> int:
         if not self._free:
-            raise OmnisinkError(f"more than {self.nowhere} sequences run at a time, which vLLM had ruled out")
+            raise OmnisinkError(f"more than {self.null_slot} sequences run at a time, which vLLM had ruled out")
         return self._free.pop()
 
     def _release(self, one: _Alive) -> None:
-        if one.slot is not None and one.slot != self.nowhere:
+        if one.slot is not None and one.slot != self.null_slot:
             self._free.append(one.slot)
         one.slot = None

@@ -8,7 +8,7 @@ from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from omnisink.errors import OmnisinkError
-from omnisink.serving.attach import Served
+from omnisink.serving.attach import ServedModel
 from omnisink.serving.scheduler import cleared
 from omnisink.serving.startup import WORKERS, settings_of
 
@@ -16,7 +16,7 @@ from omnisink.serving.startup import WORKERS, settings_of
 class _Serving:
     """Mixed into the class of a worker."""
 
-    served: Served | None = None
+    served: ServedModel | None = None
     vllm_config: Any
     model_runner: Any
 
@@ -26,7 +26,7 @@ class _Serving:
         if settings is None:
             raise OmnisinkError("this worker is for a server with OutRo, and its configuration has no settings of it")
         publish = get_tensor_model_parallel_rank() == 0
-        self.served = Served(self.model_runner, self.vllm_config, settings, publish)
+        self.served = ServedModel(self.model_runner, self.vllm_config, settings, publish)
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         super().initialize_from_config(cleared(kv_cache_config))  # type: ignore[misc]
@@ -45,7 +45,7 @@ class _Serving:
         if self.served is None:
             return {}
         sequences = self.served.sequences
-        return {"alive": sequences.count, "slots": sequences.slots_taken, **self.served.tally.totals}
+        return {"alive": sequences.count, "slots": sequences.slots_taken, **self.served.counters.totals}
 
 
 def __getattr__(name: str) -> type:

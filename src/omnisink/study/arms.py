@@ -8,7 +8,7 @@ from typing import Any
 
 from omnisink.methods.base import Method
 from omnisink.results.statistics import SHARE, SHARES_DIFFER, Difference, holm, mean_interval, paired_difference
-from omnisink.study.subject import Outcome, Subject
+from omnisink.study.subject import ItemRunner, Outcome
 
 #: Separates an arm from the number of its draw: ``random-3#0``.
 DRAW = "#"
@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Arm:
+class Condition:
     """One change.
 
     Attributes
@@ -40,7 +40,7 @@ class Arm:
     start: int | None
     about: Mapping[str, Any]
 
-    def run(self, subject: Subject) -> tuple[dict[str, Any], Outcome]:
+    def run(self, subject: ItemRunner) -> tuple[dict[str, Any], Outcome]:
         """Run the arm and return what its record holds, with the outcome."""
         outcome = subject.run(self.method, start=self.start)
         return {**outcome.record(), "label": self.label, **self.about}, outcome

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from omnisink.errors import OmnisinkError, UnsupportedModelError, reason, shown
 from omnisink.methods.criteria import SinkDimension
-from omnisink.methods.recorder import record
-from omnisink.methods.recording import Recording
+from omnisink.methods.measure import record
+from omnisink.methods.measurements import Recording
 from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
 from omnisink.results.arrays import read_arrays
-from omnisink.results.disk import told as disk_told
+from omnisink.results.disk import os_errors_named
 from omnisink.results.reading import parse_object
 from omnisink.results.schema import Count, Share, check
-from omnisink.study.subject import subject_of
+from omnisink.study.subject import item_runner
 
 #: A channel is a sink dimension if some token reaches so many times its root mean square in it (Kang et al. 2025) ...
 THRESHOLD = 20.0
@@ -77,7 +77,7 @@ class Calibration:
         about = {"format": _FORMAT, "channels": list(self.channels), "items": self.items}
         arrays: dict[str, Any] = {f"value_{layer}": value.numpy() for layer, value in self.values.items()}
         part = path.with_suffix(".part")
-        with disk_told(path, "written"):
+        with os_errors_named(path, "written"):
             with part.open("wb") as file:
                 np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
             part.replace(path)
@@ -133,7 +133,7 @@ def calibrate(loaded: Loaded, items: Sequence[Item], told: Callable[[Item], None
     failed: list[str] = []
     for item in items:
         try:
-            with subject_of(loaded, item) as subject, subject.measuring():
+            with item_runner(loaded, item) as subject, subject.measuring():
                 made = record(loaded.model, received=False, **subject.inputs)
         except UnsupportedModelError:
             raise

@@ -11,19 +11,19 @@ from omnisink.methods.ablation import ZeroHeads
 from omnisink.results.statistics import SHARES_DIFFER, mean_interval, rank_correlation
 from omnisink.study.arms import Record
 from omnisink.study.plan import Plan
-from omnisink.study.subject import Subject
-from omnisink.study.survey import EVER, Survey, plain
+from omnisink.study.subject import ItemRunner
+from omnisink.study.survey import EVER, ItemMeasurements, plain
 
 #: Unit of the record with an item's sink attention.
 ATTENTION = "attention"
 
 
-def layers_of(plan: Plan, subject: Subject) -> list[int]:
+def layers_of(plan: Plan, subject: ItemRunner) -> list[int]:
     """Return the layers whose heads are zeroed."""
     return sorted(subject.anatomy.attention)[:: plan.heads_every]
 
 
-def attention(survey: Survey) -> dict[str, Any]:
+def attention(survey: ItemMeasurements) -> dict[str, Any]:
     """Return every head's mean attention to the item's sinks, by layer."""
     mass = survey.recording.mass_on(EVER)[0]
     return {
@@ -32,7 +32,7 @@ def attention(survey: Survey) -> dict[str, Any]:
     }
 
 
-def zero_layer(subject: Subject, layer: int) -> dict[str, Any]:
+def zero_layer(subject: ItemRunner, layer: int) -> dict[str, Any]:
     """Zero the heads of one layer, one after the other.
 
     Returns

@@ -9,31 +9,31 @@ from typing import Any
 import numpy as np
 
 from omnisink.methods.criteria import RandomTokens
-from omnisink.methods.hiding import HideTokens
-from omnisink.methods.recorder import criterion_name
+from omnisink.methods.knockout import KnockoutTokens
+from omnisink.methods.measure import criterion_name
 from omnisink.results.statistics import SHARE, mean_interval
 from omnisink.study import words
-from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
+from omnisink.study.arms import Condition, Record, random_arms, summarise_arms
 from omnisink.study.plan import Plan
-from omnisink.study.survey import Survey, plain
+from omnisink.study.survey import ItemMeasurements, plain
 
 #: Unit of the record with an item's marks.
 MARKS = "marks"
 _READABLE = {"massive_activation": "massive activation", "sink_dimension": "sink dimension"}
 
 
-def arms(survey: Survey, plan: Plan) -> Iterator[Arm]:
+def arms(survey: ItemMeasurements, plan: Plan) -> Iterator[Condition]:
     """Yield the masking arms: what each criterion marks is hidden, and as many random tokens as a control."""
     for index, criterion in enumerate(survey.criteria):
         name, start = criterion_name(criterion), survey.first_layer(index)
         label = _READABLE.get(name, name)
-        yield Arm(f"hide-{name}", f"hide what {label} marks", HideTokens(criterion), start, {})
+        yield Condition(f"hide-{name}", f"hide what {label} marks", KnockoutTokens(criterion), start, {})
         for unit, seed in random_arms(f"hide-random-{name}", plan.seeds, plan.seed):
             like = RandomTokens(criterion, seed)
-            yield Arm(unit, f"hide as many random tokens ({label})", HideTokens(like), start, {})
+            yield Condition(unit, f"hide as many random tokens ({label})", KnockoutTokens(like), start, {})
 
 
-def marks(survey: Survey) -> dict[str, Any]:
+def marks(survey: ItemMeasurements) -> dict[str, Any]:
     """Return what the criteria mark in one item: counts by modality, positions and attention mass, layer by layer."""
     sets = {"all": np.ones(survey.subject.length, dtype=bool)}
     sets |= {name: found[0].numpy() for name, found in survey.subject.sets().items()}

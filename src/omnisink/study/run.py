@@ -17,15 +17,15 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
 from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
-from omnisink.results.disk import write_whole
+from omnisink.results.disk import atomic_write
 from omnisink.results.records import Records, check_start, read_records, start
 from omnisink.results.schema import STUDY_KEY, StudyRecord
 from omnisink.study.calibration import Calibration, calibrate
-from omnisink.study.closeup import close_up
+from omnisink.study.describe_item import describe_item
 from omnisink.study.gather import gather
 from omnisink.study.plan import Plan
-from omnisink.study.subject import subject_of
-from omnisink.study.survey import Survey
+from omnisink.study.subject import item_runner
+from omnisink.study.survey import ItemMeasurements
 from omnisink.study.work import units
 
 #: Unit that says that all of an item is done, and how long it took.
@@ -98,10 +98,10 @@ def run_study(
         raise OmnisinkError(f"no item could be run. The first: {next(iter(failed.values()))}")
     # Of an item that failed halfway, some units are there, and others are not: none of them counts.
     found = [record for record in read_records(folder, STUDY_KEY, StudyRecord) if record["item"] not in failed]
-    with subject_of(loaded, whole[0]) as subject:
-        survey = Survey(subject, calibration.dimension)
+    with item_runner(loaded, whole[0]) as subject:
+        survey = ItemMeasurements(subject, calibration.dimension)
         survey.recording.save(folder / "recording")
-        example = close_up(survey)
+        example = describe_item(survey)
     run = {**_told(manifest, facts, whole, found), "failed": failed}
     try:
         results = gather(found, plan, calibration, example, run)
@@ -109,7 +109,7 @@ def run_study(
         raise OmnisinkError(
             f"{folder}: its records do not fit together, as where they were changed by hand: {reason(error)}"
         ) from error
-    write_whole(folder / RESULTS, (json.dumps(results, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    atomic_write(folder / RESULTS, (json.dumps(results, ensure_ascii=False, allow_nan=False) + "\n").encode())
     return results
 
 
@@ -149,8 +149,8 @@ def _measured(
     loaded: Loaded, item: Item, index: int, plan: Plan, calibration: Calibration, records: Records
 ) -> Generator[dict[str, Any], None, None]:
     """Yield the record of every unit of an item; an empty one where it is there already."""
-    with subject_of(loaded, item) as subject:
-        survey = Survey(subject, calibration.dimension)
+    with item_runner(loaded, item) as subject:
+        survey = ItemMeasurements(subject, calibration.dimension)
         for unit in units(survey, plan, calibration, index):
             key = {"item": item.id, "question": unit.question, "unit": unit.name}
             made = {} if records.done(*key.values()) else {**key, **unit.run()}

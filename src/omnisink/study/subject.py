@@ -52,7 +52,7 @@ class Outcome:
         return {"loss": self.loss, "right": self.right, "said": self.said}
 
 
-class Subject:
+class ItemRunner:
     """An item, encoded, whose first run is kept so that later runs may begin at any layer.
 
     Attributes
@@ -116,18 +116,18 @@ class Subject:
         return self._score(logits if kept is None else logits[-kept:], traces[-1].record if traces else None)
 
     def _score(self, logits: Tensor, recorded: Record | None) -> Outcome:
-        chances = logits.log_softmax(dim=-1)
+        log_likelihoods = logits.log_softmax(dim=-1)
         if self.item.passage is not None:
             told = self.inputs["input_ids"][0, 1:, None]
-            return Outcome(float(-chances[:-1].gather(1, told).mean()), None, "", recorded)
+            return Outcome(float(-log_likelihoods[:-1].gather(1, told).mean()), None, "", recorded)
         tokens, spellings = self._gold
-        likeliest = chances.argmax(dim=-1)
+        likeliest = log_likelihoods.argmax(dim=-1)
         said = self.loaded.tokenizer.decode(likeliest, skip_special_tokens=True).strip()
         if len(tokens) > 1:
-            told = torch.tensor(tokens, device=chances.device)[:, None]
-            loss = float(-chances[-len(tokens) :].gather(1, told).mean())
+            told = torch.tensor(tokens, device=log_likelihoods.device)[:, None]
+            loss = float(-log_likelihoods[-len(tokens) :].gather(1, told).mean())
             return Outcome(loss, likeliest.tolist() == tokens, said, recorded)
-        loss = float(-chances[-1, spellings].logsumexp(dim=0))
+        loss = float(-log_likelihoods[-1, spellings].logsumexp(dim=0))
         return Outcome(loss, parse_answer(said, self.item) == self.item.answer, said, recorded)
 
     @contextmanager
@@ -155,7 +155,7 @@ class Subject:
 
 
 @contextmanager
-def subject_of(loaded: Loaded, item: Item) -> Iterator[Subject]:
+def item_runner(loaded: Loaded, item: Item) -> Iterator[ItemRunner]:
     """Encode an item and run it once.
 
     Parameters
@@ -177,7 +177,7 @@ def subject_of(loaded: Loaded, item: Item) -> Iterator[Subject]:
     """
     anatomy = read_anatomy(loaded.model)
     with replay(anatomy) as tape:
-        yield Subject(loaded, anatomy, item, tape)
+        yield ItemRunner(loaded, anatomy, item, tape)
 
 
 def _encode(loaded: Loaded, item: Item) -> Any:

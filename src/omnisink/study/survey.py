@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from omnisink.maths.layers import looks_at
+from omnisink.maths.layers import is_detection_layer
 from omnisink.methods.criteria import Criterion, MassiveActivation, Positions, SinkDimension
-from omnisink.methods.recorder import record
-from omnisink.methods.recording import Recording
+from omnisink.methods.measure import record
+from omnisink.methods.measurements import Recording
 from omnisink.methods.sinkmap import SinkMap
-from omnisink.study.subject import Subject
+from omnisink.study.subject import ItemRunner
 
 #: Name of the set of tokens that are a sink at one layer at least.
 EVER = "sinks of any layer"
 
 
 @dataclass
-class Survey:
+class ItemMeasurements:
     """A subject with its recording.
 
     Attributes
@@ -33,7 +33,7 @@ class Survey:
         The second criterion, with the channels that calibration found.
     """
 
-    subject: Subject
+    subject: ItemRunner
     dimension: SinkDimension | None
 
     @cached_property
@@ -52,7 +52,11 @@ class Survey:
     def ever(self) -> torch.Tensor:
         """The tokens that are a sink at one layer at least, (1, S) bool, found in the first run's residual streams."""
         marks, depth = MassiveActivation(), len(self.subject.anatomy.layers)
-        found = [marks(self.subject.residual(layer)[None], None) for layer in range(depth) if looks_at(layer, depth)]
+        found = [
+            marks(self.subject.residual(layer)[None], None)
+            for layer in range(depth)
+            if is_detection_layer(layer, depth)
+        ]
         return torch.stack([m.cpu() for m in found]).any(dim=0)
 
     @property
@@ -64,9 +68,9 @@ class Survey:
         """Return what a criterion marks at the layers that are examined: all but the last two."""
         whole = self.recording.sinks(criterion)
         depth = len(self.subject.anatomy.layers)
-        kept = [layer for layer in whole.examined if looks_at(layer, depth)]
+        kept = [layer for layer in whole.examined if is_detection_layer(layer, depth)]
         masks, sizes = ({k: m[k] for k in kept} for m in (whole.masks, whole.magnitudes))
-        return SinkMap(masks, whole.real, whole.criterion, sizes)
+        return SinkMap(masks, whole.token_mask, whole.criterion, sizes)
 
     def first_layer(self, criterion: int = 0) -> int | None:
         """Return the first layer at which a criterion marks a token, or None."""

@@ -13,17 +13,17 @@ from torch import Tensor
 from omnisink.decoder.interface import AttentionCall
 from omnisink.maths.geometry import linear_cka, mean_cosine, top_channels
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroSinkKey
-from omnisink.methods.base import Method, Run
+from omnisink.methods.base import Context, Method
 from omnisink.methods.criteria import Positions
-from omnisink.methods.hiding import PruneTokens
-from omnisink.methods.recorder import Recorder
-from omnisink.methods.recording import PARTS, Recording
+from omnisink.methods.knockout import PruneTokens
+from omnisink.methods.measure import Recorder
+from omnisink.methods.measurements import PARTS, Recording
 from omnisink.results.statistics import mean_interval
 from omnisink.study import words
-from omnisink.study.arms import Arm, Record, random_arms, summarise_arms
+from omnisink.study.arms import Condition, Record, random_arms, summarise_arms
 from omnisink.study.plan import Plan
-from omnisink.study.subject import Subject
-from omnisink.study.survey import Survey, plain
+from omnisink.study.subject import ItemRunner
+from omnisink.study.survey import ItemMeasurements, plain
 
 #: Units of the records that hold measurements.
 GEOMETRY, DISTANCE = "geometry", "distance"
@@ -36,10 +36,10 @@ def counts(width: int) -> list[int]:
     return [*powers, width]
 
 
-def geometry(survey: Survey) -> dict[str, Any]:
+def geometry(survey: ItemMeasurements) -> dict[str, Any]:
     """Return norms, cosines, dominant channels and the split of one item, layer by layer where it has a sink."""
     recording, marks = survey.recording, survey.sinks()
-    kept = recording.real[0]
+    kept = recording.token_mask[0]
     layers: dict[str, Any] = {}
     for layer in marks.layers:
         row = list(recording.layers).index(layer)
@@ -69,16 +69,16 @@ def _top_share(key: Tensor, n: int) -> float | None:
     return plain((square * top_channels(key, n)).sum(dim=-1).div(square.sum(dim=-1)).mean().numpy())
 
 
-def zero_k_arms(survey: Survey) -> Iterator[Arm]:
+def zero_k_arms(survey: ItemMeasurements) -> Iterator[Condition]:
     """Yield Zero-K for n = 1, 2, 4, ... up to the whole key."""
     width = int(survey.by_layer("sink_key").shape[-1])
     for n in counts(width):
-        yield Arm(
+        yield Condition(
             f"{_ZERO_K}-{n}", f"zero {n} of {width} channels", ZeroSinkKey(channels=n), survey.first_layer(), {"n": n}
         )
 
 
-def run_zero_k(survey: Survey, arm: Arm) -> dict[str, Any]:
+def run_zero_k(survey: ItemMeasurements, arm: Condition) -> dict[str, Any]:
     """Run one Zero-K arm and record the attention that is left to the sink."""
     recorder = Recorder(received=False)
     subject = survey.subject
@@ -95,23 +95,23 @@ def run_zero_k(survey: Survey, arm: Arm) -> dict[str, Any]:
 class _Compare(Method):
     """Compare the residual stream entering every layer with the one that entered it in the first run."""
 
-    subject: Subject
+    subject: ItemRunner
     others: Tensor  # (S,) bool: a massive activation would outweigh every other token
 
-    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+    def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
         before, others = self.subject.residual(layer), self.others.to(hidden.device)
         found = {
             "cosine": mean_cosine(before[None], hidden, others[None]),
             "cka": linear_cka(before[others], hidden[0, others])[None],
         }
         for name, measured in found.items():
-            run.record.measured.setdefault(name, {})[layer] = measured
+            context.record.measured.setdefault(name, {})[layer] = measured
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         return output
 
 
-def distance(survey: Survey) -> dict[str, Any]:
+def distance(survey: ItemMeasurements) -> dict[str, Any]:
     """Return how near the residual streams of all other tokens stay to their own without the sink's value."""
     start = survey.first_layer()
     if start is None:
@@ -128,7 +128,7 @@ def distance(survey: Survey) -> dict[str, Any]:
     }
 
 
-def pruning_arms(survey: Survey, plan: Plan) -> Iterator[Arm]:
+def pruning_arms(survey: ItemMeasurements, plan: Plan) -> Iterator[Condition]:
     """Yield pruning at every ranking layer and keep rate, by the sink's query and at random; nothing without media."""
     subject, sets = survey.subject, survey.subject.sets()
     media = [members for name, members in sets.items() if name != "text"]
@@ -144,10 +144,12 @@ def pruning_arms(survey: Survey, plan: Plan) -> Iterator[Arm]:
             method = _prune(sinks, candidates, layer, keep)
             name = f"{_PRUNE}-{layer}-{keep:g}"
             label = f"keep {keep:.0%} of the media tokens after layer {layer}"
-            yield Arm(f"{name}-sink", f"{label}, by the sink's query", method, layer, {**about, "by": "sink query"})
+            yield Condition(
+                f"{name}-sink", f"{label}, by the sink's query", method, layer, {**about, "by": "sink query"}
+            )
             for unit, seed in random_arms(f"{name}-random", 1, plan.seed):
                 method = _prune(sinks, candidates, layer, keep, by="random", seed=seed)
-                yield Arm(unit, f"{label}, at random", method, layer, {**about, "by": "random"})
+                yield Condition(unit, f"{label}, at random", method, layer, {**about, "by": "random"})
 
 
 def _prune(sinks: Positions, candidates: Tensor, layer: int, keep: float, **how: Any) -> PruneTokens:

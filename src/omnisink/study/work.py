@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 from omnisink.study import causality, heads, identification, values
-from omnisink.study.arms import Arm
+from omnisink.study.arms import Condition
 from omnisink.study.calibration import Calibration
 from omnisink.study.plan import Plan
-from omnisink.study.subject import Subject
-from omnisink.study.survey import Survey
+from omnisink.study.subject import ItemRunner
+from omnisink.study.survey import ItemMeasurements
 
 #: Question and unit of the untouched model's record.
 BASE = ("base", "base")
@@ -35,7 +35,7 @@ class Unit:
     run: Callable[[], dict[str, Any]]
 
 
-def units(survey: Survey, plan: Plan, calibration: Calibration, index: int) -> Iterator[Unit]:
+def units(survey: ItemMeasurements, plan: Plan, calibration: Calibration, index: int) -> Iterator[Unit]:
     """Yield every unit of one item.
 
     Parameters
@@ -76,14 +76,14 @@ def units(survey: Survey, plan: Plan, calibration: Calibration, index: int) -> I
                 yield Unit("heads", f"layer-{layer}", partial(heads.zero_layer, subject, layer))
 
 
-def _base(subject: Subject) -> dict[str, Any]:
+def _base(subject: ItemRunner) -> dict[str, Any]:
     return {**subject.base.record(), "cluster": subject.item.cluster, "tokens": subject.length}
 
 
-def _of_arms(question: str, arms: Iterable[Arm], subject: Subject) -> Iterator[Unit]:
+def _of_arms(question: str, arms: Iterable[Condition], subject: ItemRunner) -> Iterator[Unit]:
     for arm in arms:
         yield Unit(question, arm.unit, partial(_run_arm, arm, subject))
 
 
-def _run_arm(arm: Arm, subject: Subject) -> dict[str, Any]:
+def _run_arm(arm: Condition, subject: ItemRunner) -> dict[str, Any]:
     return arm.run(subject)[0]

@@ -18,22 +18,22 @@ from tests.kernels.interpreted.reference import reference
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-def found(hidden, real=None, floor=100.0, ratio=1000.0, layer=1):
-    layout = Layout.of_batch(*hidden.shape[:2], real, hidden.device)
+def found(hidden, token_mask=None, floor=100.0, ratio=1000.0, layer=1):
+    layout = Layout.of_batch(*hidden.shape[:2], token_mask, hidden.device)
     workspace = Workspace.of(layout, 3)
     find_sinks(hidden, workspace, layer, min_activation=floor, median_ratio=ratio)
     assert not workspace.marks[[other for other in range(3) if other != layer]].any()
     return workspace.sinks[layer], workspace
 
 
-def wanted(hidden, real=None, floor=100.0, ratio=1000.0):
+def wanted(hidden, token_mask=None, floor=100.0, ratio=1000.0):
     with reference():
-        return massive_activation_sinks(hidden, real, min_activation=floor, median_ratio=ratio)
+        return massive_activation_sinks(hidden, token_mask, min_activation=floor, median_ratio=ratio)
 
 
-def agrees(hidden, real=None, **thresholds):
-    mask, _ = found(hidden, real, **thresholds)
-    expected = wanted(hidden, real, **thresholds)
+def agrees(hidden, token_mask=None, **thresholds):
+    mask, _ = found(hidden, token_mask, **thresholds)
+    expected = wanted(hidden, token_mask, **thresholds)
     assert torch.equal(mask, expected)
     return int(expected.sum())
 
@@ -86,12 +86,12 @@ def test_batches_in_which_few_and_many_and_no_candidates_stand_side_by_side(dtyp
     hidden[2, :20, 7] = torch.linspace(101, 120, 20)  # and above.
     hidden[3, :5, 7] = torch.linspace(110, 390, 5)
     hidden[1, 21:, :16] = float("nan")
-    real = torch.ones(5, 24, dtype=torch.bool)
-    real[0, 3:6] = False
+    token_mask = torch.ones(5, 24, dtype=torch.bool)
+    token_mask[0, 3:6] = False
     hidden[0, 3:6] = 5e3
-    for token_mask in (None, real):
-        mask, workspace = found(hidden.to(dtype), token_mask)
-        assert torch.equal(mask, wanted(hidden.to(dtype), token_mask))
+    for mask_given in (None, token_mask):
+        mask, workspace = found(hidden.to(dtype), mask_given)
+        assert torch.equal(mask, wanted(hidden.to(dtype), mask_given))
         assert not workspace.bins.any(), "the next layer counts from zero"
         assert [int(row.sum()) > 0 for row in mask] == [True, True, False, True, False]
 
@@ -110,15 +110,15 @@ def test_ties_and_equal_rows():
 def test_padding_is_neither_counted_nor_a_sink(side):
     hidden = draw(3, 3, 12, 20)
     hidden[:, 5, 2] = 400.0
-    real = torch.ones(3, 12, dtype=torch.bool)
+    token_mask = torch.ones(3, 12, dtype=torch.bool)
     where = {"left": slice(0, 6), "right": slice(5, 12), "inside": slice(4, 7)}[side]
-    real[1, where] = False
+    token_mask[1, where] = False
     hidden[1, where] = 1e4
-    assert agrees(hidden, real) == 2
-    real[2] = False
-    assert agrees(hidden, real) == 1
-    alone = hidden[1][real[1]][None]
-    assert found(hidden, real)[0][1][real[1]].tolist() == found(alone)[0][0].tolist()
+    assert agrees(hidden, token_mask) == 2
+    token_mask[2] = False
+    assert agrees(hidden, token_mask) == 1
+    alone = hidden[1][token_mask[1]][None]
+    assert found(hidden, token_mask)[0][1][token_mask[1]].tolist() == found(alone)[0][0].tolist()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -188,5 +188,5 @@ def test_two_launches_whatever_there_is():
 def test_any_scale_any_ratio(seed, dtype, scale, ratio, length, batch, padded):
     generator = torch.Generator().manual_seed(seed)
     hidden = (torch.randn(batch, length, 12, generator=generator).exp() * 10**scale).to(dtype)
-    real = (torch.rand(batch, length, generator=generator) < 0.7) if padded else None
-    agrees(hidden, real, floor=float(10 ** (scale / 2)), ratio=10**ratio)
+    token_mask = (torch.rand(batch, length, generator=generator) < 0.7) if padded else None
+    agrees(hidden, token_mask, floor=float(10 ** (scale / 2)), ratio=10**ratio)

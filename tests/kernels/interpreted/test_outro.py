@@ -71,8 +71,8 @@ def test_a_padded_batch_equals_the_reference(side, kind):
         found = run(model, ids, mask, cache(), steps)
     with reference(), OutRo()(model) as other:
         expected = run(model, ids, mask, cache(), steps)
-    real = mask.bool()
-    assert (found[0] - expected[0])[real].abs().max() < 1e-5
+    token_mask = mask.bool()
+    assert (found[0] - expected[0])[token_mask].abs().max() < 1e-5
     assert differ(found[1:], expected[1:] or []) < 1e-5 if steps else True
     assert (trace.sinks.to_json(), trace.relaxed, trace.rotated_tokens, trace.skipped_layers) == (
         other.sinks.to_json(), other.relaxed, other.rotated_tokens, other.skipped_layers

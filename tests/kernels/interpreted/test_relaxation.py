@@ -25,17 +25,17 @@ def mask(batch, length, *places):
     return made
 
 
-def agrees(query, key, value, sinks, real=None, done=None, **options):
+def agrees(query, key, value, sinks, token_mask=None, done=None, **options):
     """Compare with the reference's rows, and hold that nothing else changes. Return the stamps."""
     batch, heads, length, _ = query.shape
     output = draw(99, batch, length, heads, value.shape[3]).to(query.dtype)
     before = output.clone()
     stamps = torch.zeros(batch, length, dtype=torch.int32) if done is None else done.int() * 2
-    layout = Layout.of_batch(batch, length, real, query.device)
+    layout = Layout.of_batch(batch, length, token_mask, query.device)
     relax_in_place(output, query, key, value, sinks, stamps, layout, stamp=5, **options)
     options.pop("window", None)
     with reference():
-        rows = attend_to_all(query, key[:, :, :length], value[:, :, :length], real, **options)
+        rows = attend_to_all(query, key[:, :, :length], value[:, :, :length], token_mask, **options)
     fresh = stamps == 5
     assert torch.equal(output[~fresh], before[~fresh])
     if fresh.any():
@@ -80,11 +80,11 @@ def test_scores_of_any_size():
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_not_seen(side):
     query, key, value = draw(1, 2, 2, 600, 16), draw(2, 2, 2, 600, 16), draw(3, 2, 2, 600, 16)
-    real = torch.ones(2, 600, dtype=torch.bool)
-    real[1, slice(0, 550) if side == "left" else slice(50, 600)] = False
-    key[~real[:, None].expand(-1, 2, -1)] = torch.nan
+    token_mask = torch.ones(2, 600, dtype=torch.bool)
+    token_mask[1, slice(0, 550) if side == "left" else slice(50, 600)] = False
+    key[~token_mask[:, None].expand(-1, 2, -1)] = torch.nan
     sinks = mask(2, 600, (0, 3), (1, 560 if side == "left" else 4))
-    agrees(query, torch.nan_to_num(key, nan=9.0), value, sinks, real)
+    agrees(query, torch.nan_to_num(key, nan=9.0), value, sinks, token_mask)
 
 
 def test_a_static_cache_has_an_empty_tail():
@@ -99,11 +99,11 @@ def test_a_row_is_relaxed_once_and_windows_that_do_not_cover_the_prompt_leave_it
     stamps = agrees(query, key, value, sinks, done=mask(2, 12, (0, 2)))
     assert stamps.nonzero().tolist() == [[0, 2], [0, 5], [1, 6]]
     assert (stamps[0, 2], stamps[0, 5]) == (2, 5)
-    real = torch.ones(2, 12, dtype=torch.bool)
-    real[1, :4] = False
-    stamps = agrees(query, key, value, sinks, real, window=8)
+    token_mask = torch.ones(2, 12, dtype=torch.bool)
+    token_mask[1, :4] = False
+    stamps = agrees(query, key, value, sinks, token_mask, window=8)
     assert stamps.nonzero().tolist() == [[1, 6]]
-    assert agrees(query, key, value, sinks, real, window=12).count_nonzero() == 3
+    assert agrees(query, key, value, sinks, token_mask, window=12).count_nonzero() == 3
 
 
 def test_every_row_may_be_a_sink():

@@ -32,7 +32,9 @@ def agrees(output, direction, gamma, tau=0.1, frozen=None, slack=None):
     before = output.clone()
     groups = output.shape[2] // direction.shape[1]
     with reference():
-        wanted = rotate(before.clone(), direction.repeat_interleave(groups, dim=1), gamma=gamma, tau=tau, keep=frozen)
+        wanted = rotate(
+            before.clone(), direction.repeat_interleave(groups, dim=1), gamma=gamma, tau=tau, frozen=frozen
+        )
     rotate_in_place(output, direction, gamma=gamma, tau=tau, frozen=frozen)
     size = max(1.0, float(before.float().abs().max()))
     assert (output.float() - wanted.float()).abs().max() <= (slack or SLACK[output.dtype]) * size

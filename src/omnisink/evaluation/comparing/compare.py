@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.cost import cost
-from omnisink.evaluation.comparing.outcomes import Floats, Record, Task, tasks_of, unparsed
+from omnisink.evaluation.comparing.outcomes import Floats, Record, TaskTable, tasks_of, unparsed
 from omnisink.evaluation.comparing.wording import LEVEL, counted, percent, sentence, verdict
 from omnisink.evaluation.tasks.metrics import METRICS, measure
 from omnisink.results.mcnemar import exact_mcnemar
@@ -90,7 +90,7 @@ def compare(
     }
 
 
-def _task(task: Task, baseline: str, draw: Drawing) -> dict[str, Any]:
+def _task(task: TaskTable, baseline: str, draw: Drawing) -> dict[str, Any]:
     scores = {method: task.scores(method) for method in task.methods}
     others = [method for method in task.methods if method != baseline]
     methods = [_method(task, method, baseline, scores, draw) for method in task.methods]
@@ -111,7 +111,9 @@ def _task(task: Task, baseline: str, draw: Drawing) -> dict[str, Any]:
     return {**made, "notes": _notes(task, baseline, made)}
 
 
-def _method(task: Task, method: str, baseline: str, scores: Mapping[str, Floats], draw: Drawing) -> dict[str, Any]:
+def _method(
+    task: TaskTable, method: str, baseline: str, scores: Mapping[str, Floats], draw: Drawing
+) -> dict[str, Any]:
     own = scores[method]
     seen, values = _whole(own)
     records = task.records(method)
@@ -134,7 +136,7 @@ def _method(task: Task, method: str, baseline: str, scores: Mapping[str, Floats]
     }
 
 
-def _reported(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+def _reported(task: TaskTable, records: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     """Return the numbers that the benchmark itself reports, where they are more than the mean over questions."""
     metric, mean_over = task.facts.get("metric"), str(task.facts.get("mean_over") or "")
     scored = [record for record in records if record["right"] is not None]
@@ -145,14 +147,14 @@ def _reported(task: Task, records: Sequence[Mapping[str, Any]]) -> dict[str, flo
     return {name: float(found.value or 0.0), **found.extra.get("all", {})}
 
 
-def _errors_as_wrong(task: Task, method: str, own: Floats) -> float | None:
+def _errors_as_wrong(task: TaskTable, method: str, own: Floats) -> float | None:
     """Return what the mean would be if an error were a wrong answer, for the reader to see what is at stake."""
     failed = [[run.last[method][name]["error"] is not None for name in task.ids] for run in task.runs]
     _, values = _whole(np.where(failed, 0.0, own))
     return float(values.mean()) if len(values) else None
 
 
-def _paired(task: Task, own: Floats, base: Floats, draw: Drawing) -> dict[str, Any]:
+def _paired(task: TaskTable, own: Floats, base: Floats, draw: Drawing) -> dict[str, Any]:
     """Compare on the questions that both have answered, in every seed."""
     both, gaps = _whole(own - base)
     if not both.any():
@@ -185,7 +187,7 @@ def _paired(task: Task, own: Floats, base: Floats, draw: Drawing) -> dict[str, A
 
 
 def _breakdowns(
-    task: Task, baseline: str, others: Sequence[str], scores: Mapping[str, Floats], draw: Drawing
+    task: TaskTable, baseline: str, others: Sequence[str], scores: Mapping[str, Floats], draw: Drawing
 ) -> list[dict[str, Any]]:
     """Return the difference in every group of questions, without tests: there are too many to be corrected for."""
     rows = []
@@ -211,7 +213,7 @@ def _breakdowns(
     return rows
 
 
-def _differing(task: Task, method: str, baseline: str, scores: Mapping[str, Floats]) -> list[dict[str, Any]]:
+def _differing(task: TaskTable, method: str, baseline: str, scores: Mapping[str, Floats]) -> list[dict[str, Any]]:
     """Return what a method won, lost or failed on, question by question; texts are those of the first seed to tell."""
     rows = []
     gaps = scores[method] - scores[baseline]
@@ -238,7 +240,7 @@ def _differing(task: Task, method: str, baseline: str, scores: Mapping[str, Floa
     return rows
 
 
-def _notes(task: Task, baseline: str, made: Mapping[str, Any]) -> list[str]:
+def _notes(task: TaskTable, baseline: str, made: Mapping[str, Any]) -> list[str]:
     """Say what a reader of the numbers must know of them."""
     notes = []
     if made["metric"] == "group_mean":
@@ -268,13 +270,13 @@ def _notes(task: Task, baseline: str, made: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _other_prompts(task: Task, method: str, baseline: str) -> int:
+def _other_prompts(task: TaskTable, method: str, baseline: str) -> int:
     key = "prompt_sha256"
     pairs = [(run.last[method][name], run.last[baseline][name]) for run in task.runs for name in task.ids]
     return sum(a.get(key) != b.get(key) for a, b in pairs if a.get(key) and b.get(key))
 
 
-def _facts(task: Task, folder: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(task: TaskTable, folder: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("started", "command", "seed", "score", "model", "versions", "task", "methods")
     return {"label": task.label, "folder": folder, **{key: manifest.get(key) for key in keys}}
 

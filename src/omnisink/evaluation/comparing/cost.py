@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from omnisink.evaluation.comparing.outcomes import Record, Task
+from omnisink.evaluation.comparing.outcomes import Record, TaskTable
 
 #: Fields of a record that are averaged over questions.
 MEANS = ("seconds", "prompt_tokens", "new_tokens", "video_tokens", "audio_tokens")
@@ -15,7 +15,7 @@ MEANS = ("seconds", "prompt_tokens", "new_tokens", "video_tokens", "audio_tokens
 _PERCENTILES = (5, 50, 95)
 
 
-def cost(task: Task, method: str, baseline: str) -> dict[str, Any]:
+def cost(task: TaskTable, method: str, baseline: str) -> dict[str, Any]:
     """Return what a method costs a question, on the questions that all methods have reached.
 
     Parameters
@@ -48,7 +48,7 @@ def cost(task: Task, method: str, baseline: str) -> dict[str, Any]:
     }
 
 
-def _answered(task: Task, method: str) -> dict[tuple[int, str], Record]:
+def _answered(task: TaskTable, method: str) -> dict[tuple[int, str], Record]:
     """Return the answers by seed and question; an error has no time that would mean anything."""
     return {
         (seed, name): run.last[method][name]

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Run:
+class RunTable:
     """One folder of a run: its manifest, and the last attempt at every question.
 
     Attributes
@@ -52,7 +52,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskTable:
     """One task, as one model answered it in one or more seeds.
 
     Attributes
@@ -64,7 +64,7 @@ class Task:
     """
 
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[RunTable, ...]
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -135,7 +135,7 @@ def unparsed(record: Record) -> bool:
     return record["error"] is None and "parsed" in record and record["parsed"] is None
 
 
-def read_run(folder: str | Path) -> Run:
+def read_run(folder: str | Path) -> RunTable:
     """Read a run, also while it goes on.
 
     Parameters
@@ -168,10 +168,10 @@ def read_run(folder: str | Path) -> Run:
             raise OmnisinkError(f"{folder}, record {number} cannot be used: {wrong}")
     if not any(tables.values()):
         raise OmnisinkError(f"{folder}: no question has been answered yet")
-    return Run(folder, manifest, {method: table for method, table in tables.items() if table})
+    return RunTable(folder, manifest, {method: table for method, table in tables.items() if table})
 
 
-def tasks_of(folders: Sequence[str | Path]) -> list[Task]:
+def tasks_of(folders: Sequence[str | Path]) -> list[TaskTable]:
     """Read runs, and put those together that are seeds of one task.
 
     Raises
@@ -181,14 +181,14 @@ def tasks_of(folders: Sequence[str | Path]) -> list[Task]:
     """
     if not folders:
         raise OmnisinkError("give at least one folder of a run")
-    together: dict[tuple[str, ...], list[Run]] = {}
+    together: dict[tuple[str, ...], list[RunTable]] = {}
     for run in map(read_run, folders):
         for other in together.setdefault(run.key, []):
             _check_seeds(other, run)
         together[run.key].append(run)
     labels = _labels([runs[0] for runs in together.values()])
     return [
-        Task(label, tuple(sorted(runs, key=lambda run: str(run.manifest.get("seed")).zfill(20))))
+        TaskTable(label, tuple(sorted(runs, key=lambda run: str(run.manifest.get("seed")).zfill(20))))
         for label, runs in zip(labels, together.values(), strict=True)
     ]
 
@@ -206,7 +206,7 @@ def _take(record: Record, tables: Mapping[str, dict[str, Record]]) -> str | None
     return None
 
 
-def _check_seeds(first: Run, second: Run) -> None:
+def _check_seeds(first: RunTable, second: RunTable) -> None:
     """Refuse two runs that are neither two tasks nor two seeds of one."""
     what = f"{first.folder} and {second.folder} are of the same task and model"
     differ = [
@@ -231,7 +231,7 @@ def _settled(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _labels(runs: Sequence[Run]) -> list[str]:
+def _labels(runs: Sequence[RunTable]) -> list[str]:
     """Name every task by its title, and by what tells it from others of that title."""
     titles = [str(run.manifest["task"].get("title") or run.manifest["task"]["name"]) for run in runs]
     labels = []

@@ -19,7 +19,7 @@ from omnisink.evaluation.comparing.wording import (
     plain,
     points,
 )
-from omnisink.results.disk import told
+from omnisink.results.disk import os_errors_named
 from omnisink.results.markup import plain_markdown as _plain
 from omnisink.results.spreadsheet import cell
 
@@ -226,7 +226,7 @@ def write_tables(results: Mapping[str, Any], out: str | Path) -> list[Path]:
         "comparison.tex": latex(results),
         "comparison.json": json.dumps(results, ensure_ascii=False, allow_nan=False, indent=1) + "\n",
     }
-    with told(folder, "written"):
+    with os_errors_named(folder, "written"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             # A text of a model can hold half a surrogate pair, which has no place in a file.

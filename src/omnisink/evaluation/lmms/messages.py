@@ -8,7 +8,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.evaluation.tasks.places import has_sound
+from omnisink.evaluation.tasks.paths import has_sound
 from omnisink.media import FrameChoice
 from omnisink.models.adapters.prompt import Prompt
 

@@ -289,8 +289,8 @@ class OmnisinkSimple(OmnisinkChat):
         found = []
         for row, tokens in zip(rows, spelled, strict=True):
             own, wanted = row[-len(tokens) :], torch.tensor(tokens, device=row.device)
-            chances = own.gather(1, wanted[:, None])[:, 0]
-            found.append((float(chances.sum()), bool((own.argmax(dim=1) == wanted).all())))
+            log_likelihoods = own.gather(1, wanted[:, None])[:, 0]
+            found.append((float(log_likelihoods.sum()), bool((own.argmax(dim=1) == wanted).all())))
         return found
 
 

@@ -39,7 +39,7 @@ class Reply:
         The answer it is read as; None where it is none.
     new_tokens : int
         Tokens that were generated.
-    chances : dict of str to float
+    log_likelihoods : dict of str to float
         Log-likelihood in nats of every answer that is one token, as the first token of the reply; empty where there
         are none.
     sinks : int or None
@@ -49,17 +49,17 @@ class Reply:
     text: str | None
     parsed: str | None
     new_tokens: int
-    chances: dict[str, float]
+    log_likelihoods: dict[str, float]
     sinks: int | None
 
     def loss(self, gold: str) -> float | None:
         """Return the nats of the right answer, where it has a likelihood."""
-        return -self.chances[gold] if gold in self.chances else None
+        return -self.log_likelihoods[gold] if gold in self.log_likelihoods else None
 
     def margin(self, gold: str) -> float | None:
         """Return how much likelier than the best wrong answer the right one is, in nats; negative where it is not."""
-        others = [chance for name, chance in self.chances.items() if name != gold]
-        return self.chances[gold] - max(others) if gold in self.chances and others else None
+        others = [chance for name, chance in self.log_likelihoods.items() if name != gold]
+        return self.log_likelihoods[gold] - max(others) if gold in self.log_likelihoods and others else None
 
 
 def ask(
@@ -140,8 +140,8 @@ def _likeliest(
         found = _sinks(trace, len(rows))
     replies = []
     for row, own, sinks in zip(rows, tokens, found, strict=True):
-        chances = _chances(row, own)
-        replies.append(Reply(None, max(chances, key=chances.__getitem__), 0, chances, sinks))
+        log_likelihoods = _chances(row, own)
+        replies.append(Reply(None, max(log_likelihoods, key=log_likelihoods.__getitem__), 0, log_likelihoods, sinks))
     return replies
 
 

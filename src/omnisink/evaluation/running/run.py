@@ -248,7 +248,7 @@ class _Runner:
         if isinstance(replies, _Problem):
             return replies
         for ready, reply, known in zip(batch, replies, inputs.facts, strict=True):
-            if any(math.isnan(chance) for chance in reply.chances.values()):
+            if any(math.isnan(chance) for chance in reply.log_likelihoods.values()):
                 self.fail(ready, [(name, attempt)], _NO_NUMBERS)
                 continue
             self.ledger.answered(ready.work.instance, name, attempt, reply, known, seconds=each, batch=len(batch))

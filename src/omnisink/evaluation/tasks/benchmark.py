@@ -10,7 +10,7 @@ from typing import Any, Literal
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.odd import OddRows
-from omnisink.evaluation.tasks.places import StrayLinkError, find_file, has_sound, is_file
+from omnisink.evaluation.tasks.paths import StrayLinkError, find_file, has_sound, is_file
 from omnisink.evaluation.tasks.protocol import Protocol
 from omnisink.evaluation.tasks.questions import Progress, Questions, files_of, matching, with_own_id
 from omnisink.evaluation.tasks.remarks import remarks
@@ -201,7 +201,7 @@ class Task:
             raise OmnisinkError(f"the number of questions must be positive, got {limit}")
         outcomes: list[Outcome | Instance]
         if self.loader == "items":
-            from omnisink.evaluation.tasks.own import scan_own
+            from omnisink.evaluation.tasks.items import scan_own
 
             folder, outcomes = Path(self.fields["path"]).resolve().parent, list(scan_own(self, asked))
         elif data is None and self.loader == "synthav":

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from omnisink.errors import MediaError, OmnisinkError
 from omnisink.evaluation.tasks.benchmark import Task
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.evaluation.tasks.places import StrayLinkError, find_file
+from omnisink.evaluation.tasks.paths import StrayLinkError, find_file
 from omnisink.evaluation.tasks.questions import Progress
 from omnisink.evaluation.tasks.remarks import remarks
 from omnisink.evaluation.tasks.rows import Bad, Left, Row
@@ -140,7 +140,7 @@ def check_task(
 
 
 def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
-    from omnisink.evaluation.tasks.own import STRICT, scan_own
+    from omnisink.evaluation.tasks.items import STRICT, scan_own
 
     problems: list[Problem] = []
     instances: list[Instance] = []
@@ -218,7 +218,7 @@ def _open(path: Path, role: Role, sound: bool) -> None:
 
 
 def _hears(path: Path) -> bool:
-    from omnisink.evaluation.tasks.places import has_sound
+    from omnisink.evaluation.tasks.paths import has_sound
 
     return has_sound(path)
 

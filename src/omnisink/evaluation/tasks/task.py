@@ -49,7 +49,7 @@ def find_task(name: str | Path) -> Task:
         If there is no such task or file.
     """
     if str(name).endswith(".jsonl"):
-        from omnisink.evaluation.tasks.own import own_task
+        from omnisink.evaluation.tasks.items import own_task
 
         return own_task(Path(name))
     if str(name) not in task_names():

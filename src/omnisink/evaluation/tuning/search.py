@@ -52,7 +52,7 @@ class Trial:
     error: str | None = None
 
 
-def lead(margins: Floats) -> Floats:
+def probability_margin(margins: Floats) -> Floats:
     """Bound margins: ``tanh(m / 2)``, the probability of the right answer less that of the best wrong one.
 
     As if these two were all there is. 1 is certain and right, -1 certain and wrong; it is positive exactly where the
@@ -61,7 +61,7 @@ def lead(margins: Floats) -> Floats:
     return np.tanh(margins / 2)
 
 
-def hopeless(gains: Floats, best: Floats, clusters: Sequence[str]) -> bool:
+def is_dominated(gains: Floats, best: Floats, clusters: Sequence[str]) -> bool:
     """Whether a setting is so far behind another on the same questions that the rest need not be asked.
 
     Parameters
@@ -152,7 +152,7 @@ def search(
                     break
                 trial.report(float(gains.mean()), step)
                 whole = len(gains) == len(clusters)
-                if not whole and hopeless(gains, best[: len(gains)], clusters[: len(gains)]):
+                if not whole and is_dominated(gains, best[: len(gains)], clusters[: len(gains)]):
                     stopped = True
                     break
             if stopped:

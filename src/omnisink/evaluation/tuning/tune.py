@@ -16,7 +16,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running.run import checksum
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tuning.scoring import Batch, Floats, QuestionError, Scorer, check_askable, prepare
-from omnisink.evaluation.tuning.search import Trial, choose, lead, search
+from omnisink.evaluation.tuning.search import Trial, choose, probability_margin, search
 from omnisink.evaluation.tuning.tuned import Tested, gain_of
 from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
@@ -25,7 +25,7 @@ from omnisink.methods.registry import name_of, settings_of
 from omnisink.methods.settings import plain_settings
 from omnisink.methods.space import space_of
 from omnisink.models.loaded import Loaded
-from omnisink.results.disk import write_whole
+from omnisink.results.disk import atomic_write
 from omnisink.results.records import check_start, start
 
 FORMAT = "omnisink.tune.v1"
@@ -147,7 +147,7 @@ def tune(
             raise OmnisinkError(f"no question could be answered. The first: {next(iter(left.values()))}")
 
         def gains(method: Method | None, batch: Batch) -> Floats:
-            return lead(scorer.margins(method, batch)) - lead(scorer.margins(None, batch))
+            return probability_margin(scorer.margins(method, batch)) - probability_margin(scorer.margins(None, batch))
 
         def searched(seen: Sequence[Batch], name: str, before: int) -> list[Trial]:
             return search(
@@ -205,7 +205,7 @@ def tune(
         ],
     }
     content = (json.dumps(results, ensure_ascii=False, indent=1) + "\n").encode()
-    write_whole(Path(folder) / RESULTS, content)
+    atomic_write(Path(folder) / RESULTS, content)
     read: dict[str, Any] = json.loads(content)
     return read  # As it is read from the file: layers are lists.
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from omnisink.evaluation.comparing.wording import HIGHER, LOWER, p_value, points, verdict
 from omnisink.evaluation.tuning.scoring import Batch, Floats
-from omnisink.evaluation.tuning.search import lead
+from omnisink.evaluation.tuning.search import probability_margin
 from omnisink.methods import profile as profiles
 from omnisink.models.loaded import Loaded
-from omnisink.results.disk import write_whole
+from omnisink.results.disk import atomic_write
 from omnisink.results.statistics import SHARES_DIFFER, paired_difference
 
 NOT_TESTED = "not tested"
@@ -54,7 +54,7 @@ def gain_of(tested: Sequence[Tested], own: Sequence[Tested], seed: int) -> dict[
     Returns
     -------
     dict
-        Plain data: a verdict, and for `lead` and `accuracy` the paired difference with its interval.
+        Plain data: a verdict, and for `probability_margin` and `accuracy` the paired difference with its interval.
     """
     optimistic = {name: _estimate(own, read, seed)["difference"] for name, read in _MEASURES.items()}
     if not tested:
@@ -85,7 +85,7 @@ def _right(margins: Floats) -> Floats:
 
 
 #: What is reported of margins.
-_MEASURES: dict[str, Callable[[Floats], Floats]] = {"lead": lead, "accuracy": _right}
+_MEASURES: dict[str, Callable[[Floats], Floats]] = {"lead": probability_margin, "accuracy": _right}
 
 
 def make_profile(loaded: Loaded, results: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def make_profile(loaded: Loaded, results: Mapping[str, Any], facts: Mapping[str,
 
 def write_profile(path: str | Path, profile: Mapping[str, Any]) -> None:
     """Write a profile, whole or not at all."""
-    write_whole(Path(path), (json.dumps(profile, ensure_ascii=False, indent=1) + "\n").encode())
+    atomic_write(Path(path), (json.dumps(profile, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def sentences(results: Mapping[str, Any]) -> list[str]:
@@ -132,7 +132,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     gain = results["gain"]
     seen = gain["where_searched"]
     said = [f"No setting was better than the model alone, {_off(results)}"] if results["off"] else []
-    searched = f"lead {seen['lead']:+.4f}, accuracy {points(seen['accuracy'])} points".replace("-", "−")
+    searched = f"lead {seen['probability_margin']:+.4f}, accuracy {points(seen['accuracy'])} points".replace("-", "−")
     if gain["verdict"] == NOT_TESTED:
         return [
             *said,

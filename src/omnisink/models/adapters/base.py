@@ -239,12 +239,19 @@ class Adapter(ABC):
         """Count the tokens of one sequence, and see to it that the sound is among them."""
         holders = self.placeholders(parts, prompt)
         ids = made["input_ids"][row].tolist()
-        real = made["attention_mask"][row].tolist()
+        token_mask = made["attention_mask"][row].tolist()
         counts = {
-            m: sum(1 for i, r in zip(ids, real, strict=True) if r and holders.get(i) == m) for m in holders.values()
+            m: sum(1 for i, r in zip(ids, token_mask, strict=True) if r and holders.get(i) == m)
+            for m in holders.values()
         }
         facts = Facts(
-            sum(real), counts.get("video", 0), counts.get("image", 0), counts.get("audio", 0), [], 0.0, media.records()
+            sum(token_mask),
+            counts.get("video", 0),
+            counts.get("image", 0),
+            counts.get("audio", 0),
+            [],
+            0.0,
+            media.records(),
         )
         if media.sound is not None:
             samples = len(media.samples)

@@ -53,7 +53,10 @@ Unit = tuple[int, float | None, float | None]
 
 
 def find_spans(
-    ids: Sequence[int], real: Sequence[bool], placeholders: dict[int, Modality], units: dict[Modality, list[Unit]]
+    ids: Sequence[int],
+    token_mask: Sequence[bool],
+    placeholders: dict[int, Modality],
+    units: dict[Modality, list[Unit]],
 ) -> list[Span]:
     """Cut one row into spans.
 
@@ -61,7 +64,7 @@ def find_spans(
     ----------
     ids : sequence of int
         Token ids, (S,).
-    real : sequence of bool
+    token_mask : sequence of bool
         False at padding, which belongs to no span.
     placeholders : dict of int to str
         The token id that stands for each modality.
@@ -75,7 +78,7 @@ def find_spans(
         In order, without overlap.
     """
     queues = {modality: list(found) for modality, found in units.items()}
-    kinds = [placeholders.get(i, "text") if r else None for i, r in zip(ids, real, strict=True)]
+    kinds = [placeholders.get(i, "text") if r else None for i, r in zip(ids, token_mask, strict=True)]
     spans: list[Span] = []
     for kind, group in groupby(range(len(kinds)), key=lambda p: kinds[p]):
         if kind is None:

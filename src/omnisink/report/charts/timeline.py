@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from omnisink.report.charts.looks import (
+from omnisink.report.charts.query_attention import (
     COLUMNS,
     QUERIES,
     bare,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omnisink.evaluation.tasks.reading import read_rows
+from omnisink.evaluation.tasks.annotation_files import read_rows
 from omnisink.evaluation.tasks.rows import (
     Bad,
     Left,

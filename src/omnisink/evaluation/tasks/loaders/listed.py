@@ -27,8 +27,8 @@ from string import Formatter
 from typing import Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks.annotation_files import read_rows
 from omnisink.evaluation.tasks.odd import LeftOutError, OddRows
-from omnisink.evaluation.tasks.reading import read_rows
 from omnisink.evaluation.tasks.rows import (
     KINDS,
     Bad,

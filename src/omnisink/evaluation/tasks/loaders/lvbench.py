@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.tasks.annotation_files import read_rows
 from omnisink.evaluation.tasks.odd import OddRows
-from omnisink.evaluation.tasks.reading import read_rows
 from omnisink.evaluation.tasks.rows import (
     Bad,
     Outcome,

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.methods.recorder import Recorder, record
-from omnisink.methods.recording import MEASURED, Recording
+from omnisink.methods.measure import Recorder, record
+from omnisink.methods.measurements import MEASURED, Recording
 from omnisink.methods.trace import Record
 from tests.methods.edits import padded
 from tests.plain import prompt, tiny_llama
@@ -26,7 +26,7 @@ def recording():
     """Record a batch of two prompts."""
     found = record(tiny_llama(), **padded([prompt(13, (0, 6)), prompt(8)]))
     return Recording(
-        found.arrays, found.layers, found.sets, found.criteria, found.real, {"model": "tïny", "revision": None}
+        found.arrays, found.layers, found.sets, found.criteria, found.token_mask, {"model": "tïny", "revision": None}
     )
 
 
@@ -40,7 +40,7 @@ def test_a_round_trip_changes_nothing(recording, tmp_path, suffix):
     for name, array in recording.arrays.items():
         assert again[name].dtype == array.dtype
         assert np.array_equal(again[name], array, equal_nan=array.dtype.kind == "f")
-    assert (again.real == recording.real).all()
+    assert (again.token_mask == recording.token_mask).all()
     assert (again.layers, again.sets) == (recording.layers, recording.sets)
     assert again.criteria == recording.criteria
     assert again.facts == {"model": "tïny", "revision": None}
@@ -75,7 +75,7 @@ def test_pickled_arrays_are_not_read(recording, tmp_path):
         def __reduce__(self):
             return pytest.fail, ("a pickle was run",)
 
-    np.savez(data, real=np.array([Bomb()], dtype=object), mass=recording["mass"])
+    np.savez(data, token_mask=np.array([Bomb()], dtype=object), mass=recording["mass"])
     with pytest.raises(OmnisinkError, match="not a recording"):
         Recording.load(data)
     data.write_bytes(pickle.dumps({"mass": 1}))
@@ -151,7 +151,7 @@ def test_what_cannot_be_written_is_named(recording, tmp_path):
     with pytest.raises(OmnisinkError, match=r"nowhere.* could not be written"):
         recording.save(tmp_path / "nowhere" / "run")
     odd = Recording(
-        recording.arrays, recording.layers, recording.sets, recording.criteria, recording.real, {"a": tmp_path}
+        recording.arrays, recording.layers, recording.sets, recording.criteria, recording.token_mask, {"a": tmp_path}
     )
     with pytest.raises(OmnisinkError, match=r"cannot write .*plain data"):
         odd.save(tmp_path / "run")
@@ -211,8 +211,8 @@ def relabelled(**changes: Any) -> Callable[[Path, Path], None]:
         (repacked(lambda arrays: arrays.update(strange=np.zeros(3))), "the array 'strange' is none that is measured"),
         (repacked(lambda arrays: arrays.update(mass=np.zeros((1, 1)))), "mass is of the shape"),
         (repacked(lambda arrays: arrays.update(mass=arrays["mass"].astype(str))), "mass holds <U"),
-        (repacked(lambda arrays: arrays.update(real=np.zeros(3, bool))), "real is of the shape"),
-        (repacked(lambda arrays: arrays.update(real=arrays["real"].astype(int))), "real is of the shape"),
+        (repacked(lambda arrays: arrays.update(token_mask=np.zeros(3, bool))), "real is of the shape"),
+        (repacked(lambda arrays: arrays.update(token_mask=arrays["real"].astype(int))), "real is of the shape"),
         (claiming, r"claims \(1000000, 1000000\) of float64, and holds 0 bytes"),
         (lambda data, names: data.write_bytes(b"PK" + b"x" * 50), "BadZipFile"),
     ],

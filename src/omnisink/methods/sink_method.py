@@ -11,10 +11,10 @@ from torch import Tensor
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.errors import OmnisinkError
-from omnisink.maths.host import host_may_look
-from omnisink.maths.layers import looks_at
+from omnisink.maths.host import is_eager_cpu
+from omnisink.maths.layers import is_detection_layer
 from omnisink.maths.sinks import token_magnitude
-from omnisink.methods.base import Method, Run
+from omnisink.methods.base import Context, Method
 from omnisink.methods.criteria import Criterion, MassiveActivation, describe, mark_sinks
 
 #: With a layer, the key under which a cache keeps the sinks of its prompts.
@@ -55,24 +55,24 @@ class SinkMethod(Method):
 
     def chosen(self, layer: int, depth: int) -> bool:
         """Whether the method looks at a layer of a decoder with `depth` layers."""
-        return looks_at(layer, depth) if self.layers is None else layer in self.layers
+        return is_detection_layer(layer, depth) if self.layers is None else layer in self.layers
 
-    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+    def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
         """Mark the sinks of a prefill."""
-        if run.now.is_prefill and self.chosen(layer, len(run.anatomy.layers)):
-            magnitude = run.record.finite.magnitudes[layer] = token_magnitude(hidden.detach())
-            marked = mark_sinks(self.criterion, hidden, run.now.real_on(hidden.device), magnitude)
-            run.record.sinks[layer] = marked
-            run.now.state.tensors[_SINKS, layer] = marked
+        if context.now.is_prefill and self.chosen(layer, len(context.anatomy.layers)):
+            magnitude = context.record.finite.magnitudes[layer] = token_magnitude(hidden.detach())
+            marked = mark_sinks(self.criterion, hidden, context.now.token_mask_on(hidden.device), magnitude)
+            context.record.sinks[layer] = marked
+            context.now.state.tensors[_SINKS, layer] = marked
 
-    def prompt_sinks(self, call: AttentionCall, run: Run) -> Tensor | None:
+    def prompt_sinks(self, call: AttentionCall, context: Context) -> Tensor | None:
         """Return the sinks of a layer's prompts, in the prefill and in the passes after it.
 
         Parameters
         ----------
         call : AttentionCall
             The layer's call.
-        run : Run
+        context : Context
             The pass that is running.
 
         Returns
@@ -85,8 +85,8 @@ class SinkMethod(Method):
         OmnisinkError
             If the layer's cache no longer holds the whole prompt, as one with a window does.
         """
-        marked = run.now.state.tensors.get((_SINKS, call.layer))
-        if marked is None or (host_may_look(marked) and not bool(marked.any())):
+        marked = context.now.state.tensors.get((_SINKS, call.layer))
+        if marked is None or (is_eager_cpu(marked) and not bool(marked.any())):
             return None
         return self.among_keys(call, marked)
 

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from omnisink.errors import OmnisinkError
 from omnisink.maths import decomposition
 from omnisink.methods.criteria import MassiveActivation, Positions, SinkDimension
-from omnisink.methods.recorder import Recorder, record
+from omnisink.methods.measure import Recorder, record
 from tests.methods.edits import PlainEdit, padded, plain_run
 from tests.plain import prompt, tiny_llama
 
@@ -63,13 +63,13 @@ def check(found, b, i, expected, tolerance):
     each = len(mean_key) // kv_heads
     expected["sink_key"], expected["sink_value"] = mean_key[::each], mean_value[::each]
     expected["key_norm"], expected["value_norm"] = key_norm[::each], value_norm[::each]
-    real = torch.from_numpy(found.real[b])
+    token_mask = torch.from_numpy(found.token_mask[b])
     for name, plain in expected.items():
         mine = torch.from_numpy(found[name][b, i]).double()
-        mine = mine[..., real] if found.dims(name)[-1] == "token" else mine
+        mine = mine[..., token_mask] if found.dims(name)[-1] == "token" else mine
         size = max(1.0, float(plain.abs().max()))
         assert (mine - plain).abs().max() < tolerance * size, name
-    where = found["received_where"][b, i] - int(real.nonzero()[0])
+    where = found["received_where"][b, i] - int(token_mask.nonzero()[0])
     assert (torch.from_numpy(where) >= 0).all()
     assert found["split_error"][b, i] < 1e-5
 
@@ -81,14 +81,14 @@ def test_every_measurement_equals_its_definition_for_each_prompt_of_a_batch(back
     monkeypatch.setattr(decomposition, "_BLOCK", {"cpu": block})
     model, rows = tiny_llama(backend), [prompt(13, (0, 6)), prompt(8)]
     inputs = padded(rows, side)
-    real = inputs["attention_mask"].bool()
+    token_mask = inputs["attention_mask"].bool()
     place = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
-    odd = real & (place % 2 == 1)
+    odd = token_mask & (place % 2 == 1)
     others = (Positions((0, 2)),)
     found = record(model, others=others, sets={"odd": odd}, position_ids=place, **inputs)
     assert found.layers == list(range(6))
     assert found.sets == ["massive_activation", "positions", "odd"]
-    assert (found.real == real.numpy()).all()
+    assert (found.token_mask == token_mask.numpy()).all()
     for b, row in enumerate(rows):
         plain = PlainEdit(model)
         plain_run(plain, row)
@@ -101,7 +101,7 @@ def test_every_measurement_equals_its_definition_for_each_prompt_of_a_batch(back
                 plain.outputs[layer], sinks, sets,
             )  # fmt: skip
             check(found, b, layer, expected, 1e-5)
-            assert found.sinks().positions(layer, b) == [int(real[b].nonzero()[0]) + t for t in sinks]
+            assert found.sinks().positions(layer, b) == [int(token_mask[b].nonzero()[0]) + t for t in sinks]
 
 
 @pytest.mark.real

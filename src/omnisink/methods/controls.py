@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.interface import AttentionCall
-from omnisink.maths.rotation import rotate_as_far, sink_direction
-from omnisink.methods.base import Run
+from omnisink.maths.rotation import rotate_by_same_angle, sink_direction
+from omnisink.methods.base import Context
 from omnisink.methods.outro import OutRo
 
-AIMS = ("sink", "random", "layer")
+DIRECTIONS = ("sink", "random", "layer")
 
 #: With a layer, the key under which a cache keeps the directions to turn toward.
 _TOWARD = "toward"
 
 
 @dataclass(frozen=True)
-class AimedOutRo(OutRo):
+class OutRoControl(OutRo):
     """OutRo whose rotation goes toward something of one's choice, and that measures how far it turns.
 
     Parameters
     ----------
-    aim : {"sink", "random", "layer"}
+    direction : {"sink", "random", "layer"}
         ``"sink"`` is OutRo itself. ``"random"`` turns toward a random direction, another one for each layer and head.
         ``"layer"`` turns toward the value that the same tokens have one layer earlier. In all cases every head output
         is turned by the angle by which the sink's own value would turn it.
@@ -37,10 +37,10 @@ class AimedOutRo(OutRo):
     Raises
     ------
     ValueError
-        If `aim` is none of the three, or is not ``"sink"`` where gamma is negative.
+        If `direction` is none of the three, or is not ``"sink"`` where gamma is negative.
     """
 
-    aim: str = "sink"
+    direction: str = "sink"
     seed: int = 0
 
     source: ClassVar[str] = "omnisink: a control of OutRo"
@@ -48,56 +48,58 @@ class AimedOutRo(OutRo):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.aim not in AIMS:
-            raise ValueError(f"aim must be one of {', '.join(AIMS)}, got {self.aim!r}")
-        if self.gamma < 0 and self.aim != "sink":
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}")
+        if self.gamma < 0 and self.direction != "sink":
             raise ValueError(
-                f"gamma must not be negative with aim={self.aim!r}: an angle has no other side to turn to"
+                f"gamma must not be negative with direction={self.direction!r}: an angle has no other side to turn to"
             )
 
-    def idle(self, layer: int, run: Run) -> bool:
+    def idle(self, layer: int, context: Context) -> bool:
         """Leave out the layers without a sink, unless the values of every layer have to be remembered."""
-        return self.aim != "layer" and super().idle(layer, run)
+        return self.direction != "layer" and super().idle(layer, context)
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Relax and rotate, and remember this layer's values for the next."""
-        changed = super().head_output(call, output, run)
-        if run.now.is_prefill and self.aim == "layer":
-            run.scratch["value"] = call.value[:, :, : run.now.length]
+        changed = super().head_output(call, output, context)
+        if context.now.is_prefill and self.direction == "layer":
+            context.scratch["value"] = call.value[:, :, : context.now.length]
         return changed
 
-    def _rotate(self, call: AttentionCall, output: Tensor, direction: Tensor, keep: Tensor | None, run: Run) -> Tensor:
+    def _rotate(
+        self, call: AttentionCall, output: Tensor, direction: Tensor, frozen: Tensor | None, context: Context
+    ) -> Tensor:
         before = output.float().clone()
-        if self.aim == "sink":
-            turned = super()._rotate(call, output, direction, keep, run)
+        if self.direction == "sink":
+            turned = super()._rotate(call, output, direction, frozen, context)
         else:
-            if run.now.is_prefill:
-                run.now.state.tensors[_TOWARD, call.layer] = self._toward(call, direction, run)
-            toward = run.now.state.tensors[_TOWARD, call.layer]
-            turned = rotate_as_far(output, direction, toward, gamma=self.gamma, tau=self.tau, keep=keep)
-        if run.now.is_prefill:
-            run.record.measured.setdefault("angle", {})[call.layer] = _mean_angle(before, turned, keep)
+            if context.now.is_prefill:
+                context.now.state.tensors[_TOWARD, call.layer] = self._toward(call, direction, context)
+            toward = context.now.state.tensors[_TOWARD, call.layer]
+            turned = rotate_by_same_angle(output, direction, toward, gamma=self.gamma, tau=self.tau, frozen=frozen)
+        if context.now.is_prefill:
+            context.record.measured.setdefault("angle", {})[call.layer] = _mean_angle(before, turned, frozen)
         return turned
 
-    def _toward(self, call: AttentionCall, direction: Tensor, run: Run) -> Tensor:
+    def _toward(self, call: AttentionCall, direction: Tensor, context: Context) -> Tensor:
         """Return (B, H, D) unit vectors."""
-        if self.aim == "random":
+        if self.direction == "random":
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + call.layer)
             drawn = torch.randn(direction.shape[1:], generator=generator).to(direction.device)
             return torch.nn.functional.normalize(drawn, dim=-1).expand_as(direction)
-        before = run.scratch.get("value")
-        if before is None or before.shape != call.value[:, :, : run.now.length].shape:
-            run.record.skipped[call.layer] = "no earlier layer with values of this shape to turn toward"
+        before = context.scratch.get("value")
+        if before is None or before.shape != call.value[:, :, : context.now.length].shape:
+            context.record.skipped[call.layer] = "no earlier layer with values of this shape to turn toward"
             return torch.zeros_like(direction)
-        sinks = run.record.sinks[call.layer].to(before.device)
+        sinks = context.record.sinks[call.layer].to(before.device)
         return sink_direction(before, sinks, direction.shape[1]).to(direction.device)
 
 
-def _mean_angle(before: Tensor, after: Tensor, keep: Tensor | None) -> Tensor:
+def _mean_angle(before: Tensor, after: Tensor, frozen: Tensor | None) -> Tensor:
     """Mean angle in degrees between head outputs (B, S, H, D) before and after, over tokens that may turn, (B,)."""
     a, b = (torch.nn.functional.normalize(x, dim=-1) for x in (before, after.float()))
     # Not by the cosine, which is one to the last bit for every angle under a fiftieth of a degree.
     across, along = torch.linalg.vector_norm(a - b, dim=-1), torch.linalg.vector_norm(a + b, dim=-1)
     angle = torch.rad2deg(2 * torch.atan2(across, along)).mean(dim=-1)
-    free = torch.ones_like(angle, dtype=torch.bool) if keep is None else ~keep
+    free = torch.ones_like(angle, dtype=torch.bool) if frozen is None else ~frozen
     return angle.masked_fill(~free, 0.0).sum(dim=1) / free.sum(dim=1).clamp(min=1)

@@ -18,7 +18,7 @@ from omnisink.errors import OmnisinkError, shown
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.methods.trace import Record
 from omnisink.results.arrays import read_arrays
-from omnisink.results.disk import write_whole
+from omnisink.results.disk import atomic_write
 from omnisink.results.reading import parse_object, read_whole
 from omnisink.results.schema import Count, check
 
@@ -78,7 +78,7 @@ class Recording:
         Names along ``set``: the criteria first.
     criteria : list of dict
         Name and settings along ``criterion``.
-    real : ndarray of bool
+    token_mask : ndarray of bool
         (B, S), False at padding.
     facts : dict
         Whatever else the result should carry: model, versions, prompt.
@@ -88,7 +88,7 @@ class Recording:
     layers: Sequence[int]
     sets: Sequence[str]
     criteria: Sequence[Mapping[str, Any]]
-    real: NDArray[np.bool_]
+    token_mask: NDArray[np.bool_]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -123,8 +123,12 @@ class Recording:
             name: _side_by_side([by_layer[layer].cpu() for layer in layers]).numpy()
             for name, by_layer in {**measured, "magnitude": record.magnitudes}.items()
         }
-        real = torch.ones(record.batch, record.length, dtype=torch.bool) if record.real is None else record.real.cpu()
-        return cls(stacked, layers, list(sets), list(criteria), real.numpy())
+        token_mask = (
+            torch.ones(record.batch, record.length, dtype=torch.bool)
+            if record.token_mask is None
+            else record.token_mask.cpu()
+        )
+        return cls(stacked, layers, list(sets), list(criteria), token_mask.numpy())
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """Return one measurement, (sequence, layer, ...)."""
@@ -148,7 +152,7 @@ class Recording:
         marked, size = torch.from_numpy(self["marked"]), torch.from_numpy(self["magnitude"])
         return SinkMap(
             {layer: marked[:, i, criterion] for i, layer in enumerate(self.layers)},
-            torch.from_numpy(self.real),
+            torch.from_numpy(self.token_mask),
             self.criteria[criterion],
             {layer: size[:, i] for i, layer in enumerate(self.layers)},
         )
@@ -186,11 +190,11 @@ class Recording:
             text = json.dumps(labels, ensure_ascii=False, indent=1, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise OmnisinkError(f"cannot write {names}: its facts or criteria are not plain data: {error}") from error
-        arrays: dict[str, Any] = {"real": self.real, **self.arrays}
+        arrays: dict[str, Any] = {"real": self.token_mask, **self.arrays}
         packed = io.BytesIO()
         np.savez_compressed(packed, **arrays)
-        write_whole(data, packed.getvalue())
-        write_whole(names, f"{text}\n".encode(errors="backslashreplace"))
+        atomic_write(data, packed.getvalue())
+        atomic_write(names, f"{text}\n".encode(errors="backslashreplace"))
         return data, names
 
     @classmethod
@@ -233,12 +237,12 @@ class Recording:
 
     def _misfit(self) -> str | None:
         """Say what of the arrays does not fit the labels; None where all does."""
-        if self.real.ndim != 2 or self.real.dtype != np.bool_:
-            return f"real is of the shape {self.real.shape} and type {self.real.dtype}, not (B, S) bool"
+        if self.token_mask.ndim != 2 or self.token_mask.dtype != np.bool_:
+            return f"real is of the shape {self.token_mask.shape} and type {self.token_mask.dtype}, not (B, S) bool"
         wanted = {
-            "sequence": self.real.shape[0],
+            "sequence": self.token_mask.shape[0],
             "layer": len(self.layers),
-            "token": self.real.shape[1],
+            "token": self.token_mask.shape[1],
             "set": len(self.sets),
             "criterion": len(self.criteria),
             "part": len(PARTS),

@@ -7,8 +7,8 @@ import torch
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens
-from omnisink.methods.hiding import HideTokens, PruneTokens
-from omnisink.methods.marking import SinkMethod
+from omnisink.methods.knockout import KnockoutTokens, PruneTokens
+from omnisink.methods.sink_method import SinkMethod
 from omnisink.models.families import FAMILIES
 from tests.methods.edits import PlainEdit, generated, padded, plain_run, run
 from tests.plain import FLEX_WARNING, prompt, tiny_llama
@@ -36,7 +36,7 @@ def test_hiding_everywhere_equals_a_mask_without_the_token(backend):
     whole = torch.cat([ids, torch.tensor([CONTINUATION])], dim=1)
     with torch.inference_mode():
         expected = reference(input_ids=whole, attention_mask=allowed[None, None]).logits[0]
-    with HideTokens(Positions((0, 6)), layers=range(6))(model):
+    with KnockoutTokens(Positions((0, 6)), layers=range(6))(model):
         found = run(model, ids, CONTINUATION)
     assert (found - expected).abs().max() < TOLERANCE
     assert (found - run(model, ids, CONTINUATION)).abs().max() > 20 * TOLERANCE
@@ -45,7 +45,7 @@ def test_hiding_everywhere_equals_a_mask_without_the_token(backend):
 @pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
 def test_greedy_tokens_of_a_padded_batch_are_those_computed_by_hand(cache):
     model, rows = tiny_llama(), [prompt(13, (0, 6)), prompt(8)]
-    with HideTokens()(model):
+    with KnockoutTokens()(model):
         logits, tokens = generated(model, padded(rows), **cache)
     for b, ids in enumerate(rows):
         plain = PlainEdit(model, hide=lambda plain, layer, _: plain.sinks.get(layer, []))
@@ -59,7 +59,7 @@ def test_greedy_tokens_of_a_padded_batch_are_those_computed_by_hand(cache):
 
 def test_hidden_tokens_keep_their_own_rows():
     model, ids = tiny_llama(), prompt(13, (0, 6))
-    with HideTokens(Positions((0, 6)), layers=(1,))(model), torch.inference_mode():
+    with KnockoutTokens(Positions((0, 6)), layers=(1,))(model), torch.inference_mode():
         found = model(input_ids=ids, output_hidden_states=True).hidden_states
     with torch.inference_mode():
         bare = model(input_ids=ids, output_hidden_states=True).hidden_states
@@ -93,7 +93,7 @@ def test_pruning_keeps_what_the_sinks_query_looks_at_most(keep, count):
         found = run(model, ids, CONTINUATION)
     assert (found.double() - expected).abs().max() < TOLERANCE
     away = Positions(tuple(set(offered) - set(kept)))
-    with HideTokens(away, layers=(3, 4, 5))(model):
+    with KnockoutTokens(away, layers=(3, 4, 5))(model):
         same = run(model, ids, CONTINUATION)
     assert (found - same).abs().max() < TOLERANCE
     if keep < 1:
@@ -105,8 +105,8 @@ def pruned(method, model, inputs):
     seen = []
 
     class Watching(type(method)):
-        def _rank(self, call, run):
-            seen.append(super()._rank(call, run))
+        def _rank(self, call, context):
+            seen.append(super()._rank(call, context))
             return seen[-1]
 
     with Watching(**vars(method))(model), torch.inference_mode():
@@ -151,15 +151,15 @@ def test_random_tokens_are_as_many_as_the_criterions_and_none_of_them(seed):
     hidden[0, [0, 4, 5], 2] = 5000.0
     hidden[1, [9], 1] = 5000.0
     hidden[2, 3:, 1] = 5000.0  # more sinks than others
-    real = torch.ones(3, 20, dtype=torch.bool)
-    real[1, :7] = False
+    token_mask = torch.ones(3, 20, dtype=torch.bool)
+    token_mask[1, :7] = False
     like = MassiveActivation()
-    chosen = RandomTokens(like, seed)(hidden, real)
-    marked = like(hidden, real)
+    chosen = RandomTokens(like, seed)(hidden, token_mask)
+    marked = like(hidden, token_mask)
     assert marked.sum(dim=1).tolist() == [3, 1, 17]
     assert chosen.sum(dim=1).tolist() == [3, 1, 3]
-    assert not (chosen & (marked | ~real)).any()
-    assert torch.equal(chosen, RandomTokens(like, seed)(hidden, real))
+    assert not (chosen & (marked | ~token_mask)).any()
+    assert torch.equal(chosen, RandomTokens(like, seed)(hidden, token_mask))
     assert torch.equal(chosen[1, 7:], RandomTokens(like, seed)(hidden[1:2, 7:], None)[0])
     assert torch.equal(chosen[0], RandomTokens(like, seed)(hidden[:1], None)[0])
 
@@ -173,9 +173,9 @@ def test_random_tokens_are_spread_evenly():
 
 
 def test_positions_count_from_the_first_real_token():
-    real = torch.ones(2, 9, dtype=torch.bool)
-    real[1, :4] = False
-    found = Positions((0, 3, 7))(torch.zeros(2, 9, 4), real)
+    token_mask = torch.ones(2, 9, dtype=torch.bool)
+    token_mask[1, :4] = False
+    found = Positions((0, 3, 7))(torch.zeros(2, 9, 4), token_mask)
     assert [row.nonzero().flatten().tolist() for row in found] == [[0, 3, 7], [4, 7]]
     assert Positions((1,))(torch.zeros(1, 3, 4), None).tolist() == [[False, True, False]]
     assert not Positions(())(torch.zeros(1, 3, 4), None).any()
@@ -184,11 +184,11 @@ def test_positions_count_from_the_first_real_token():
 def test_learned_sinks_are_refused():
     family = FAMILIES["gpt_oss"]
     model = family.build(attn_implementation="eager")
-    with pytest.raises(OmnisinkError, match=r"HideTokens.*learned sink"), HideTokens()(model):
+    with pytest.raises(OmnisinkError, match=r"KnockoutTokens.*learned sink"), KnockoutTokens()(model):
         run(model, family.inputs(model)["input_ids"][:1])
 
 
-@pytest.mark.parametrize("method", [HideTokens(), PruneTokens(layer=0)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("method", [KnockoutTokens(), PruneTokens(layer=0)], ids=lambda m: type(m).__name__)
 def test_a_cache_that_has_forgotten_the_prompt_is_refused(method):
     family = FAMILIES["mistral_window"]
     model = family.build()

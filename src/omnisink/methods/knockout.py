@@ -1,4 +1,4 @@
-"""Take tokens out of everyone's sight: what the model is without its sinks, or without tokens the sink ignores."""
+"""Attention knockout: what the model is without its sinks, or without the tokens that the sink ignores."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError
-from omnisink.maths.decomposition import KeyMask, look_from, read_out
-from omnisink.methods.base import Run
-from omnisink.methods.marking import SinkMethod, over_keys
+from omnisink.maths.decomposition import KeyMask, attend, attention_from
+from omnisink.methods.base import Context
+from omnisink.methods.sink_method import SinkMethod, over_keys
 
 #: Key under which a cache keeps the tokens that a pruning took away.
 _PRUNED = "pruned"
 #: Key under which it keeps which tokens of its prompts are no padding.
-_REAL = "real"
+_TOKEN_MASK = "token_mask"
 
 
 @dataclass(frozen=True)
-class HideTokens(SinkMethod):
-    """Hide what a criterion marks from all other tokens, layer by layer.
+class KnockoutTokens(SinkMethod):
+    """Attention knockout of what a criterion marks, layer by layer.
 
-    No other token attends to a hidden one, exactly as if the mask had excluded it. A hidden token's own row is left as
+    No other token attends to a masked one, exactly as if the mask had excluded it. A masked token's own row is left as
     it is. Works on every attention backend, as the rows are computed anew in float32 from queries, keys and values.
     What another method did to the same head outputs before is lost thereby: attach this one first.
 
@@ -35,44 +35,44 @@ class HideTokens(SinkMethod):
         See `SinkMethod`.
     """
 
-    def hidden(self, call: AttentionCall, run: Run) -> Tensor | None:
-        """Return the prompt's tokens to hide at this layer, (B, S) bool, or None."""
-        return self.prompt_sinks(call, run)
+    def tokens_to_mask(self, call: AttentionCall, context: Context) -> Tensor | None:
+        """Return the prompt's tokens to mask at this layer, (B, S) bool, or None."""
+        return self.prompt_sinks(call, context)
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
-        """Compute the rows anew without the hidden tokens."""
-        hidden = self.hidden(call, run)
-        if hidden is None:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
+        """Compute the rows anew without the masked tokens."""
+        masked = self.tokens_to_mask(call, context)
+        if masked is None:
             return output
-        length, keys = run.now.length, call.key.shape[2]
-        own, untouched = hidden, ~hidden.any(dim=1, keepdim=True)
-        if run.now.is_prefill:
+        length, keys = context.now.length, call.key.shape[2]
+        own, unchanged = masked, ~masked.any(dim=1, keepdim=True)
+        if context.now.is_prefill:
             keys = length  # A static cache is longer.
-            mask = visible_keys(call, run.now.real_on(output.device), length)
+            mask = visible_keys(call, context.now.token_mask_on(output.device), length)
         else:
             mask = _later_keys(call, length)
-            own = hidden.new_zeros(len(hidden), length)
-            if (real := run.now.state.tensors.get(_REAL)) is not None:
-                hidden = hidden | ~real.to(hidden.device)
+            own = masked.new_zeros(len(masked), length)
+            if (token_mask := context.now.state.tensors.get(_TOKEN_MASK)) is not None:
+                masked = masked | ~token_mask.to(masked.device)
         value = call.value[:, :, :keys].float()
         columns = torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)  # the ones tell who sees nothing at all
-        read = read_out(
+        read = attend(
             call.query,
             call.key[:, :, :keys],
             columns,
-            _without(mask, over_keys(hidden, keys)),
+            _without(mask, over_keys(masked, keys)),
             scaling=call.scaling,
             softcap=call.options.get("softcap"),
         ).transpose(1, 2)
-        stay = (own | untouched)[:, :, None, None] | (read[..., -1:] == 0)
+        stay = (own | unchanged)[:, :, None, None] | (read[..., -1:] == 0)
         return torch.where(stay, output, read[..., :-1].to(output.dtype))
 
-    def begin(self, run: Run) -> None:
+    def begin(self, context: Context) -> None:
         """Keep which tokens of the prompt are padding: later passes do not say."""
-        if run.now.is_prefill and run.now.real is not None:
-            run.now.state.tensors[_REAL] = run.now.real
+        if context.now.is_prefill and context.now.token_mask is not None:
+            context.now.state.tensors[_TOKEN_MASK] = context.now.token_mask
 
-    def attention_input(self, call: AttentionCall, run: Run) -> AttentionCall:
+    def attention_input(self, call: AttentionCall, context: Context) -> AttentionCall:
         """Refuse learned sink logits, which have no place among the tokens that are left."""
         if call.options.get("s_aux", call.options.get("sinks")) is not None:
             raise OmnisinkError(f"{type(self).__name__} does not know what learned sink logits should become")
@@ -80,8 +80,8 @@ class HideTokens(SinkMethod):
 
 
 @dataclass(frozen=True)
-class PruneTokens(HideTokens):
-    """Rank tokens by the attention of the sink's query, and hide all but the best from the next layer on.
+class PruneTokens(KnockoutTokens):
+    """Rank tokens by the attention of the sink's query, and mask all but the best from the next layer on.
 
     The sink's query sees the whole prompt (its mask is relaxed for the ranking alone), averaged over heads; with more
     than one sink the first real one ranks. The paper prunes video and audio tokens at layer 5 and keeps 20 %.
@@ -130,45 +130,47 @@ class PruneTokens(HideTokens):
         """Sinks are wanted at the ranking layer alone."""
         return layer == self.layer
 
-    def hidden(self, call: AttentionCall, run: Run) -> Tensor | None:
+    def tokens_to_mask(self, call: AttentionCall, context: Context) -> Tensor | None:
         """Rank at the ranking layer; return what was pruned after it."""
-        if call.layer == self.layer and run.now.is_prefill:
-            run.now.state.tensors[_PRUNED] = self._rank(call, run)
-        return self.among_keys(call, run.now.state.tensors[_PRUNED]) if call.layer > self.layer else None
+        if call.layer == self.layer and context.now.is_prefill:
+            context.now.state.tensors[_PRUNED] = self._rank(call, context)
+        return self.among_keys(call, context.now.state.tensors[_PRUNED]) if call.layer > self.layer else None
 
-    def _rank(self, call: AttentionCall, run: Run) -> Tensor:
-        length, device = run.now.length, call.query.device
-        candidates, real = self.candidates.to(device), run.now.real_on(device)
-        if candidates.shape != (run.now.batch, length) or candidates.dtype != torch.bool:
+    def _rank(self, call: AttentionCall, context: Context) -> Tensor:
+        length, device = context.now.length, call.query.device
+        candidates, token_mask = self.candidates.to(device), context.now.token_mask_on(device)
+        if candidates.shape != (context.now.batch, length) or candidates.dtype != torch.bool:
             raise OmnisinkError(
-                f"candidates must be bool of the prompt's shape {(run.now.batch, length)}, got {candidates.dtype} "
+                f"candidates must be bool of the prompt's shape {(context.now.batch, length)}, got {candidates.dtype} "
                 f"{tuple(candidates.shape)}"
             )
-        if real is not None:
-            candidates = candidates & real
-        sinks = self.prompt_sinks(call, run)
+        if token_mask is not None:
+            candidates = candidates & token_mask
+        sinks = self.prompt_sinks(call, context)
         if self.by == "random":
             draws = torch.rand(length, generator=torch.Generator().manual_seed(self.seed)).to(device)
             # Counted from the first real token, so that padding does not move them.
-            place = torch.ones_like(candidates) if real is None else real
+            place = torch.ones_like(candidates) if token_mask is None else token_mask
             scores = draws[(place.cumsum(dim=1) - 1).clamp(min=0)]
         elif sinks is None or not bool(sinks.any(dim=1).all()):
             raise OmnisinkError(f"a prompt has no sink at layer {self.layer} to rank its tokens; give Positions")
         else:
             first = sinks.int().argmax(dim=1)
-            scores = look_from(call.query, call.key[:, :, :length], first, real, scaling=call.scaling).mean(dim=1)
+            scores = attention_from(call.query, call.key[:, :, :length], first, token_mask, scaling=call.scaling).mean(
+                dim=1
+            )
         # Less what rounding may have added to the product: 28 % of 25 tokens are 7, not 7.000000000000001.
         count = (candidates.sum(dim=1).double() * self.keep - 1e-6).ceil().clamp(min=1)
         rank = scores.masked_fill(~candidates, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
         return candidates & (rank >= count[:, None])
 
 
-def _without(mask: KeyMask, hidden: Tensor) -> KeyMask:
+def _without(mask: KeyMask, masked: Tensor) -> KeyMask:
     """Take keys (B, T) out of what queries see."""
 
     def rows_of_rest(rows: slice) -> Tensor:
         seen = mask(rows)
-        gone = hidden[:, None, None, : seen.shape[-1]]
+        gone = masked[:, None, None, : seen.shape[-1]]
         return seen & ~gone if seen.dtype == torch.bool else seen.masked_fill(gone, float("-inf"))
 
     return rows_of_rest

@@ -9,7 +9,7 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import UnsupportedModelError
-from omnisink.methods.recorder import Recorder, record
+from omnisink.methods.measure import Recorder, record
 from omnisink.models.families import FAMILIES
 from tests.plain import FLEX_WARNING, prompt, tiny_llama
 from tests.test_families import CELLS, LENGTHS, MULTIMODAL, alone, reader, tiny
@@ -149,12 +149,14 @@ def test_without_a_mask_a_query_sees_itself_and_what_is_before_it():
 
 @pytest.mark.parametrize("kind", ["bool", "float", "2-D"])
 def test_padding_sees_nothing_and_is_not_seen(kind):
-    real = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]).bool()
-    keys = torch.ones(5, 5).tril().bool() & real[:, None, None]
-    mask = {"bool": keys, "float": torch.zeros(keys.shape).masked_fill(~keys, -1e38 * 3), "2-D": real.long()}[kind]
-    seen = visible_keys(call_with(mask), real, 5)(slice(0, 5))
+    token_mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]).bool()
+    keys = torch.ones(5, 5).tril().bool() & token_mask[:, None, None]
+    mask = {"bool": keys, "float": torch.zeros(keys.shape).masked_fill(~keys, -1e38 * 3), "2-D": token_mask.long()}[
+        kind
+    ]
+    seen = visible_keys(call_with(mask), token_mask, 5)(slice(0, 5))
     seen = seen if seen.dtype == torch.bool else seen > -1e38
-    assert torch.equal(seen.expand(2, 1, 5, 5), keys & real[:, None, :, None])
+    assert torch.equal(seen.expand(2, 1, 5, 5), keys & token_mask[:, None, :, None])
 
 
 @pytest.mark.parametrize("mask", ["all", torch.ones(2, 5, 5)], ids=["a word", "3-D"])

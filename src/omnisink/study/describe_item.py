@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omnisink.methods.recorder import criterion_name
+from omnisink.methods.measure import criterion_name
 from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
-from omnisink.study.survey import Survey, plain
+from omnisink.study.survey import ItemMeasurements, plain
 
 #: Longest side of a frame on the page, in pixels, and intervals of the waveform.
 _SIDE, _INTERVALS = 160, 400
 
 
-def close_up(survey: Survey) -> dict[str, Any]:
+def describe_item(survey: ItemMeasurements) -> dict[str, Any]:
     """Describe one item for the page.
 
     Parameters

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from omnisink.methods.aimed import AimedOutRo
 from omnisink.methods.base import Method
+from omnisink.methods.controls import OutRoControl
 from omnisink.methods.outro import OutRo
 from tests.maths.test_rotation import angle
 from tests.methods.edits import generated, padded, run
@@ -23,9 +23,9 @@ ROWS = [prompt(13, (0, 6)), prompt(8)]
 class Before(Method):
     """Keep the head outputs and values that a method attached after this one is given."""
 
-    def head_output(self, call, output, run):
-        run.record.measured.setdefault("output", {})[call.layer] = output.clone()
-        run.record.measured.setdefault("value", {})[call.layer] = call.value.clone()
+    def head_output(self, call, output, context):
+        context.record.measured.setdefault("output", {})[call.layer] = output.clone()
+        context.record.measured.setdefault("value", {})[call.layer] = call.value.clone()
         return output
 
 
@@ -49,11 +49,11 @@ SETTINGS = [{}, {"gamma": 0.5, "relax": False}, {"gamma": -0.7}, {"decode": Fals
 
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_aimed_at_the_sink_it_is_outro_to_the_bit(settings, backend):
+def test_with_the_sink_as_direction_it_is_outro_to_the_bit(settings, backend):
     model, inputs = tiny_llama(backend), padded(ROWS)
     with OutRo(**settings)(model) as plain:
         expected, tokens = generated(model, inputs)
-    with AimedOutRo(**settings)(model) as trace:
+    with OutRoControl(**settings)(model) as trace:
         found, same = generated(model, inputs)
     assert torch.equal(found, expected)
     assert torch.equal(tokens, same)
@@ -62,20 +62,20 @@ def test_aimed_at_the_sink_it_is_outro_to_the_bit(settings, backend):
     assert not torch.equal(found, generated(model, inputs)[0])
 
 
-@pytest.mark.parametrize("aim", ["random", "layer"])
+@pytest.mark.parametrize("direction", ["random", "layer"])
 @pytest.mark.parametrize("generating", [False, True])
-def test_a_control_turns_the_same_tokens_as_far_toward_something_else(aim, generating):
+def test_a_control_turns_the_same_tokens_as_far_toward_something_else(direction, generating):
     model, inputs = tiny_llama(), padded(ROWS)
     continuation = (20, 31) if generating else ()
     # One layer at a time, or the layers after it would not be given the same head outputs.
     for layer in (0, 1, 3):
         how = {"gamma": 0.8, "relax": False, "detect_layers": (layer,)}
-        before, toward_sink, _, _ = turned(model, AimedOutRo(**how), inputs, continuation)
-        same, found, values, trace = turned(model, AimedOutRo(aim=aim, **how), inputs, continuation)
+        before, toward_sink, _, _ = turned(model, OutRoControl(**how), inputs, continuation)
+        same, found, values, trace = turned(model, OutRoControl(direction=direction, **how), inputs, continuation)
         if not generating:
             assert torch.equal(before[layer], same[layer])
         source, expected, control = before[layer], toward_sink[layer], found[layer]
-        if aim == "layer" and layer == 0:
+        if direction == "layer" and layer == 0:
             assert torch.equal(control, same[layer])
             assert "no earlier layer" in trace.skipped_layers[0]
             continue
@@ -84,16 +84,16 @@ def test_a_control_turns_the_same_tokens_as_far_toward_something_else(aim, gener
             assert torch.allclose(control.norm(dim=-1), source.norm(dim=-1), rtol=1e-5)
             assert not torch.equal(control, source)
             continue
-        real = inputs["attention_mask"].bool()
+        token_mask = inputs["attention_mask"].bool()
         sinks = trace.record.sinks[layer]
         assert sinks.sum(dim=1).tolist() == [2, 1]
-        assert torch.equal(control[sinks | ~real], source[sinks | ~real])
-        free = real & ~sinks
+        assert torch.equal(control[sinks | ~token_mask], source[sinks | ~token_mask])
+        free = token_mask & ~sinks
         assert (angle(source, control) - angle(source, expected))[free].abs().max() < 1e-6
         assert angle(source, control)[free].max() > 0.05
         assert torch.allclose(control[free].norm(dim=-1), source[free].norm(dim=-1), rtol=1e-5)
         # The turn is toward the direction, in its plane with the output: nothing else is added.
-        if aim == "random":
+        if direction == "random":
             generator = torch.Generator().manual_seed(layer)
             aims = torch.nn.functional.normalize(torch.randn(4, 12, generator=generator), dim=-1).expand(2, 4, 12)
         else:
@@ -114,23 +114,23 @@ def test_random_directions_differ_by_seed_layer_and_head_and_repeat():
     with torch.inference_mode():
         runs = []
         for seed in (0, 0, 1):
-            with AimedOutRo(aim="random", gamma=0.5, seed=seed)(model):
+            with OutRoControl(direction="random", gamma=0.5, seed=seed)(model):
                 runs.append(model(**inputs).logits)
     assert torch.equal(runs[0], runs[1])
     assert (runs[0] - runs[2]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("aim", ["sink", "random", "layer"])
-def test_the_mean_angle_is_that_between_the_outputs(aim):
+@pytest.mark.parametrize("direction", ["sink", "random", "layer"])
+def test_the_mean_angle_is_that_between_the_outputs(direction):
     model, inputs = tiny_llama(), padded(ROWS)
-    before, after, _, trace = turned(model, AimedOutRo(aim=aim, gamma=0.8, relax=False), inputs)
-    real = inputs["attention_mask"].bool()
-    ever = torch.zeros_like(real)
+    before, after, _, trace = turned(model, OutRoControl(direction=direction, gamma=0.8, relax=False), inputs)
+    token_mask = inputs["attention_mask"].bool()
+    ever = torch.zeros_like(token_mask)
     for layer, found in trace.record.measured["angle"].items():
         ever |= trace.record.sinks[layer]
         degrees = torch.rad2deg(angle(before[layer], after[layer]))
         for b in range(2):
-            expected = float(degrees[b][(real & ~ever)[b]].mean())
+            expected = float(degrees[b][(token_mask & ~ever)[b]].mean())
             assert float(found[b]) == pytest.approx(expected, abs=1e-3)
     assert math.degrees(0.01) < max(float(a.max()) for a in trace.record.measured["angle"].values())
 
@@ -138,18 +138,18 @@ def test_the_mean_angle_is_that_between_the_outputs(aim):
 def test_gradients_reach_the_prompt_through_a_control():
     model = tiny_llama()
     embedded = model.get_input_embeddings()(prompt(9)).detach().requires_grad_()
-    with AimedOutRo(aim="random", gamma=0.3)(model):
+    with OutRoControl(direction="random", gamma=0.3)(model):
         model(inputs_embeds=embedded).logits.sum().backward()
     assert torch.isfinite(embedded.grad).all()
     assert embedded.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("aim", ["random", "layer"])
-def test_controls_turn_generated_tokens_only_where_asked(aim):
+@pytest.mark.parametrize("direction", ["random", "layer"])
+def test_controls_turn_generated_tokens_only_where_asked(direction):
     model, ids = tiny_llama(), prompt(13, (0, 6))
     both = {}
     for decode in (False, True):
-        with AimedOutRo(aim=aim, gamma=0.8, decode=decode)(model):
+        with OutRoControl(direction=direction, gamma=0.8, decode=decode)(model):
             both[decode] = run(model, ids, (20, 31))
     assert torch.equal(both[True][:13], both[False][:13])
     assert (both[True][13:] - both[False][13:]).abs().amax(dim=-1).min() > 1e-4

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 
-class Watch:
-    """Whether the pass that runs holds a prompt. Where it does not, nobody looks at the residual stream."""
+class PrefillFlag:
+    """Whether the pass that runs holds a prompt. Where it does not, the hook does nothing."""
 
-    prompts = True
+    running = True
 
 
 _KINDS: dict[type[nn.Module], type[nn.Module]] = {}
@@ -46,30 +46,30 @@ def _(normed: Tensor, residual: Tensor, layer: str) -> None:
     return None
 
 
-def show(normed: Tensor, residual: Tensor, layer: str, watch: Watch) -> None:
+def show(normed: Tensor, residual: Tensor, layer: str, prefills: PrefillFlag) -> None:
     """Call the operator where a graph is being made of it, and what is in it where it would only cost time."""
     if torch.compiler.is_compiling():
         torch.ops.omnisink.observe(normed, residual, layer)
-    elif watch.prompts:
+    elif prefills.running:
         _show(residual, layer)
 
 
-def _tapped(kind: Any) -> type[nn.Module]:
+def _with_hook(kind: Any) -> type[nn.Module]:
     """Make the subclass of a norm's class; with one base, so that the class of a norm that is there can become it."""
 
     def forward(self: Any, x: Tensor, residual: Tensor | None = None) -> Any:
         if residual is None:
             normed = kind.forward(self, x)
-            show(normed, x, self.outro_layer, self.outro_watch)
+            show(normed, x, self.outro_layer, self.outro_prefills)
             return normed
         normed, total = kind.forward(self, x, residual)
-        show(normed, total, self.outro_layer, self.outro_watch)
+        show(normed, total, self.outro_layer, self.outro_prefills)
         return normed, total
 
-    return type(f"Tapped{kind.__name__}", (kind,), {"forward": forward})
+    return type(f"Hooked{kind.__name__}", (kind,), {"forward": forward})
 
 
-def tap(norm: nn.Module, layer: str, watch: Watch) -> None:
+def attach_hook(norm: nn.Module, layer: str, prefills: PrefillFlag) -> None:
     """Have a norm show what it normalizes.
 
     Parameters
@@ -78,12 +78,12 @@ def tap(norm: nn.Module, layer: str, watch: Watch) -> None:
         The first norm of a decoder layer; its class is changed, its parameters are not.
     layer : str
         vLLM's name of the layer's attention.
-    watch : Watch
+    prefills : PrefillFlag
         Says when to look; whoever plans the passes sets it.
     """
     kind = type(norm)
     if kind not in _KINDS:
-        _KINDS[kind] = _tapped(kind)
+        _KINDS[kind] = _with_hook(kind)
     norm.__class__ = _KINDS[kind]
     norm.outro_layer = layer  # type: ignore[assignment]
-    norm.outro_watch = watch  # type: ignore[assignment]
+    norm.outro_prefills = prefills  # type: ignore[assignment]

@@ -14,13 +14,13 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError
-from omnisink.maths.decomposition import look_from, read_out, split_columns, split_off, times_seen
+from omnisink.maths.decomposition import attend, attention_from, num_visible_queries, split_columns, split_sink_part
 from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
 from omnisink.maths.rotation import sink_value
-from omnisink.methods.base import Run
+from omnisink.methods.base import Context
 from omnisink.methods.criteria import Criterion, MassiveActivation, describe
-from omnisink.methods.marking import SinkMethod
-from omnisink.methods.recording import Recording
+from omnisink.methods.measurements import Recording
+from omnisink.methods.sink_method import SinkMethod
 
 #: Rows of queries on which the split is checked against attention to the rest alone.
 _CHECKED = 64
@@ -33,7 +33,7 @@ class Recorder(SinkMethod):
     """Measure every layer of a prefill and change nothing.
 
     Nothing of size S x S is kept: weights are made for a block of queries at a time, in float32. What is measured is
-    listed, with shapes, in `omnisink.methods.recording`.
+    listed, with shapes, in `omnisink.methods.measurements`.
 
     Parameters
     ----------
@@ -62,86 +62,86 @@ class Recorder(SinkMethod):
         """Every layer, unless some were named."""
         return self.layers is None or layer in self.layers
 
-    def residual_stream(self, layer: int, hidden: Tensor, run: Run) -> None:
+    def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
         """Mark sinks by every criterion, and note activations by token and by channel."""
-        super().residual_stream(layer, hidden, run)
-        if layer not in run.record.sinks or not run.now.is_prefill:
+        super().residual_stream(layer, hidden, context)
+        if layer not in context.record.sinks or not context.now.is_prefill:
             return
-        real = run.now.real_on(hidden.device)
-        run.record.magnitudes[layer] = run.record.finite.magnitudes[layer]
-        marks = [run.record.sinks[layer], *(c(hidden, real) for c in self.others)]
-        _note(run, layer, "marked", torch.stack(marks, dim=1))
-        _note(run, layer, "channel_peak", _channel_peak(hidden, real))
+        token_mask = context.now.token_mask_on(hidden.device)
+        context.record.magnitudes[layer] = context.record.finite.magnitudes[layer]
+        marks = [context.record.sinks[layer], *(c(hidden, token_mask) for c in self.others)]
+        _note(context, layer, "marked", torch.stack(marks, dim=1))
+        _note(context, layer, "channel_peak", _channel_peak(hidden, token_mask))
 
-    def head_output(self, call: AttentionCall, output: Tensor, run: Run) -> Tensor:
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Measure, and return the head outputs unchanged."""
-        marked = run.record.measured.get("marked", {}).get(call.layer)
-        if run.now.is_prefill and marked is not None:
+        marked = context.record.measured.get("marked", {}).get(call.layer)
+        if context.now.is_prefill and marked is not None:
             with torch.no_grad():
-                self._measure(call, output, marked.to(output.device), run)
+                self._measure(call, output, marked.to(output.device), context)
         return output
 
-    def _measure(self, call: AttentionCall, output: Tensor, marked: Tensor, run: Run) -> None:
-        length, device = run.now.length, output.device
+    def _measure(self, call: AttentionCall, output: Tensor, marked: Tensor, context: Context) -> None:
+        length, device = context.now.length, output.device
         query, key, value = call.query, call.key[:, :, :length], call.value[:, :, :length]
-        real = run.now.real_on(device)
-        if real is None:
-            real = torch.ones(len(query), length, dtype=torch.bool, device=device)
+        token_mask = context.now.token_mask_on(device)
+        if token_mask is None:
+            token_mask = torch.ones(len(query), length, dtype=torch.bool, device=device)
         sinks = marked[:, 0]
-        keep = real & ~sinks
-        sets = torch.cat([marked, *(self._set(name, real)[:, None] for name in self.sets)], dim=1)
+        include = token_mask & ~sinks
+        sets = torch.cat([marked, *(self._set(name, token_mask)[:, None] for name in self.sets)], dim=1)
         options = {
             "scaling": call.scaling,
             "softcap": call.options.get("softcap"),
             "learned_sink": call.options.get("s_aux", call.options.get("sinks")),
         }
-        mask = visible_keys(call, run.now.real_on(device), length)
+        mask = visible_keys(call, context.now.token_mask_on(device), length)
         drawn = torch.zeros(*query.shape[:3], device=device) if self.received else None
-        from_sinks, mass = split_off(query, key, value, sinks, sets, mask, received=drawn, **options)
+        from_sinks, mass = split_sink_part(query, key, value, sinks, sets, mask, received=drawn, **options)
         whole = output.transpose(1, 2).float()
         rest = _difference(whole, from_sinks, torch.finfo(output.dtype).eps)
 
         def note(name: str, measured: Tensor) -> None:
-            _note(run, call.layer, name, measured)
+            _note(context, call.layer, name, measured)
 
-        note("mass", masked_mean(mass.transpose(2, 3), keep))
+        note("mass", masked_mean(mass.transpose(2, 3), include))
         note("mass_by_token", mass.mean(dim=1).transpose(1, 2))
         if drawn is not None:
-            _note_received(drawn, times_seen(mask, length), real, note)
-        note("split_error", self._check(query, key, value, whole, from_sinks, sinks, mask, options, real))
+            _note_received(drawn, num_visible_queries(mask, length), token_mask, note)
+        note("split_error", self._check(query, key, value, whole, from_sinks, sinks, mask, options, token_mask))
         empty = ~sinks.any(dim=1)[:, None]
 
         def note_sink(name: str, measured: Tensor) -> None:
             note(name, measured.masked_fill(empty.reshape(-1, *([1] * (measured.dim() - 1))), float("nan")))
 
-        note_sink("sink_share", part_of_output(from_sinks, whole, keep))
+        note_sink("sink_share", part_of_output(from_sinks, whole, include))
         length_of = torch.linalg.vector_norm
         ratio = length_of(from_sinks, dim=-1) / length_of(whole, dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
-        note_sink("sink_norm_ratio", masked_mean(ratio, keep))
-        parallel = [mean_pairwise_cosine(part, keep) for part in (whole, from_sinks, rest)]
+        note_sink("sink_norm_ratio", masked_mean(ratio, include))
+        parallel = [mean_pairwise_cosine(part, include) for part in (whole, from_sinks, rest)]
         note_sink("parallel", torch.stack(parallel, dim=1))
         note("key_norm", length_of(key.float(), dim=-1))
         note("value_norm", length_of(value.float(), dim=-1))
         sink_key, groups = sink_value(key, sinks), query.shape[1] // key.shape[1]
         note_sink("sink_key", sink_key)
         note_sink("sink_value", sink_value(value, sinks))
-        other_key = sink_value(key, keep).repeat_interleave(groups, dim=1)[:, :, None]
-        note_sink("query_cosine", mean_cosine(query, sink_key.repeat_interleave(groups, dim=1)[:, :, None], keep))
-        note_sink("other_cosine", mean_cosine(query, other_key, keep))
-        padding = run.now.real_on(device)
+        other_key = sink_value(key, include).repeat_interleave(groups, dim=1)[:, :, None]
+        note_sink("query_cosine", mean_cosine(query, sink_key.repeat_interleave(groups, dim=1)[:, :, None], include))
+        note_sink("other_cosine", mean_cosine(query, other_key, include))
+        padding = context.now.token_mask_on(device)
         first = sinks.int().argmax(dim=1)
-        note_sink("sink_query", look_from(query, key, first, padding, scaling=call.scaling).mean(dim=1))
-        last = length - 1 - real.flip(1).int().argmax(dim=1)
-        note("last_query", look_from(query, key, last, padding, scaling=call.scaling).mean(dim=1))
+        note_sink("sink_query", attention_from(query, key, first, padding, scaling=call.scaling).mean(dim=1))
+        last = length - 1 - token_mask.flip(1).int().argmax(dim=1)
+        note("last_query", attention_from(query, key, last, padding, scaling=call.scaling).mean(dim=1))
 
-    def _set(self, name: str, real: Tensor) -> Tensor:
-        chosen = self.sets[name].to(real.device)
-        if chosen.shape != real.shape or chosen.dtype != torch.bool:
+    def _set(self, name: str, token_mask: Tensor) -> Tensor:
+        chosen = self.sets[name].to(token_mask.device)
+        if chosen.shape != token_mask.shape or chosen.dtype != torch.bool:
             raise OmnisinkError(
-                f"the set {name!r} must be bool of the prompt's shape {tuple(real.shape)}, got {chosen.dtype} "
+                f"the set {name!r} must be bool of the prompt's shape {tuple(token_mask.shape)}, got {chosen.dtype} "
                 f"{tuple(chosen.shape)}"
             )
-        return chosen & real
+        return chosen & token_mask
 
     @staticmethod
     def _check(
@@ -153,7 +153,7 @@ class Recorder(SinkMethod):
         sinks: Tensor,
         mask: Any,
         options: dict[str, Any],
-        real: Tensor,
+        token_mask: Tensor,
     ) -> Tensor:
         """Read the rest out by itself for some rows; return how far the parts' sum is from the output, (B,)."""
         length = query.shape[2]
@@ -167,10 +167,10 @@ class Recorder(SinkMethod):
             wide = [nn.functional.pad(p, (0, length - p.shape[-1]), value=filler) for p in parts]
             return torch.cat(wide, dim=2)
 
-        again = read_out(query[:, :, every], key, rest, mask_of_rows, **options)
+        again = attend(query[:, :, every], key, rest, mask_of_rows, **options)
         gap = (from_sinks[:, :, every] + again - whole[:, :, every]).abs().amax(dim=(1, 3))
-        size = whole.abs().masked_fill(~real[:, None, :, None], 0.0).amax(dim=(1, 2, 3))
-        worst = gap.masked_fill(~real[:, every], 0.0).amax(dim=1)
+        size = whole.abs().masked_fill(~token_mask[:, None, :, None], 0.0).amax(dim=(1, 2, 3))
+        worst = gap.masked_fill(~token_mask[:, every], 0.0).amax(dim=1)
         return worst / size.clamp(min=torch.finfo(torch.float32).tiny)
 
 
@@ -240,22 +240,22 @@ def _difference(whole: Tensor, part: Tensor, eps: float) -> Tensor:
     return rest.masked_fill_(left <= _ROUNDINGS * eps * size, 0.0)
 
 
-def _note_received(drawn: Tensor, seen: Tensor, real: Tensor, note: Callable[[str, Tensor], None]) -> None:
+def _note_received(drawn: Tensor, seen: Tensor, token_mask: Tensor, note: Callable[[str, Tensor], None]) -> None:
     """Turn sums over queries (B, H, S) into means over the queries that can see the key (Gu et al. 2025)."""
-    mean = (drawn / seen.clamp(min=1)[:, None]).masked_fill(~real[:, None], 0.0)
+    mean = (drawn / seen.clamp(min=1)[:, None]).masked_fill(~token_mask[:, None], 0.0)
     note("received", mean.mean(dim=1))
     most = mean.max(dim=-1)
     note("received_most", most.values)
     note("received_where", most.indices)
 
 
-def _channel_peak(hidden: Tensor, real: Tensor | None) -> Tensor:
+def _channel_peak(hidden: Tensor, token_mask: Tensor | None) -> Tensor:
     """Largest ``|h[t, c]| / RMS(h[t])`` of any token, channel by channel, (B, d) float32."""
     wide = hidden.float()
     rms = torch.linalg.vector_norm(wide, dim=-1, keepdim=True) * hidden.shape[-1] ** -0.5
     ratio = wide.abs() / rms.clamp(min=torch.finfo(torch.float32).tiny)
-    return (ratio if real is None else ratio.masked_fill(~real[..., None], 0.0)).amax(dim=1)
+    return (ratio if token_mask is None else ratio.masked_fill(~token_mask[..., None], 0.0)).amax(dim=1)
 
 
-def _note(run: Run, layer: int, name: str, measured: Tensor) -> None:
-    run.record.measured.setdefault(name, {})[layer] = measured
+def _note(context: Context, layer: int, name: str, measured: Tensor) -> None:
+    context.record.measured.setdefault(name, {})[layer] = measured
