@@ -25,8 +25,8 @@ from benchmarks.gpu.shapes import TINY, measured_model, twin
 from benchmarks.gpu.steps import Rewind, filled
 from benchmarks.gpu.worker import compiling, families, functions, passes
 from benchmarks.history import HISTORY, PAGE, append
-from omnisink.models.families import FAMILIES
-from omnisink.models.verify import Result
+from omnisink.verification.families import FAMILIES
+from omnisink.verification.verify import Result
 
 CPU = torch.device("cpu")
 

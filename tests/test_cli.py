@@ -17,7 +17,7 @@ import pytest
 from omnisink import OutRo, SinkMap, __version__
 from omnisink.cli.demo import CLIP
 from omnisink.errors import OmnisinkError
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 
 VERBS = ("demo", "ask", "find", "study", "eval", "compare", "tasks", "tune", "export", "models", "synthav", "doctor")
 HEAVY = ("torch", "transformers", "numpy", "gguf", "huggingface_hub")

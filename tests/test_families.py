@@ -9,8 +9,8 @@ import torch
 
 from omnisink import OutRo, UnsupportedModelError, find_sinks
 from omnisink.decoder.anatomy import read_anatomy
-from omnisink.models.families import FAMILIES
-from omnisink.models.tiny import SINK_TOKEN, planted_positions
+from omnisink.verification.families import FAMILIES
+from omnisink.verification.tiny import SINK_TOKEN, planted_positions
 from tests.plain import FLEX_WARNING
 from tests.skips import why_skipped
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisink.errors import OmnisinkError
-from omnisink.models.items import Item, checksum, parse_answer, read_items
+from omnisink.questions.items import Item, checksum, parse_answer, read_items
 from omnisink.synthav.dataset import draw_split
 from training.score import asked, parse
 

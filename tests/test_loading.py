@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from omnisink import OmnisinkError, load_model
 from omnisink.models import embedded
-from omnisink.models.families import FAMILIES
 from omnisink.models.loading import check_device, check_dtype
+from omnisink.verification.families import FAMILIES
 
 
 @pytest.fixture

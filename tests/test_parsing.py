@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisink.errors import OmnisinkError
-from omnisink.models.letters import split_letters
-from omnisink.models.parsing import parse_letter, parse_yes_no
+from omnisink.questions.letters import split_letters
+from omnisink.questions.parsing import parse_letter, parse_yes_no
 
 
 @pytest.mark.parametrize(

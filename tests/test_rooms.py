@@ -16,14 +16,17 @@ MAX_LINES = 350
 
 #: A room may import from rooms with a smaller number, and from itself; rooms with the same number are strangers.
 FLOORS = {
-    "cli": 5,
-    "report": 4,
-    "study": 3,
-    "evaluation": 3,
+    "cli": 6,
+    "integrations": 5,
+    "report": 5,
+    "study": 4,
+    "evaluation": 4,
+    "verification": 4,
+    "methods": 3,
+    "models": 2,
     "serving": 1,
-    "methods": 2,
-    "models": 1,
     "synthav": 1,
+    "questions": 1,
     "media": 0,
     "decoder": 0,
     "results": 0,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from omnisink import OutRo, UnsupportedModelError, find_sinks
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import torch
 
 from omnisink import OmnisinkError, OutRo
 from omnisink.models import verify as verify_module
-from omnisink.models.families import FAMILIES
-from omnisink.models.family import transformers_class
-from omnisink.models.support_table import BEGIN, END, table, write_gpu_column, write_table
-from omnisink.models.verify import Result, verify, verify_all
+from omnisink.verification.families import FAMILIES
+from omnisink.verification.family import transformers_class
+from omnisink.verification.support_table import BEGIN, END, table, write_gpu_column, write_table
+from omnisink.verification.verify import Result, verify, verify_all
 
 METHOD = OutRo(gamma=0.5)
 LLAMA = replace(FAMILIES["llama"], backends=("sdpa", "eager"))

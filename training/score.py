@@ -18,7 +18,7 @@ import torch
 
 from omnisink import OutRo, load_model
 from omnisink.models.loaded import Loaded
-from omnisink.models.parsing import parse_letter, parse_yes_no
+from omnisink.questions.parsing import parse_letter, parse_yes_no
 from omnisink.synthav.dataset import draw_split
 from omnisink.synthav.questions import CATEGORIES, Question
 from omnisink.synthav.render import render

@@ -122,8 +122,8 @@ def record(found: dict[str, Any], before: bool) -> None:
     """Append what was measured to the history, and write the pages: the table of costs, and what ran on a GPU."""
     from benchmarks.gpu import table
     from benchmarks.history import HISTORY, PAGE, append
-    from omnisink.models.support_table import write_gpu_column
-    from omnisink.models.verify import Result
+    from omnisink.verification.support_table import write_gpu_column
+    from omnisink.verification.verify import Result
 
     if found["shape"] != "7b" or found["where"].get("device") != "cuda":
         print("nothing is recorded: this was a trial", file=sys.stderr)

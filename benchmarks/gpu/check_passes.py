@@ -23,7 +23,7 @@ from benchmarks.gpu.small import (
 )
 from benchmarks.gpu.steps import Captured, graphs_skipped
 from omnisink import OutRo
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 
 
 def as_on_the_cpu(device: torch.device) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel, StaticCache
 
 from omnisink import OutRo
-from omnisink.models.tiny import SINK_TOKEN, TEXT_SETTINGS, make, text_inputs, words
+from omnisink.verification.tiny import SINK_TOKEN, TEXT_SETTINGS, make, text_inputs, words
 
 METHOD = OutRo(gamma=0.5)
 #: What may differ, relative to the size of the method's effect. Measured on an H200: 2e-6 at most.

@@ -66,8 +66,8 @@ def compiling(device: torch.device, options: Options) -> Iterator[Case]:
 def families(device: torch.device, options: Options) -> Iterator[Case]:
     """List this process's share of the support table."""
     from omnisink import OutRo
-    from omnisink.models.families import FAMILIES
-    from omnisink.models.verify import verify
+    from omnisink.verification.families import FAMILIES
+    from omnisink.verification.verify import verify
 
     method = OutRo(gamma=0.5)
 

@@ -10,9 +10,10 @@ import torch
 
 from omnisink import MediaError, OmnisinkError, load_model
 from omnisink.models.adapters import base, registry
-from omnisink.models.adapters.prompt import check_choices, parse_letter, with_choices
 from omnisink.models.adapters.qwen2_5_omni import SYSTEM, Qwen25Omni
-from omnisink.models.families_omni import build_full
+from omnisink.questions.choices import check_choices, with_choices
+from omnisink.questions.parsing import parse_letter
+from omnisink.verification.families_omni import build_full
 from tests.adapters.checkpoints import qwen2_5_omni_parts
 
 

@@ -18,7 +18,7 @@ from omnisink.media import Uniform
 from omnisink.methods.outro import OutRo
 from omnisink.methods.registry import parse_methods
 from omnisink.models.context import LongPromptWarning, context_length, room_for_answers
-from omnisink.models.items import Item
+from omnisink.questions.items import Item
 from omnisink.results.records import read_records
 from omnisink.study.subject import item_runner
 from tests.adapters.checkpoints import CHECKPOINTS

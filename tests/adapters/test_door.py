@@ -19,9 +19,9 @@ from omnisink.evaluation.running.asking import ask as ask_benchmark
 from omnisink.evaluation.running.prefetch import prompt_of
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.models.adapters import base
-from omnisink.models.adapters.prompt import with_choices
-from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
+from omnisink.questions.choices import with_choices
+from omnisink.questions.items import Item
 from omnisink.study.subject import item_runner
 from tests.adapters.checkpoints import CHECKPOINTS
 

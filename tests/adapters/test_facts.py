@@ -11,7 +11,7 @@ import pytest
 from omnisink import OmnisinkError, load_model
 from omnisink.cli.demo import CLIP
 from omnisink.models.facts import check_can_answer, check_can_answer_some, known_adapter
-from omnisink.models.items import Item
+from omnisink.questions.items import Item
 from tests.adapters.checkpoints import CHECKPOINTS, HEARING
 from tests.test_cli import refused
 

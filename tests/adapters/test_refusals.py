@@ -39,7 +39,7 @@ def test_a_quoted_placeholder_is_refused_by_name_wherever_it_stands(loaded, clip
 
 
 def placeholder_ids(loaded):
-    from omnisink.models.adapters.prompt import Prompt
+    from omnisink.questions.prompt import Prompt
 
     return loaded.adapter.placeholders(loaded, Prompt("x"))
 

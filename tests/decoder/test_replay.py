@@ -15,7 +15,7 @@ from omnisink.cli.demo import CLIP
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.replay import replay
 from omnisink.methods.find import SinkFinder
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
 from tests.plain import FLEX_WARNING, prompt, tiny_llama
 

@@ -8,7 +8,7 @@ import torch
 from omnisink import OmnisinkError
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.replay import replay
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing
 from tests.decoder.test_replay import run
 from tests.plain import prompt, tiny_llama

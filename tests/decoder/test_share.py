@@ -11,7 +11,7 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.replay import share
 from omnisink.methods.controls import OutRoControl
 from omnisink.methods.find import SinkFinder
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
 from tests.decoder.test_replay import ACCEPTED, MEDIA, counted, family_model, tower_parts
 from tests.plain import FLEX_WARNING, prompt, tiny_llama

@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.lmms import tasks_folder
-from omnisink.evaluation.lmms.messages import messages_of, prompt_of, visual_message
-from omnisink.evaluation.lmms.questions import (
+from omnisink.evaluation.running.prefetch import prompt_of as own_prompt_of
+from omnisink.evaluation.tasks.task import find_task
+from omnisink.integrations.lmms import tasks_folder
+from omnisink.integrations.lmms.messages import messages_of, prompt_of, visual_message
+from omnisink.integrations.lmms.questions import (
     avhbench_results,
     daily_omni_results,
     doc_of,
@@ -28,9 +30,7 @@ from omnisink.evaluation.lmms.questions import (
     to_visual,
     variable,
 )
-from omnisink.evaluation.lmms.settings import Generation, read_generation, read_method
-from omnisink.evaluation.running.prefetch import prompt_of as own_prompt_of
-from omnisink.evaluation.tasks.task import find_task
+from omnisink.integrations.lmms.settings import Generation, read_generation, read_method
 from omnisink.methods.controls import OutRoControl
 from tests.evaluation.laying import NAMES
 from tests.evaluation.laying import load as load_fixture
@@ -121,7 +121,7 @@ def test_the_breakdowns_are_those_of_the_benchmark() -> None:
 
 def test_the_folder_can_be_asked_for() -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "omnisink.evaluation.lmms"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "omnisink.integrations.lmms"], capture_output=True, text=True, check=True
     )
     assert Path(said.stdout.strip()) == tasks_folder()
     assert (tasks_folder() / "placeholder.jsonl").is_file()

@@ -15,7 +15,7 @@ from omnisink.errors import MediaError
 from omnisink.evaluation.running.batchsize import LARGEST, SMALLEST, BatchSize, out_of_memory
 from omnisink.evaluation.running.prefetch import Work, batches, prompt_of, windows
 from omnisink.media import Uniform
-from omnisink.models.adapters.prompt import Media
+from omnisink.questions.prompt import Media
 
 
 class Reader:

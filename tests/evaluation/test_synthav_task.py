@@ -13,7 +13,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks import synthav_task
 from omnisink.evaluation.tasks.answers import parse
 from omnisink.evaluation.tasks.task import find_task
-from omnisink.models.adapters.prompt import with_choices
+from omnisink.questions.choices import with_choices
 from omnisink.synthav.dataset import draw_split
 from training.score import asked
 from training.score import parse as trained_parse

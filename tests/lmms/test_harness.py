@@ -13,12 +13,12 @@ import pytest
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.export import export_lmms, export_parquet
-from omnisink.evaluation.lmms import tasks_folder
-from omnisink.evaluation.lmms.questions import load as load_questions
-from omnisink.evaluation.lmms.questions import variable
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.running.run import Settings, run
 from omnisink.evaluation.tasks.task import find_task
+from omnisink.integrations.lmms import tasks_folder
+from omnisink.integrations.lmms.questions import load as load_questions
+from omnisink.integrations.lmms.questions import variable
 from omnisink.methods.registry import parse_methods
 from omnisink.methods.shipped import default_outro
 from tests.evaluation.laying import lay_out
@@ -196,7 +196,7 @@ def test_likelihoods_fit_what_is_generated(clips: Path, theirs: dict[str, dict[s
     from lmms_eval.api.instance import Instance
     from lmms_eval.models import get_model
 
-    from omnisink.evaluation.lmms.questions import to_text, to_visual
+    from omnisink.integrations.lmms.questions import to_text, to_visual
 
     model = get_model("omnisink", force_simple=True)(pretrained="smolomni", batch_size=3)
     docs = load_questions("synthav", "strict")
@@ -220,9 +220,9 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
     import torch
     from lmms_eval.models import get_model
 
-    from omnisink.evaluation.lmms.model import _Asked
-    from omnisink.evaluation.lmms.settings import Generation
-    from omnisink.models.adapters.prompt import Prompt
+    from omnisink.integrations.lmms.model import _Asked
+    from omnisink.integrations.lmms.settings import Generation
+    from omnisink.questions.prompt import Prompt
 
     model, sizes = get_model("omnisink")(batch_size=4), []
 

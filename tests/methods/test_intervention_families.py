@@ -15,7 +15,7 @@ from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import Positions
 from omnisink.methods.knockout import KnockoutTokens, PruneTokens
 from omnisink.methods.outro import OutRo
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 from tests.plain import FLEX_WARNING
 from tests.test_families import CELLS, LENGTHS, alone, reader, same, tiny
 

@@ -9,7 +9,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens
 from omnisink.methods.knockout import KnockoutTokens, PruneTokens
 from omnisink.methods.sink_method import SinkMethod
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 from tests.methods.edits import PlainEdit, generated, padded, plain_run, run
 from tests.plain import FLEX_WARNING, prompt, tiny_llama
 

@@ -10,7 +10,7 @@ from omnisink.decoder.interface import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import UnsupportedModelError
 from omnisink.methods.measure import Recorder, record
-from omnisink.models.families import FAMILIES
+from omnisink.verification.families import FAMILIES
 from tests.plain import FLEX_WARNING, prompt, tiny_llama
 from tests.test_families import CELLS, LENGTHS, MULTIMODAL, alone, reader, tiny
 
@@ -120,7 +120,7 @@ def test_in_a_window_the_mean_runs_over_the_queries_that_reach_the_key(backend):
 
 
 def test_layers_with_heads_of_different_widths_stand_beside_each_other():
-    from omnisink.models.families_text import _PATTERN, _builder
+    from omnisink.verification.families_text import _PATTERN, _builder
 
     model = _builder(
         "Gemma4TextConfig", "Gemma4ForCausalLM", scale=8.0, head_dim=16, global_head_dim=32, sliding_window=64,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from omnisink.cli.app import app
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.lmms.settings import read_method
+from omnisink.integrations.lmms.settings import read_method
 from omnisink.methods.registry import parse_method
 from omnisink.results.records import read_records
 from tests.skips import needs

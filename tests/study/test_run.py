@@ -16,7 +16,7 @@ import pytest
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.measurements import Recording
-from omnisink.models.items import Item, read_items
+from omnisink.questions.items import Item, read_items
 from omnisink.results.records import read_records
 from omnisink.study import run as study
 from omnisink.study.plan import QUESTIONS, Plan, parse_questions
@@ -29,7 +29,7 @@ FACTS = {"model": {"name": "tiny"}, "data": {"file": "items.jsonl"}, "command": 
 PROGRAM = """
 import sys
 from omnisink import load_model
-from omnisink.models.items import read_items
+from omnisink.questions.items import read_items
 from tests.study.test_run import FACTS, PLAN, run_study
 loaded = load_model(sys.argv[1], device="cpu", dtype="float32")
 run_study(loaded, read_items(sys.argv[2]), PLAN, sys.argv[3], facts=FACTS)

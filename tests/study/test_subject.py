@@ -9,7 +9,7 @@ from omnisink.cli.demo import CLIP
 from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads
 from omnisink.methods.outro import OutRo
-from omnisink.models.items import Item, read_items
+from omnisink.questions.items import Item, read_items
 from omnisink.study.subject import item_runner
 from omnisink.study.survey import EVER, ItemMeasurements
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from omnisink.methods.base import Method
     from omnisink.methods.trace import Trace
     from omnisink.models.adapters.asking import Answer
-    from omnisink.models.adapters.prompt import Encoded
     from omnisink.models.loaded import Loaded
+    from omnisink.questions.prompt import Encoded
 
 
 def ask(
@@ -70,7 +70,7 @@ def ask(
         question = read_text("-")
     if not question.strip():
         raise OmnisinkError("the question is empty")
-    from omnisink.models.adapters.prompt import check_choices
+    from omnisink.questions.choices import check_choices
 
     named = check_choices(choices)
     asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)

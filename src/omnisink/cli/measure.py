@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from omnisink.methods.base import Method
-    from omnisink.models.adapters.prompt import Encoded
     from omnisink.models.loaded import Loaded
+    from omnisink.questions.prompt import Encoded
 
 
 def compare_answers(loaded: Loaded, inputs: Encoded, method: Method, new_tokens: int) -> dict[str, Any]:

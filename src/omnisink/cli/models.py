@@ -11,8 +11,8 @@ from omnisink.cli.output import note, print_json, quiet, stdout, text
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
-    from omnisink.models.family import Family
-    from omnisink.models.verify import Result
+    from omnisink.verification.family import Family
+    from omnisink.verification.verify import Result
 
 #: What the verification runs with; any strength would do, as long as it moves the outputs.
 GAMMA = 0.5
@@ -33,7 +33,7 @@ def models(
     json: options.JsonFlag = False,
 ) -> None:
     """List the model families, or verify that each does what is promised. Exit status 1 if one does not."""
-    from omnisink.models.families import FAMILIES
+    from omnisink.verification.families import FAMILIES
 
     unknown = [name for name in names or () if name not in FAMILIES]
     if unknown:
@@ -72,8 +72,8 @@ def _verify(families: list[Family], write: str | None, device: str | None, json:
 
     method = options.make_outro("", GAMMA)
     from omnisink.models.loading import check_device
-    from omnisink.models.support_table import read_page
-    from omnisink.models.verify import verify_all
+    from omnisink.verification.support_table import read_page
+    from omnisink.verification.verify import verify_all
 
     place = check_device(device)
     if write is not None:
@@ -100,7 +100,7 @@ def _write(results: list[Result], page: str, place: Any) -> None:
     """Write what was found into the table of a page: whole from the CPU, one column from another device."""
     import datetime
 
-    from omnisink.models.support_table import write_gpu_column, write_table
+    from omnisink.verification.support_table import write_gpu_column, write_table
 
     if place.type == "cpu":
         write_table(results, page, options.versions())

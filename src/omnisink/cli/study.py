@@ -20,8 +20,8 @@ from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
     from omnisink.methods.base import Method
-    from omnisink.models.items import Item
     from omnisink.models.loaded import Loaded
+    from omnisink.questions.items import Item
     from omnisink.study.run import Progress
 
 #: What --quick takes in place of the defaults: one clip, every sixth layer of heads, one draw, few layers that rank.
@@ -158,7 +158,7 @@ def _read(data: str, wanted: int | None) -> tuple[list[Item], str]:
     """Return the items of a file and its checksum, and say which rows are left out."""
     from omnisink.evaluation.tasks.remarks import remark_on_bad
     from omnisink.evaluation.tasks.rows import Bad
-    from omnisink.models.items import checksum, read_usable_items
+    from omnisink.questions.items import checksum, read_usable_items
 
     asked, bad = read_usable_items(data, wanted)
     name = Path(data).name
@@ -169,7 +169,7 @@ def _read(data: str, wanted: int | None) -> tuple[list[Item], str]:
 
 def _shipped() -> list[Item]:
     """Return the demo's questions about the shipped clip."""
-    from omnisink.models.items import Item
+    from omnisink.questions.items import Item
 
     return [
         Item(f"demo-{i}", question, right, choices, video=CLIP, cluster=CLIP.name)

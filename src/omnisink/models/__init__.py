@@ -1,1 +1,1 @@
-"""Loading models, and the families that omnisink knows how to verify."""
+"""Loading models, and asking them: adapters turn a question into the inputs of a family."""

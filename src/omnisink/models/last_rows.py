@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from torch import Tensor
+
+from omnisink.models.finite import finite_logits
 
 
 @contextmanager
@@ -27,3 +31,30 @@ def last_rows(model: Any, count: int | None = 1) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def last_log_likelihoods(model: Any, inputs: Mapping[str, Any], count: int | None = 1) -> Tensor:
+    """Run a model once, without a cache, and return the log-likelihoods of what follows its last tokens.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        With an output layer.
+    inputs : mapping
+        What the model takes; prompts of different lengths are padded on the left.
+    count : int or None
+        How many of the last tokens; None is all.
+
+    Returns
+    -------
+    Tensor
+        (B, count, V) float32, in nats.
+
+    Raises
+    ------
+    OmnisinkError
+        If the logits of the last token are not finite.
+    """
+    with last_rows(model, count), finite_logits(model):
+        logits = model(**inputs, use_cache=False).logits
+    return (logits if count is None else logits[:, -count:]).float().log_softmax(dim=-1)

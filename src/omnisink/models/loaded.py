@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from omnisink.media import FrameChoice
     from omnisink.models.adapters.base import Adapter
-    from omnisink.models.adapters.prompt import Encoded
     from omnisink.models.adapters.spans import Span
+    from omnisink.questions.prompt import Encoded
 
 
 @dataclass

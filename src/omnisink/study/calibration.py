@@ -17,8 +17,8 @@ from omnisink.errors import OmnisinkError, UnsupportedModelError, reason, shown
 from omnisink.methods.criteria import SinkDimension
 from omnisink.methods.measure import record
 from omnisink.methods.measurements import Recording
-from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
+from omnisink.questions.items import Item
 from omnisink.results.arrays import read_arrays
 from omnisink.results.disk import os_errors_named
 from omnisink.results.reading import parse_object

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.methods.measure import criterion_name
-from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
+from omnisink.questions.items import Item
 from omnisink.study.survey import ItemMeasurements, plain
 
 #: Longest side of a frame on the page, in pixels, and intervals of the waveform.

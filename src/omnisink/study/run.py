@@ -15,8 +15,8 @@ from typing import Any
 
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
-from omnisink.models.items import Item
 from omnisink.models.loaded import Loaded
+from omnisink.questions.items import Item
 from omnisink.results.disk import atomic_write
 from omnisink.results.records import Records, check_start, read_records, start
 from omnisink.results.schema import STUDY_KEY, StudyRecord

@@ -19,11 +19,10 @@ from omnisink.methods.modality import label_tokens
 from omnisink.methods.trace import Record
 from omnisink.models.adapters.spans import Span
 from omnisink.models.context import check_context
-from omnisink.models.finite import finite_logits
-from omnisink.models.items import Item, parse_answer
-from omnisink.models.last_rows import last_rows
+from omnisink.models.last_rows import last_log_likelihoods, last_rows
 from omnisink.models.loaded import Loaded
-from omnisink.models.spellings import spellings
+from omnisink.questions.items import Item, parse_answer
+from omnisink.questions.likelihood import answer_log_likelihoods, spellings, token_log_likelihoods
 
 
 @dataclass(frozen=True)
@@ -107,27 +106,23 @@ class ItemRunner:
     def _run(self, methods: Sequence[Method], start: int | None) -> Outcome:
         kept = None if self.item.passage is not None else len(self._gold[0])
         with torch.inference_mode(), ExitStack() as stack:
-            stack.enter_context(last_rows(self.loaded.model, kept))
-            stack.enter_context(finite_logits(self.loaded.model))
             if start is not None:
                 stack.enter_context(self._tape.from_layer(start))
             traces = [stack.enter_context(method(self.loaded.model)) for method in methods]
-            logits = self.loaded.model(**self.inputs, use_cache=False).logits[0].float()
-        return self._score(logits if kept is None else logits[-kept:], traces[-1].record if traces else None)
+            log_likelihoods = last_log_likelihoods(self.loaded.model, self.inputs, kept)[0]
+        return self._score(log_likelihoods, traces[-1].record if traces else None)
 
-    def _score(self, logits: Tensor, recorded: Record | None) -> Outcome:
-        log_likelihoods = logits.log_softmax(dim=-1)
+    def _score(self, log_likelihoods: Tensor, recorded: Record | None) -> Outcome:
         if self.item.passage is not None:
-            told = self.inputs["input_ids"][0, 1:, None]
-            return Outcome(float(-log_likelihoods[:-1].gather(1, told).mean()), None, "", recorded)
-        tokens, spellings = self._gold
+            following = self.inputs["input_ids"][0, 1:]
+            return Outcome(float(-token_log_likelihoods(log_likelihoods[:-1], following).mean()), None, "", recorded)
+        tokens, spelled = self._gold
         likeliest = log_likelihoods.argmax(dim=-1)
         said = self.loaded.tokenizer.decode(likeliest, skip_special_tokens=True).strip()
         if len(tokens) > 1:
-            told = torch.tensor(tokens, device=log_likelihoods.device)[:, None]
-            loss = float(-log_likelihoods[-len(tokens) :].gather(1, told).mean())
+            loss = float(-token_log_likelihoods(log_likelihoods[-len(tokens) :], torch.tensor(tokens)).mean())
             return Outcome(loss, likeliest.tolist() == tokens, said, recorded)
-        loss = float(-log_likelihoods[-1, spellings].logsumexp(dim=0))
+        loss = -answer_log_likelihoods(log_likelihoods[-1], {self.item.answer: spelled})[self.item.answer]
         return Outcome(loss, parse_answer(said, self.item) == self.item.answer, said, recorded)
 
     @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +16,10 @@ from omnisink.evaluation.tasks.instance import Instance
 from omnisink.methods.base import Method
 from omnisink.methods.trace import Trace
 from omnisink.models.adapters.asking import answer
-from omnisink.models.adapters.prompt import Encoded
-from omnisink.models.finite import finite_logits
-from omnisink.models.last_rows import last_rows
+from omnisink.models.last_rows import last_log_likelihoods
 from omnisink.models.loaded import Loaded
-from omnisink.models.spellings import spellings
+from omnisink.questions.likelihood import answer_log_likelihoods, answer_tokens
+from omnisink.questions.prompt import Encoded
 
 #: How answers are scored: by what is generated, or by which of them is likeliest.
 SCORES = ("generate", "likelihood")
@@ -91,7 +89,7 @@ def ask(
         If likelihoods are asked for and an answer has no spelling in one token, or shares it with another, or if the
         logits or the residual stream are not finite.
     """
-    tokens = [_tokens(loaded.tokenizer, instance.answers) for instance in instances]
+    tokens = [answer_tokens(loaded.tokenizer, instance.answers) for instance in instances]
     if score == "likelihood":
         for instance, found in zip(instances, tokens, strict=True):
             if len(found) != len(instance.answers) or not found:
@@ -110,7 +108,7 @@ def ask(
     )
     sinks = _sinks(said[0].trace, len(said))
     return [
-        Reply(got.text, parse(got.text, instance), got.new_tokens, _chances(row, own), layers)
+        Reply(got.text, parse(got.text, instance), got.new_tokens, answer_log_likelihoods(row, own), layers)
         for got, instance, row, own, layers in zip(said, instances, first.taken(), tokens, sinks, strict=True)
     ]
 
@@ -135,26 +133,13 @@ def _likeliest(
     loaded: Loaded, inputs: Encoded, tokens: Sequence[dict[str, list[int]]], method: Method | None
 ) -> list[Reply]:
     with torch.inference_mode(), nullcontext() if method is None else method(loaded.model) as trace:
-        with last_rows(loaded.model), finite_logits(loaded.model):
-            rows = loaded.model(**inputs, use_cache=False).logits[:, -1].float().log_softmax(dim=-1)
+        rows = last_log_likelihoods(loaded.model, inputs)[:, 0]
         found = _sinks(trace, len(rows))
     replies = []
     for row, own, sinks in zip(rows, tokens, found, strict=True):
-        log_likelihoods = _chances(row, own)
+        log_likelihoods = answer_log_likelihoods(row, own)
         replies.append(Reply(None, max(log_likelihoods, key=log_likelihoods.__getitem__), 0, log_likelihoods, sinks))
     return replies
-
-
-def _tokens(tokenizer: Any, answers: Sequence[str]) -> dict[str, list[int]]:
-    """Return the spellings of every answer in one token; those that two answers share stand for neither."""
-    spelled = {name: spellings(tokenizer, name) for name in answers}
-    counted = [token for ids in spelled.values() for token in ids]
-    alone = {name: [i for i in ids if counted.count(i) == 1] for name, ids in spelled.items()}
-    return {name: ids for name, ids in alone.items() if ids}
-
-
-def _chances(row: Tensor, tokens: dict[str, list[int]]) -> dict[str, float]:
-    return {name: float(row[ids].logsumexp(dim=0)) for name, ids in tokens.items()}
 
 
 def _sinks(trace: Trace | None, batch: int) -> Sequence[int | None]:

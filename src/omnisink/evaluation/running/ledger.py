@@ -18,7 +18,7 @@ from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.running.prefetch import Work
 from omnisink.evaluation.tasks.answers import score
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.models.adapters.prompt import Facts
+from omnisink.questions.prompt import Facts
 from omnisink.results.records import Records
 from omnisink.results.schema import EVALUATION_KEY, EvaluationRecord
 

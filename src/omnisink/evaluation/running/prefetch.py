@@ -13,8 +13,8 @@ from typing import Any
 from omnisink.errors import OmnisinkError, reason
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import FrameChoice
-from omnisink.models.adapters.prompt import Media, Prompt
 from omnisink.models.loaded import Loaded
+from omnisink.questions.prompt import Media, Prompt
 
 
 @dataclass(frozen=True)

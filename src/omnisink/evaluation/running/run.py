@@ -26,8 +26,8 @@ from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
 from omnisink.methods.registry import settings_of
-from omnisink.models.adapters.prompt import Encoded
 from omnisink.models.loaded import Loaded
+from omnisink.questions.prompt import Encoded
 from omnisink.results.records import check_start, start
 
 FORMAT = "omnisink.eval.v1"

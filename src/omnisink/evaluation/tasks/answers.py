@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable
 
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.models.letters import LETTERS
-from omnisink.models.parsing import parse_letter, parse_yes_no
+from omnisink.questions.letters import LETTERS
+from omnisink.questions.parsing import parse_letter, parse_yes_no
 
 Parser = Callable[[str, Instance], str | None]
 

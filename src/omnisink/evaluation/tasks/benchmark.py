@@ -15,7 +15,7 @@ from omnisink.evaluation.tasks.protocol import Protocol
 from omnisink.evaluation.tasks.questions import Progress, Questions, files_of, matching, with_own_id
 from omnisink.evaluation.tasks.remarks import remarks
 from omnisink.evaluation.tasks.rows import Bad, Left, Missing, Outcome, Row, Source
-from omnisink.models.letters import LETTERS
+from omnisink.questions.letters import LETTERS
 
 
 @dataclass(frozen=True)

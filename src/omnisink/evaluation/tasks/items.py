@@ -13,10 +13,10 @@ from omnisink.evaluation.tasks.benchmark import Task
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.protocol import Protocol
 from omnisink.evaluation.tasks.rows import Bad
-from omnisink.models.letters import LETTERS
+from omnisink.questions.letters import LETTERS
 
 if TYPE_CHECKING:
-    from omnisink.models.items import Item
+    from omnisink.questions.items import Item
 
 STRICT = Protocol(
     name="strict",
@@ -65,7 +65,7 @@ def scan_own(task: Task, protocol: Protocol) -> Iterator[Instance | Bad]:
     OmnisinkError
         If the file cannot be read or holds no item.
     """
-    from omnisink.models.items import scan_items
+    from omnisink.questions.items import scan_items
 
     path = Path(task.fields["path"])
     line = 0
@@ -81,7 +81,7 @@ def scan_own(task: Task, protocol: Protocol) -> Iterator[Instance | Bad]:
 
 
 def _instance(item: Item, protocol: Protocol) -> Instance:
-    from omnisink.models.adapters.prompt import with_choices
+    from omnisink.questions.choices import with_choices
 
     free = not item.choices and item.answer not in ("yes", "no")
     given = tuple(LETTERS[: len(item.choices)]) if item.choices else () if free else ("yes", "no")

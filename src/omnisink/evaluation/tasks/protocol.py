@@ -10,7 +10,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.rows import KINDS, Row
-from omnisink.models.letters import LETTERS
+from omnisink.questions.letters import LETTERS
 
 #: Fields of every text; a task may have further ones.
 TEXT_FIELDS = {"question", "options", "options_list", "answers"}

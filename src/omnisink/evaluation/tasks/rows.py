@@ -11,7 +11,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.odd import LeftOutError, OddRows
-from omnisink.models.letters import LETTERS, split_letters
+from omnisink.questions.letters import LETTERS, split_letters
 
 #: What an answer is: one letter, yes or no, several letters, a word of a closed set, or any text.
 KINDS = ("choice", "yes-no", "several", "words", "free")

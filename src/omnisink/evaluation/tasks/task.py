@@ -36,7 +36,7 @@ def find_task(name: str | Path) -> Task:
     ----------
     name : str or Path
         One of `task_names`, or a path that ends in ``.jsonl``, whose rows are those of
-        `omnisink.models.items.read_items`.
+        `omnisink.questions.items.read_items`.
 
     Returns
     -------

@@ -24,8 +24,8 @@ from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
 from omnisink.methods.settings import plain_settings
 from omnisink.methods.space import is_off
-from omnisink.models.adapters.prompt import Encoded
 from omnisink.models.loaded import Loaded
+from omnisink.questions.prompt import Encoded
 from omnisink.results.records import RECORDS, Records, read_records
 from omnisink.results.schema import TUNING_KEY, TuningRecord
 

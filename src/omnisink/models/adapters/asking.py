@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.models.adapters.generated import new_tokens
-from omnisink.models.adapters.prompt import Encoded, Facts, Prompt, check_choices, parse_letter
 from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.context import room_for_answers, warn_of_cut
 from omnisink.models.finite import finite_logits
 from omnisink.models.last_rows import last_rows
+from omnisink.questions.choices import check_choices
+from omnisink.questions.parsing import parse_letter
+from omnisink.questions.prompt import Encoded, Facts, Prompt
 
 if TYPE_CHECKING:
     from omnisink.media import FrameChoice

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omnisink.errors import OmnisinkError
 from omnisink.media import Clip, FrameChoice, read_clip, read_image
-from omnisink.models.adapters.prompt import Encoded, Facts, Media, Prompt
 from omnisink.models.adapters.refusals import (
     media_tokens,
     named,
@@ -19,6 +18,7 @@ from omnisink.models.adapters.refusals import (
 from omnisink.models.adapters.spans import Modality, Span, Unit, find_spans
 from omnisink.models.context import check_context, check_length
 from omnisink.models.templates import Message, write_parts
+from omnisink.questions.prompt import Encoded, Facts, Media, Prompt
 
 if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnisink.media import FrameChoice, Uniform
 from omnisink.models.adapters.base import Adapter, pictures
-from omnisink.models.adapters.prompt import Media, Prompt
+from omnisink.questions.prompt import Media, Prompt
 
 if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts

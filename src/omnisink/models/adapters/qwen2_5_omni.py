@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from omnisink.errors import OmnisinkError
 from omnisink.media import FrameChoice
 from omnisink.models.adapters.base import Adapter, pictures
-from omnisink.models.adapters.prompt import Media, Prompt
 from omnisink.models.adapters.qwen_frames import QwenFrames, pixel_bounds, scale
 from omnisink.models.adapters.spans import Unit
+from omnisink.questions.prompt import Media, Prompt
 
 if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts

@@ -9,10 +9,10 @@ from omnisink.errors import OmnisinkError
 from omnisink.media import FrameChoice
 from omnisink.models.adapters.base import Adapter
 from omnisink.models.adapters.metadata import sampled_rate
-from omnisink.models.adapters.prompt import Media, Prompt
 from omnisink.models.adapters.qwen2_5_omni import images_and_sound, take_turns
 from omnisink.models.adapters.qwen_frames import QwenFrames, pixel_bounds, scale
 from omnisink.models.adapters.spans import Unit
+from omnisink.questions.prompt import Media, Prompt
 
 if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts

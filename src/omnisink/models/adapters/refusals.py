@@ -12,8 +12,8 @@ from omnisink.errors import MediaError, OmnisinkError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from omnisink.models.adapters.prompt import Prompt
     from omnisink.models.parts import ModelParts
+    from omnisink.questions.prompt import Prompt
 
 #: Attributes of processors, tokenizers and configurations that name a token which stands for media or frames it.
 _MEDIA = re.compile(r"^(?!user).*(image|video|audio|vision|speech|boi|eoi|boa|eoa|bov|eov).*token(_id|_index)?$")

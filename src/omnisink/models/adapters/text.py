@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omnisink.errors import OmnisinkError
 from omnisink.models.adapters.base import Adapter
-from omnisink.models.adapters.prompt import Media, Prompt
 from omnisink.models.adapters.spans import Modality
 from omnisink.models.templates import Message, write_parts, write_text
+from omnisink.questions.prompt import Media, Prompt
 
 if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts

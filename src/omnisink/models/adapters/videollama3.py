@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omnisink.media import ByFps, FrameChoice
 from omnisink.models.adapters.base import Adapter, pictures
 from omnisink.models.adapters.metadata import video_metadata
-from omnisink.models.adapters.prompt import Media, Prompt
+from omnisink.questions.prompt import Media, Prompt
 
 if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts

@@ -1,0 +1,249 @@
+"""Run a method on the tiny model of every family, and write down what holds.
+
+The method is handed in: this room lies below the one where methods are.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.errors import UnsupportedModelError
+from omnisink.verification.family import AbsentClassError, Family
+from omnisink.verification.tiny import planted_positions
+
+#: ``with attach(model) as trace``, as the methods of omnisink are.
+Attach = Callable[[Any], AbstractContextManager[Any]]
+
+_LENGTHS = (16, 11)
+_NEW_TOKENS = 3
+#: Rounding of float32 through a few layers, relative to the size of what is compared.
+_TOLERANCE = 2e-5
+
+
+@dataclass
+class Result:
+    """What the verification of one family found.
+
+    Attributes
+    ----------
+    name, title, example : str
+        The family's.
+    modalities : tuple of str
+        The family's.
+    expectation : str
+        What the family promises.
+    outcome : str
+        ``"supported"``; ``"partial"``, where layers were left out and reported; ``"refused"``; ``"failed"``; or
+        ``"absent"``, where the installed transformers has no such model.
+    backends : tuple of str
+        Attention implementations that passed.
+    skipped_layers : dict of int to str
+        Layers left out on the text prompts, with the reason.
+    refusal : str
+        The message of a refusal, or which class is absent.
+    problems : list of str
+        What did not hold.
+    note : str
+        The family's.
+    seconds : float
+        How long it took.
+    """
+
+    name: str
+    title: str
+    example: str
+    modalities: tuple[str, ...]
+    expectation: str
+    outcome: str = "failed"
+    backends: tuple[str, ...] = ()
+    skipped_layers: dict[int, str] = field(default_factory=dict)
+    refusal: str = ""
+    problems: list[str] = field(default_factory=list)
+    note: str = ""
+    seconds: float = 0.0
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the outcome is the one promised. A model that transformers does not have breaks no promise."""
+        return self.outcome in (self.expectation, "absent")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain data."""
+        return {**asdict(self), "as_expected": self.as_expected}
+
+
+def verify_all(
+    families: Iterable[Family],
+    attach: Attach,
+    progress: Callable[[str], None] | None = None,
+    device: str | torch.device = "cpu",
+) -> list[Result]:
+    """Verify families one after the other.
+
+    Parameters
+    ----------
+    families : iterable of Family
+        What to verify.
+    attach : callable
+        The method: ``with attach(model) as trace``.
+    progress : callable, optional
+        Told the title of a family before its turn.
+    device : str or torch.device
+        Where the models run.
+
+    Returns
+    -------
+    list of Result
+        In the order of the families.
+    """
+    results = []
+    for family in families:
+        if progress is not None:
+            progress(family.title)
+        results.append(verify(family, attach, device))
+    return results
+
+
+def verify(family: Family, attach: Attach, device: str | torch.device = "cpu") -> Result:
+    """Run one family's tiny model on every backend it names.
+
+    On each, a left-padded batch of two prompts is prefilled and continued. The sinks must be the planted tokens,
+    tokens must have been rotated, each prompt must get what it gets alone, and after the block the model must give the
+    same outputs as before, to the bit. A multimodal prompt must pass through the towers and be changed too. Backends
+    must agree with the first.
+
+    Parameters
+    ----------
+    family : Family
+        What to verify.
+    attach : callable
+        The method: ``with attach(model) as trace``.
+    device : str or torch.device
+        Where the model runs. Flex attention is not compiled on any.
+
+    Returns
+    -------
+    Result
+        What held and what did not. Nothing is raised: a failure is a result too.
+    """
+    result = Result(family.name, family.title, family.example, family.modalities, family.expectation, note=family.note)
+    begin = time.perf_counter()
+    passed: list[str] = []
+    first: list[Tensor] | None = None
+    # Compiled for the CPU, flex attention takes minutes.
+    with torch.compiler.set_stance("force_eager"), _repeatable(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for backend in family.backends:
+            problems: list[str] = []
+            try:
+                found = _verify_backend(family, backend, attach, torch.device(device), result, problems)
+                if first is not None and not _same(found, first):
+                    problems.append(f"differs from {family.backends[0]}")
+                first = first or found
+            except AbsentClassError as error:
+                result.refusal, result.outcome = str(error), "absent"
+                break
+            except UnsupportedModelError as error:
+                result.refusal = str(error)
+            except Exception as error:  # Whatever it is, the other families are still to be verified.
+                problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+            if not problems and not result.refusal:
+                passed.append(backend)
+            result.problems += [f"{backend}: {problem}" for problem in problems]
+    result.backends = tuple(passed)
+    if result.outcome == "absent":
+        pass
+    elif result.problems or (result.refusal and passed):
+        result.outcome = "failed"
+    elif result.refusal:
+        result.outcome = "refused"
+    else:
+        result.outcome = "partial" if result.skipped_layers else "supported"
+    result.seconds = time.perf_counter() - begin
+    return result
+
+
+def _verify_backend(
+    family: Family, backend: str, attach: Attach, device: torch.device, result: Result, problems: list[str]
+) -> list[Tensor]:
+    """Check one backend; return the logits under the method."""
+    model = family.build(attn_implementation=backend).to(device)
+    inputs = family.inputs(model, lengths=_LENGTHS, padding_side="left")
+    changed, trace = _compare(model, inputs, attach, "text", problems)
+    result.skipped_layers.update(trace.skipped_layers)
+    starts = [int(row.argmax()) for row in inputs["attention_mask"]]
+    for b, (start, length) in enumerate(zip(starts, _LENGTHS, strict=True)):
+        planted = [start + p for p in planted_positions(b, length)]
+        if not any(trace.sinks.positions(layer, b) == planted for layer in trace.sinks.examined):
+            problems.append(f"the planted sinks {planted} of prompt {b} were not found")
+        alone = {k: v[b : b + 1, start:] for k, v in inputs.items()}
+        with attach(model):
+            single = _logits(model, alone)
+        if not _same([step[b : b + 1] for step in changed], single):
+            problems.append(f"prompt {b} gets something else in a padded batch than alone")
+    if family.multimodal_inputs is not None:
+        _compare(model, _moved(family.multimodal_inputs(model), device), attach, "multimodal", problems)
+    return changed
+
+
+def _moved(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return a prompt whose tensors, the media's too, are on a device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Let cuDNN convolve in the same way each time: outputs before and after the block are compared to the bit."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
+
+
+def _compare(
+    model: Any, inputs: dict[str, Any], attach: Attach, what: str, problems: list[str]
+) -> tuple[list[Tensor], Any]:
+    """Run before, inside and after the block."""
+    before = _logits(model, inputs)
+    with attach(model) as trace:
+        inside = _logits(model, inputs)
+    after = _logits(model, inputs)
+    if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
+        problems.append(f"{what}: outputs after the block differ from those before it")
+    if not sum(trace.rotated_tokens.values()):
+        problems.append(f"{what}: no token was rotated")
+    if _same(inside[:1], before[:1]):
+        problems.append(f"{what}: the method changed nothing")
+    return inside, trace
+
+
+def _logits(model: Any, inputs: dict[str, Any]) -> list[Tensor]:
+    """Return the logits of a prefill and of the tokens after it."""
+    # A whole omni model would go on to speak; its thinker alone writes.
+    writer = getattr(model, "thinker", model)
+    made = writer.generate(
+        **inputs,
+        max_new_tokens=_NEW_TOKENS,
+        do_sample=False,
+        eos_token_id=None,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    return list(made.logits)
+
+
+def _same(found: list[Tensor], expected: list[Tensor]) -> bool:
+    if len(found) != len(expected):
+        return False
+    pairs = zip(found, expected, strict=True)
+    return all(float((a - b).abs().max()) <= _TOLERANCE * max(1.0, float(b.abs().max())) for a, b in pairs)
