@@ -50,8 +50,8 @@ def calls(monkeypatch):
         return compile_and_run
 
     monkeypatch.setattr(JITFunction, "__getitem__", own_launcher)
-    monkeypatch.setattr(launching, "_current_device", lambda: 0)
-    monkeypatch.setattr(launching, "_address", lambda tensor: tensor.data_ptr())
+    monkeypatch.setattr(launching, "current_device", lambda: 0)
+    monkeypatch.setattr(launching, "address_of", lambda tensor: tensor.data_ptr())
     monkeypatch.setattr(launching, "_KERNELS", {})
     monkeypatch.setattr(launching, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda i: 7)))
     return made
@@ -103,7 +103,7 @@ def test_it_is_compiled_again_for_what_triton_compiles_for_and_for_nothing_else(
 def test_bool_tensors_are_handed_to_triton_as_int8(calls):
     frozen = on_device(1, 2, dtype=torch.bool)
     turn(on_device(1, 2, 4, 16), on_device(1, 2, 16), frozen=frozen)
-    assert [t.dtype for t in calls[0][2]] == [torch.float32] * 3 + [torch.int8, torch.float32]
+    assert [t.dtype for t in calls[0][2]] == [torch.float32] * 2 + [torch.int8] + [torch.float32] * 2
 
 
 def test_without_the_expected_call_tritons_own_launcher_stays(calls):

@@ -5,9 +5,10 @@ reach the floor (its candidates), the smallest and the largest of them, and the 
 again only where a sequence has a candidate, and answers the rule's question, how many ``r * |h|`` are at most m:
 
 - for few candidates, at the magnitude of each of them: one of them is the threshold, or none;
-- for many, by sorting ``|h|`` into bins of its leading sixteen bits. Half precision has no more bits, so the bin that
-  holds the median is the median. A float32 has; candidates that fall between the ends of that bin are left open, and
-  the last program of the sequence bisects among them by itself: rare, slower, and just as exact.
+- for many, by sorting ``|h|`` into bins. In half precision a bin is one value, and the bin that holds the median is
+  the median. In float32 the bins cover only what the candidates leave open, from the smallest to the largest of them
+  over the ratio. Few streams have a candidate whose answer depends on where in its bin the median is. For those, the
+  last program of the sequence sorts that bin again by itself, until a bin is one value: slower, and just as exact.
 
 The program of a sequence that is the last to finish marks the sinks; nobody waits for anybody. Magnitudes are compared
 as the bits of a float32, which are ordered as the numbers are, with NaN above infinity.
@@ -19,17 +20,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from omnisink.kernels.launch import launch
+from omnisink.kernels.counting import (
+    INFINITY,
+    TOP,
+    any_between,
+    count_bins,
+    count_levels,
+    ends_of,
+    from_bits,
+    median_bin,
+    shift_for,
+)
 from omnisink.kernels.layout import Layout
+from omnisink.kernels.prepared import Arguments, launch_again
 from omnisink.kernels.sizes import pieces, power_of_two
 from omnisink.kernels.workspace import BINS, FEW, NOT_FINITE, WORDS, Workspace
 
-#: The largest bits of a candidate; their distance from _TOP, for the smallest; how many; programs done; not finite.
+#: The largest bits of a candidate; their distance from TOP, for the smallest; how many; programs done; not finite.
 _HIGH, _LOW, _NUMBER, _DONE = (tl.constexpr(i) for i in range(4))
 _NOT_FINITE = tl.constexpr(NOT_FINITE)
 _NAMED, _COUNTS = tl.constexpr(8), tl.constexpr(8 + FEW)
-_TOP = tl.constexpr(0x7FFFFFFF)
-_INFINITY = tl.constexpr(0x7F800000)
 
 
 # fmt: off
@@ -46,124 +56,27 @@ def scan(
         for start in range(0, width, BLOCK):
             at = start + tl.arange(0, BLOCK)
             x = tl.load(row + at, mask=at < width, other=0.0).to(tl.float32)
-            largest = tl.maximum(largest, x.to(tl.int32, bitcast=True) & _TOP)
+            largest = tl.maximum(largest, x.to(tl.int32, bitcast=True) & TOP)
     bits = tl.max(largest, axis=0)
     value = bits.to(tl.float32, bitcast=True)
     tl.store(magnitude + marked.to(tl.int64) + token, value)
     if value >= floor:  # Not so for NaN, nor for padding.
         own = numbers + offset + s.to(tl.int64) * WORDS
         tl.atomic_max(own + _HIGH, bits.to(tl.int64), sem="relaxed")
-        tl.atomic_max(own + _LOW, -bits.to(tl.int64) + _TOP, sem="relaxed")
+        tl.atomic_max(own + _LOW, -bits.to(tl.int64) + TOP, sem="relaxed")
         place = tl.atomic_add(own + _NUMBER, 1, sem="relaxed")
         if place < FEW:
             tl.store(own + _NAMED + place, bits.to(tl.int64))
-    if bits >= _INFINITY:
+    if bits >= INFINITY:
         tl.atomic_max(numbers + offset + s.to(tl.int64) * WORDS + _NOT_FINITE, 1)
 # fmt: on
 
 
-@triton.jit
-def _bin_at(place):
-    """Where a bin is kept: neighbours in value, which are used most, lie in different sectors of memory."""
-    return (place % 256) * 128 + place // 256
-
-
-@triton.jit
-def _leading_bits(x):
-    """Return the leading sixteen bits of the absolute value of half precision or float32, as an integer."""
-    if x.dtype.primitive_bitwidth == 16:
-        return x.to(tl.int16, bitcast=True).to(tl.int32) & 0x7FFF
-    else:
-        return (x.to(tl.int32, bitcast=True) & _TOP) >> 16
-
-
-@triton.jit
-def _from_leading_bits(bits, x, rest):
-    """Return the float32 of a bin, for a pointer's dtype; only float32 has trailing bits, those of `rest`."""
-    if x.dtype.element_ty.primitive_bitwidth == 16:
-        return bits.to(tl.int16).to(x.dtype.element_ty, bitcast=True).to(tl.float32)
-    else:
-        return ((bits << 16) | rest).to(tl.float32, bitcast=True)
-
-
 # fmt: off
-@triton.jit
-def _count_levels(
-    hidden, sequence, s, begin, end, levels, number, length, stride_b, stride_s, width, ratio,
-    FEW: tl.constexpr, BLOCK: tl.constexpr,
-):
-    """How many of a sequence's ``ratio * |h|`` are at most each of the first levels, in a range of tokens."""
-    slots = tl.arange(0, FEW)
-    found = tl.zeros((FEW,), tl.int64)
-    for token in range(begin, end):
-        if tl.load(sequence + token) == s:
-            row = hidden + (token // length).to(tl.int64) * stride_b + (token % length).to(tl.int64) * stride_s
-            for piece in range(0, width, BLOCK):
-                at = piece + tl.arange(0, BLOCK)
-                x = tl.load(row + at, mask=at < width, other=float("nan")).to(tl.float32)
-                x = tl.abs(x) * ratio
-                for j in range(number):
-                    level = tl.sum(tl.where(slots == j, levels, 0), axis=0).to(tl.float32, bitcast=True)
-                    found += tl.where(slots == j, tl.sum((x <= level).to(tl.int32), axis=0), 0)
-    return found
-
-
-@triton.jit
-def _count_bins(
-    hidden, bins, sequence, s, begin, end, low, high, length, stride_b, stride_s, width, ratio, BLOCK: tl.constexpr,
-):
-    """Sort a range of tokens into bins where ``ratio * |h|`` is from low to high; return how many are below."""
-    below = tl.zeros((BLOCK,), tl.int32)
-    for token in range(begin, end):
-        if tl.load(sequence + token) == s:
-            row = hidden + (token // length).to(tl.int64) * stride_b + (token % length).to(tl.int64) * stride_s
-            for piece in range(0, width, BLOCK):
-                at = piece + tl.arange(0, BLOCK)
-                x = tl.load(row + at, mask=at < width, other=float("nan"))
-                scaled = tl.abs(x.to(tl.float32)) * ratio
-                below += (scaled < low).to(tl.int32)
-                inside = (scaled >= low) & (scaled <= high)
-                tl.atomic_add(bins + _bin_at(_leading_bits(x)), 1, mask=inside, sem="relaxed")
-    return tl.sum(below, axis=0)
-
-
-@triton.jit
-def _median_bin(bins, below, needed, BINS: tl.constexpr, CHUNK: tl.constexpr):
-    """Find the first bin up to which as many as needed are counted, else BINS; the bins are zero afterwards."""
-    found = BINS
-    total = below
-    for start in range(0, BINS, CHUNK):
-        place = start + tl.arange(0, CHUNK)
-        number = tl.load(bins + _bin_at(place), volatile=True)
-        tl.store(bins + _bin_at(place), tl.zeros((CHUNK,), tl.int32))
-        reached = total + tl.cumsum(number.to(tl.int64), axis=0)
-        found = tl.minimum(found, tl.min(tl.where(reached >= needed, place, BINS), axis=0))
-        total += tl.sum(number.to(tl.int64), axis=0)
-    return found
-# fmt: on
-
-
-@triton.jit
-def _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK: tl.constexpr):
-    """Smallest and largest bits of the candidates strictly between two levels; the top and zero without one."""
-    lowest = tl.full((CHUNK,), _TOP, tl.int32)
-    highest = tl.zeros((CHUNK,), tl.int32)
-    for start in range(begin, end, CHUNK):
-        at = start + tl.arange(0, CHUNK)
-        m = tl.load(magnitude + at, mask=at < end, other=0.0)
-        own = tl.load(sequence + at, mask=at < end, other=-1) == s
-        bits = m.to(tl.int32, bitcast=True)
-        open_ = own & (m >= floor) & (bits > failing) & (bits < holding)
-        lowest = tl.minimum(lowest, tl.where(open_, bits, _TOP))
-        highest = tl.maximum(highest, tl.where(open_, bits, 0))
-    return tl.min(lowest, axis=0), tl.max(highest, axis=0)
-
-
-# fmt: off
-@triton.jit(do_not_specialize=["length", "offset", "marked", "rows"])
+@triton.jit(do_not_specialize=["length", "rows", "offset", "marked"])
 def count(
     hidden, sequence, magnitude, numbers, bins, sinks, first, stop, sizes, length, stride_b, stride_s, width, ratio,
-    floor, offset, marked, rows, WORDS: tl.constexpr, FEW: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
+    floor, rows, offset, marked, WORDS: tl.constexpr, FEW: tl.constexpr, BINS: tl.constexpr, BLOCK: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
     s = tl.program_id(1)
@@ -175,21 +88,30 @@ def count(
     end = tl.load(stop + s)
     start = begin + tl.program_id(0) * rows
     if (high > 0) & (start < end):
-        low = -tl.load(own + _LOW).to(tl.int32) + _TOP
+        low = -tl.load(own + _LOW).to(tl.int32) + TOP
         number = tl.load(own + _NUMBER)
         last = tl.minimum(start + rows, end)
         slots = tl.arange(0, FEW)
         levels = tl.load(own + _NAMED + slots).to(tl.int32)
+        lowest = low.to(tl.float32, bitcast=True)
+        highest = high.to(tl.float32, bitcast=True)
+        base = 0
+        shift = 0
+        if hidden.dtype.element_ty.primitive_bitwidth == 32:
+            # A quotient may be off by a step or two; what is outside for that goes to the bins at the ends.
+            base = tl.maximum((lowest / ratio).to(tl.int32, bitcast=True) - 4, 0)
+            top = tl.minimum((highest / ratio).to(tl.int32, bitcast=True), INFINITY)
+            shift = shift_for(tl.maximum(top - base, 0) + 8, BINS)
         if number <= FEW:
-            found = _count_levels(
+            found = count_levels(
                 hidden, sequence, s, start, last, levels, number.to(tl.int32), length, stride_b, stride_s, width,
                 ratio, FEW, BLOCK,
             )
             tl.atomic_add(own + _COUNTS + slots, found, mask=slots < number)
         else:
-            below = _count_bins(
-                hidden, bins, sequence, s, start, last, low.to(tl.float32, bitcast=True),
-                high.to(tl.float32, bitcast=True), length, stride_b, stride_s, width, ratio, BLOCK,
+            below = count_bins(
+                hidden, bins, sequence, s, start, last, lowest, highest, 0, TOP, base, shift, length, stride_b,
+                stride_s, width, ratio, BINS, BLOCK,
             )
             tl.atomic_add(own + _COUNTS, below.to(tl.int64))
         tl.debug_barrier()  # Every thread's counts are out before the program says that it is done.
@@ -198,32 +120,37 @@ def count(
             # The last one to come finds all the counts.
             needed = (tl.load(sizes + s).to(tl.int64) * width + 1) // 2
             counts = tl.load(own + _COUNTS + slots, volatile=True)
-            holding = _TOP  # The lowest bits that are known to hold; what is below the failing ones fails.
-            failing = _TOP
+            holding = TOP  # The lowest bits of a magnitude that are known to hold.
             if number <= FEW:
-                holding = tl.min(tl.where((slots < number) & (counts >= needed), levels, _TOP), axis=0)
+                holding = tl.min(tl.where((slots < number) & (counts >= needed), levels, TOP), axis=0)
             else:
                 below = tl.sum(tl.where(slots == 0, counts, 0), axis=0)
-                middle = _median_bin(bins, below, needed, BINS, CHUNK)
+                middle, before = median_bin(bins, below, needed, BINS, CHUNK)
                 if below >= needed:
                     holding = low
                 elif middle < BINS:
-                    # From a bin's ends follow the ends of the threshold, which are one in half precision.
-                    least = _from_leading_bits(middle, hidden, 0) * ratio
-                    most = _from_leading_bits(middle, hidden, 0xFFFF) * ratio
-                    failing = least.to(tl.int32, bitcast=True) - 1
-                    holding = most.to(tl.int32, bitcast=True)
-            low, high = _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK)
-            while low <= high:
-                levels = low + ((high - low) // (FEW - 1)) * slots
-                levels = tl.where(slots == FEW - 1, high, levels)
-                counts = _count_levels(
-                    hidden, sequence, s, begin, end, levels, FEW, length, stride_b, stride_s, width, ratio, FEW, BLOCK,
-                )
-                holding = tl.minimum(holding, tl.min(tl.where(counts >= needed, levels, _TOP), axis=0))
-                failing = tl.maximum(failing, tl.max(tl.where(counts < needed, levels, 0), axis=0))
-                low, high = _between(magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK)
-            if holding < _TOP:
+                    # The ends of the bin give those of the threshold, which are one where a bin is one value.
+                    least, most = ends_of(middle, base, shift, BINS)
+                    holding = (from_bits(most, hidden) * ratio).to(tl.int32, bitcast=True)
+                    if hidden.dtype.element_ty.primitive_bitwidth == 32:
+                        failing = (from_bits(least, hidden) * ratio).to(tl.int32, bitcast=True) - 1
+                        while (least < most) & any_between(
+                            magnitude, sequence, s, begin, end, floor, failing, holding, CHUNK
+                        ):
+                            base = least
+                            shift = shift_for(most - least, BINS)
+                            tl.debug_barrier()  # The bins are zero before anything is counted again,
+                            count_bins(
+                                hidden, bins, sequence, s, begin, end, lowest, highest, least, most, base, shift,
+                                length, stride_b, stride_s, width, ratio, BINS, BLOCK,
+                            )
+                            tl.debug_barrier()  # and all is counted before it is read.
+                            middle, before = median_bin(bins, before, needed, BINS, CHUNK)
+                            least = base + (middle << shift)
+                            most = tl.minimum(least + (1 << shift) - 1, most)
+                            failing = (from_bits(least, hidden) * ratio).to(tl.int32, bitcast=True) - 1
+                            holding = (from_bits(most, hidden) * ratio).to(tl.int32, bitcast=True)
+            if holding < TOP:
                 for piece in range(begin, end, CHUNK):
                     at = piece + tl.arange(0, CHUNK)
                     m = tl.load(magnitude + at, mask=at < end, other=0.0)
@@ -252,24 +179,43 @@ def find_sinks(
     if hidden.stride(2) != 1:
         hidden = hidden.contiguous()
     layout = workspace.layout
-    width = hidden.shape[2]
-    block = min(4096, power_of_two(width))
-    offset, marked = layer * layout.sequences * WORDS, layer * layout.tokens
+    thresholds = float(min_activation), float(median_ratio)
+    launch_again(
+        layout.prepared,
+        ("detection", *thresholds),
+        lambda: (_scanning(hidden, workspace, *thresholds), _counting(hidden, workspace, *thresholds)),
+        (hidden,),
+        (layer * layout.sequences * WORDS, layer * layout.tokens),
+    )
+
+
+def _scanning(hidden: Tensor, workspace: Workspace, floor: float, ratio: float) -> Arguments:
+    layout, width = workspace.layout, hidden.shape[2]
     stride_b, stride_s, _ = hidden.stride()
-    where = (layout.length, stride_b, stride_s, width)
-    launch(
-        scan, (layout.tokens, 1, 1),
-        hidden, layout.sequence, workspace.magnitude, workspace.numbers, *where, float(min_activation), offset,
-        marked, WORDS=WORDS, FEW=FEW, BLOCK=block,
+    fixed = (
+        layout.sequence, workspace.magnitude, workspace.numbers, layout.length, stride_b, stride_s, width, floor,
     )  # fmt: skip
+    constants = {"WORDS": WORDS, "FEW": FEW, "BLOCK": min(4096, power_of_two(width))}
+    return scan, (layout.tokens, 1, 1), fixed, constants
+
+
+def _counting(hidden: Tensor, workspace: Workspace, floor: float, ratio: float) -> Arguments:
+    layout, width = workspace.layout, hidden.shape[2]
+    stride_b, stride_s, _ = hidden.stride()
     rows = min(8, max(1, layout.longest // 512))
-    launch(
-        count, (pieces(layout.longest, rows), layout.sequences, 1),
-        hidden, layout.sequence, workspace.magnitude, workspace.numbers, workspace.bins, workspace.marks,
-        layout.first, layout.stop, layout.sizes, *where,
-        float(median_ratio), float(min_activation), offset, marked, rows,
-        WORDS=WORDS, FEW=FEW, BINS=BINS, BLOCK=block, CHUNK=1024, num_warps=8,
+    fixed = (
+        layout.sequence, workspace.magnitude, workspace.numbers, workspace.bins, workspace.marks, layout.first,
+        layout.stop, layout.sizes, layout.length, stride_b, stride_s, width, ratio, floor, rows,
     )  # fmt: skip
+    constants = {
+        "WORDS": WORDS,
+        "FEW": FEW,
+        "BINS": BINS,
+        "BLOCK": min(4096, power_of_two(width)),
+        "CHUNK": 1024,
+        "num_warps": 8,
+    }
+    return count, (pieces(layout.longest, rows), layout.sequences, 1), fixed, constants
 
 
 def sinks_of(hidden: Tensor, token_mask: Tensor | None, *, min_activation: float, median_ratio: float) -> Tensor:

@@ -7,17 +7,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from omnisink.kernels.launch import launch
 from omnisink.kernels.layout import Layout
+from omnisink.kernels.prepared import Arguments, launch_again
 from omnisink.kernels.sizes import power_of_two
 
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
 
 
 # fmt: off
-@triton.jit(do_not_specialize=["length", "stride_vb", "stride_vk"])
+@triton.jit(do_not_specialize=["sinks", "frozen", "slots", "length", "stride_vb", "stride_vk"])
 def direct(
-    value, sinks, frozen, out, slots, first, stop, length, stride_vb, stride_vk, stride_vs, width, stride_n, groups,
+    value, out, sinks, frozen, slots, first, stop, length, stride_vb, stride_vk, stride_vs, width, stride_n, groups,
     FREEZE: tl.constexpr, HAS_SLOTS: tl.constexpr, ALIGNED: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
@@ -90,16 +90,29 @@ def write_direction(
     """
     if value.stride(3) != 1:
         value = value.contiguous()
+    launch_again(
+        layout.prepared,
+        ("direct", frozen is not None, None if slots is None else slots.dtype),
+        lambda: [_directing(value, layout, out, slots, frozen is not None)],
+        (value, out, sinks, sinks if frozen is None else frozen, layout.first if slots is None else slots),
+        checked=2,
+    )
+
+
+def _directing(value: Tensor, layout: Layout, out: Tensor, slots: Tensor | None, freezes: bool) -> Arguments:
     _, heads, _, width = value.shape
     padded = max(16, power_of_two(width))
     stride_b, stride_k, stride_s, _ = value.stride()
-    launch(
-        direct, (heads, layout.sequences, 1),
-        value, sinks, (sinks if frozen is None else frozen), out,
-        layout.first if slots is None else slots,
+    fixed = (
         layout.first, layout.stop, layout.length, stride_b, stride_k, stride_s, width, out.stride(0),
         out.shape[1] // heads,
-        FREEZE=frozen is not None, HAS_SLOTS=slots is not None,
-        ALIGNED=stride_b % 16 == 0 and stride_k % 16 == 0,
-        WIDTH=padded, TILE=max(1, 4096 // padded), CHUNK=1024,
     )  # fmt: skip
+    constants = {
+        "FREEZE": freezes,
+        "HAS_SLOTS": slots is not None,
+        "ALIGNED": stride_b % 16 == 0 and stride_k % 16 == 0,
+        "WIDTH": padded,
+        "TILE": max(1, 4096 // padded),
+        "CHUNK": 1024,
+    }
+    return direct, (heads, layout.sequences, 1), fixed, constants

@@ -15,6 +15,7 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -22,7 +23,7 @@ from triton.runtime.jit import JITFunction
 #: Every kernel that has been launched, by its id: its own hash is computed in Python, under a lock.
 _KERNELS: dict[int, _Kernel] = {}
 #: Those who count launches now.
-_COUNTING: list[Counter[str]] = []
+COUNTING: list[Counter[str]] = []
 
 
 class _Kinds(dict[int, int]):
@@ -31,27 +32,29 @@ class _Kinds(dict[int, int]):
     def __missing__(self, value: int) -> int:
         if len(self) > 1 << 16:  # Strides follow the lengths of prompts.
             self.clear()
-        kind = self[value] = (value == 1) + 2 * (value % 16 == 0) + 4 * (value > _INT32)
+        kind = self[value] = (value == 1) + 2 * (value % 16 == 0) + 4 * (value > INT32)
         return kind
 
 
 _KINDS = _Kinds()
-_INT32 = (1 << 31) - 1
-_address = Tensor.data_ptr
+INT32 = (1 << 31) - 1
+address_of = Tensor.data_ptr
 _dtype = operator.attrgetter("dtype")
 #: `torch.cuda.current_device` asks first whether CUDA has been initialized, which a tensor on it answers.
-_current_device = getattr(torch._C, "_cuda_getDevice", torch.cuda.current_device)
+current_device = getattr(torch._C, "_cuda_getDevice", torch.cuda.current_device)
+#: Where Triton keeps what it calls at every launch: since 3.4 with its other settings, before on the compiled kernel.
+_HOOKS: Any = triton.knobs.runtime if hasattr(triton, "knobs") else triton.compiler.CompiledKernel
 
 
 @contextmanager
 def count_launches() -> Iterator[Counter[str]]:
     """Count the launches of a block by the kernel's name, for tests."""
     counter: Counter[str] = Counter()
-    _COUNTING.append(counter)
+    COUNTING.append(counter)
     try:
         yield counter
     finally:
-        _COUNTING.remove(counter)
+        COUNTING.remove(counter)
 
 
 class Compiled(NamedTuple):
@@ -90,71 +93,25 @@ def launch(
     if torch.compiler.is_compiling():
         kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
         return None
-    for counter in _COUNTING:
+    for counter in COUNTING:
         counter[str(kernel.fn.__name__)] += 1
     index = args[0].get_device()
     if index < 0 or not isinstance(kernel, JITFunction):  # Triton's interpreter.
         kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
         return None
     # Triton launches on the current device, which need not be that of a layer.
-    if _current_device() == index:
+    if current_device() == index:
         return _launch_here(kernel, grid, args, num_warps, constants, index)
     with torch.cuda.device(index):
         return _launch_here(kernel, grid, args, num_warps, constants, index)
-
-
-class PreparedLaunch:
-    """A launch of which all is settled but the first argument, a tensor that is laid out as before.
-
-    What `launch` looks up at every call, this looks up once: a decode step launches one kernel at every layer, and
-    only the address of the head outputs is new.
-
-    Parameters
-    ----------
-    kernel, grid, *args, num_warps, **constants
-        As for `launch`. All tensors but the first stay where they are.
-    """
-
-    def __init__(
-        self, kernel: Any, grid: tuple[int, int, int], *args: Any, num_warps: int = 4, **constants: Any
-    ) -> None:
-        first, *others = args
-        self._kernel, self._grid, self._num_warps = kernel, grid, num_warps
-        self._others, self._constants = others, constants
-        self._shape, self._strides, self._dtype = first.shape, first.stride(), first.dtype
-        self._index = first.get_device()
-        self._compiled: Compiled | None = None
-        addresses = [arg.data_ptr() if isinstance(arg, Tensor) else arg for arg in others]
-        self._rest = (*addresses, *constants.values())
-
-    def fits(self, tensor: Tensor) -> bool:
-        """Whether a tensor is laid out as the first argument was."""
-        return (
-            tensor.shape == self._shape
-            and tensor.stride() == self._strides
-            and tensor.dtype == self._dtype
-            and tensor.get_device() == self._index
-        )
-
-    def __call__(self, tensor: Tensor) -> None:
-        """Launch it on a tensor that fits."""
-        address = tensor.data_ptr()
-        if self._compiled is None or address & 15 or _COUNTING or _current_device() != self._index:
-            # The first times, `launch` finds out whether the direct call works.
-            self._compiled = launch(
-                self._kernel, self._grid, tensor, *self._others, num_warps=self._num_warps, **self._constants
-            )
-            return
-        run, function, metadata, stream_of = self._compiled
-        run(*self._grid, stream_of(self._index), function, metadata, None, None, None, address, *self._rest)
 
 
 class _Kernel:
     """A kernel, which of its arguments it is compiled for, and what has been compiled.
 
     Triton compiles for dtypes, for addresses that 16 divides, and for the values of integers, but for the arguments
-    that a kernel takes as they come (``do_not_specialize``), of which it only matters whether they fit into 32 bits.
-    Floats are never compiled for.
+    that a kernel takes as they come (``do_not_specialize``): of such an integer it only matters whether 32 bits hold
+    it, of such a tensor nothing but the dtype. Floats are never compiled for.
     """
 
     def __init__(self, kernel: Any, args: tuple[Any, ...]) -> None:
@@ -164,8 +121,25 @@ class _Kernel:
         as_it_comes = [bool(parameter.do_not_specialize) for parameter in kernel.params]
         self.settled = _picker([i for i in whole if not as_it_comes[i]])
         self.varying = _picker([i for i in whole if as_it_comes[i]])
+        self.aligned = _picker([i for i, aligned in enumerate(alignments(kernel, self.tensors)) if aligned])
         self.compiled: dict[tuple[Any, ...], Compiled] = {}
-        self.direct = True
+        self.direct = torch.version.hip is None  # There Triton also compiles for the size of what is pointed at.
+
+    def key(
+        self, index: int, num_warps: int, constants: dict[str, Any], args: tuple[Any, ...], addresses: list[int]
+    ) -> tuple[Any, ...]:
+        """Return all that decides which compiled kernel these arguments need; `addresses` are those of the tensors."""
+        varying, aligned = self.varying(args), self.aligned(addresses)
+        return (
+            index,
+            num_warps,
+            *constants.values(),
+            *map(_KINDS.__getitem__, self.settled(args)),
+            *map(_dtype, args[: self.tensors]),
+            # One look at all of them together nearly always says that none is large, and that each is aligned.
+            max(varying, default=0) > INT32 and tuple(number > INT32 for number in varying),
+            reduce(operator.or_, aligned, 0) & 15 and tuple(address & 15 == 0 for address in aligned),
+        )
 
 
 def _launch_here(
@@ -180,23 +154,16 @@ def _launch_here(
     known = _KERNELS.get(id(kernel))
     if known is None:
         known = _KERNELS[id(kernel)] = _Kernel(kernel, args)
-    tensors = args[: known.tensors]
-    addresses = [*map(_address, tensors)]
-    key = (
-        index,
-        num_warps,
-        *constants.values(),
-        *map(_KINDS.__getitem__, known.settled(args)),
-        *map(_dtype, tensors),
-        max(known.varying(args), default=0) > _INT32,
-        # One look at all addresses together nearly always says that each of them is aligned.
-        reduce(operator.or_, addresses) & 15 and tuple(address & 15 == 0 for address in addresses),
-    )
+    if not known.direct or is_profiled():
+        kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
+        return None
+    addresses = [*map(address_of, args[: known.tensors])]
+    key = known.key(index, num_warps, constants, args, addresses)
     found = known.compiled.get(key)
     if found is not None:
         run, function, metadata, stream_of = found
         try:
-            # Without the metadata and hooks of Triton's profiler, which are made and called in Python.
+            # Without the metadata of Triton's profiler, which is made in Python: nobody profiles.
             run(
                 *grid, stream_of(index), function, metadata, None, None, None,
                 *addresses, *args[known.tensors :], *constants.values(),
@@ -215,11 +182,30 @@ def _launch_here(
     return None
 
 
-def _picker(where: list[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Return what takes the arguments at some places out of all of them."""
+def alignments(kernel: Any, tensors: int) -> list[bool]:
+    """Tell of the first arguments, which are tensors, whether a kernel is compiled for their alignment."""
+    if not isinstance(kernel, JITFunction):  # Triton's interpreter.
+        return [True] * tensors
+    return [
+        not (parameter.do_not_specialize or getattr(parameter, "do_not_specialize_on_alignment", False))
+        for parameter in kernel.params[:tensors]
+    ]
+
+
+def is_profiled() -> bool:
+    """Whether somebody has asked Triton to be called at every launch, as its profiler does."""
+    try:  # Newer releases keep chains of hooks, which are there when they are empty too.
+        return bool(_HOOKS.launch_enter_hook.calls or _HOOKS.launch_exit_hook.calls)
+    except AttributeError:
+        hooks = (getattr(_HOOKS, name, None) for name in ("launch_enter_hook", "launch_exit_hook"))
+        return any(hook is not None and getattr(hook, "calls", True) for hook in hooks)
+
+
+def _picker(where: list[int]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what takes the values at some places out of all of them."""
     if len(where) > 1:
         return operator.itemgetter(*where)
-    return lambda args: tuple(args[i] for i in where)
+    return lambda values: tuple(values[i] for i in where)
 
 
 def _bytes_of(args: tuple[Any, ...]) -> list[Any]:

@@ -6,7 +6,8 @@ serving engine's step, with prompts and generated tokens one after another, is a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class Layout:
         (n,) int32, the range in which all tokens of a sequence stand.
     sizes : Tensor
         (n,) int32, how many tokens it has.
+    prepared : dict
+        Launches that layers have in common; see `omnisink.kernels.prepared.launch_again`.
     """
 
     length: int
@@ -39,6 +42,7 @@ class Layout:
     first: Tensor
     stop: Tensor
     sizes: Tensor
+    prepared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def sequences(self) -> int:

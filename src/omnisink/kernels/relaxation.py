@@ -6,8 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from omnisink.kernels.launch import launch
 from omnisink.kernels.layout import Layout
+from omnisink.kernels.prepared import Arguments, launch_again
 from omnisink.kernels.rotation import tanh
 from omnisink.kernels.sizes import pieces, power_of_two
 
@@ -16,17 +16,17 @@ _LOWEST = tl.constexpr(-3.0e38)
 _NOBODY = tl.constexpr(0x7FFFFFFF)
 
 
-#: Integers that a prompt's length decides: one compiled kernel is for all of them.
-_ANY = ["length", "window", "stamp", "stride_ob"]
+#: Integers that a prompt's length decides, and tensors that may begin anywhere: one compiled kernel is for all.
+_ANY = ["logits", "sinks", "stamps", "length", "window", "stamp", "stride_ob"]
 _ANY += [f"stride_{of}{dim}" for of in "qkv" for dim in "bh"]
 
 
 # fmt: off
 @triton.jit(do_not_specialize=_ANY)
 def relax(
-    output, query, key, value, sinks, stamps, logits, sequence, first, stop, sizes, length, window, stamp, scale, cap,
-    groups, depth, width, stride_qb, stride_qh, stride_qs, stride_kb, stride_kh, stride_ks, stride_vb, stride_vh,
-    stride_vs, stride_ob, stride_os, stride_oh, ALIGNED: tl.constexpr, HAS_CAP: tl.constexpr,
+    output, query, key, value, logits, sinks, stamps, sequence, first, stop, sizes, length, window, scale, cap, groups,
+    depth, width, stride_qb, stride_qh, stride_qs, stride_kb, stride_kh, stride_ks, stride_vb, stride_vh, stride_vs,
+    stride_ob, stride_os, stride_oh, stamp, ALIGNED: tl.constexpr, HAS_CAP: tl.constexpr,
     HAS_LOGITS: tl.constexpr, TOKENS: tl.constexpr, KEYS: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr,
 ):
     h = tl.program_id(1)
@@ -140,19 +140,48 @@ def relax_in_place(
         Sequences with more tokens are left out.
     """
     query, key, value = (x if x.stride(3) == 1 else x.contiguous() for x in (query, key, value))
-    depth, width = query.shape[3], value.shape[3]
+    scale = query.shape[3] ** -0.5 if scaling is None else float(scaling)
+    cap = None if softcap is None else float(softcap)
+    has_logits = learned_sink is not None
+    launch_again(
+        layout.prepared,
+        ("relax", scale, cap, window, has_logits),
+        lambda: [_relaxing(output, query, key, value, layout, scale, cap, window, has_logits)],
+        (output, query, key, value, query if learned_sink is None else learned_sink, sinks, stamps),
+        (stamp,),
+        checked=5,
+    )
+
+
+def _relaxing(
+    output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    scale: float,
+    cap: float | None,
+    window: int | None,
+    has_logits: bool,
+) -> Arguments:
+    depth, width, groups = query.shape[3], value.shape[3], query.shape[1] // key.shape[1]
     wide, tall = max(16, power_of_two(width)), max(16, power_of_two(depth))
     qb, qh, qs, _ = query.stride()
     kb, kh, ks, _ = key.stride()
     vb, vh, vs, _ = value.stride()
     ob, os, oh, _ = output.stride()
-    launch(
-        relax, (pieces(layout.longest, 64), query.shape[1], layout.sequences),
-        output, query, key, value, sinks, stamps, query if learned_sink is None else learned_sink,
-        layout.sequence, layout.first, layout.stop, layout.sizes, layout.length, window or 0, stamp,
-        depth**-0.5 if scaling is None else float(scaling), float(softcap or 1.0), query.shape[1] // key.shape[1],
-        depth, width, qb, qh, qs, kb, kh, ks, vb, vh, vs, ob, os, oh,
-        ALIGNED=all(stride % 16 == 0 for stride in (kb, kh, vb, vh)),
-        HAS_CAP=softcap is not None, HAS_LOGITS=learned_sink is not None,
-        TOKENS=64, KEYS=max(16, 8192 // max(wide, tall)), DEPTH=tall, WIDTH=wide, num_warps=4,
+    fixed = (
+        layout.sequence, layout.first, layout.stop, layout.sizes, layout.length, window or 0, scale, cap or 1.0,
+        groups, depth, width, qb, qh, qs, kb, kh, ks, vb, vh, vs, ob, os, oh,
     )  # fmt: skip
+    constants = {
+        "ALIGNED": all(stride % 16 == 0 for stride in (kb, kh, vb, vh)),
+        "HAS_CAP": cap is not None,
+        "HAS_LOGITS": has_logits,
+        "TOKENS": 64,
+        "KEYS": max(16, 8192 // max(wide, tall)),
+        "DEPTH": tall,
+        "WIDTH": wide,
+        "num_warps": 4,
+    }
+    return relax, (pieces(layout.longest, 64), query.shape[1], layout.sequences), fixed, constants

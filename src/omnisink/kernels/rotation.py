@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from omnisink.kernels.launch import PreparedLaunch, launch
+from omnisink.kernels.launch import launch
+from omnisink.kernels.prepared import Arguments, PreparedLaunch, launch_again
 from omnisink.kernels.sizes import pieces, power_of_two
 
 _TINY = tl.constexpr(torch.finfo(torch.float32).tiny)
@@ -27,9 +28,9 @@ def tanh(x):
 
 
 # fmt: off
-@triton.jit(do_not_specialize=["rows", "length", "stride_ob"])
+@triton.jit(do_not_specialize=["frozen", "rows", "length", "stride_ob"])
 def turn(
-    output, direction, slots, frozen, gammas, gamma, tau, rows, heads, groups, length, stride_ob, stride_os,
+    output, direction, frozen, slots, gammas, gamma, tau, rows, heads, groups, length, stride_ob, stride_os,
     stride_oh, width, stride_n, HAS_SLOTS: tl.constexpr, HAS_FROZEN: tl.constexpr, HAS_GAMMAS: tl.constexpr,
     ALIGNED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):
@@ -80,6 +81,7 @@ def rotate_in_place(
     tau: float,
     slots: Tensor | None = None,
     frozen: Tensor | None = None,
+    prepared: dict[Any, list[PreparedLaunch]] | None = None,
 ) -> None:
     """Rotate head outputs, as `omnisink.maths.rotation.rotate` does.
 
@@ -97,38 +99,49 @@ def rotate_in_place(
         (B * S,) int32 or int64, the slot of each token; -1 leaves a token as it is. None: slot b for row b.
     frozen : Tensor, optional
         (B, S) bool, contiguous, True for tokens to leave as they are.
+    prepared : dict, optional
+        Launches of the layers before, of one prefill, whose `slots` and `gamma`, where they are tensors, were the
+        same.
     """
-    grid, args, constants = _turning(output, direction, gamma, tau, slots, frozen)
-    launch(turn, grid, *args, **constants)
+    if prepared is None:
+        kernel, grid, fixed, constants = _turning(output, direction, gamma, tau, slots, frozen is not None)
+        launch(kernel, grid, output, direction, direction if frozen is None else frozen, *fixed, **constants)
+        return
+    launch_again(
+        prepared,
+        ("turn", None if isinstance(gamma, Tensor) else float(gamma), tau, frozen is not None),
+        lambda: [_turning(output, direction, gamma, tau, slots, frozen is not None)],
+        (output, direction, direction if frozen is None else frozen),
+        checked=2,
+    )
 
 
 def prepare_rotation(output: Tensor, direction: Tensor, *, gamma: float, tau: float) -> PreparedLaunch:
     """Prepare `rotate_in_place` for head outputs laid out like `output`, by vectors that stay where they are."""
-    grid, args, constants = _turning(output, direction, gamma, tau, None, None)
-    return PreparedLaunch(turn, grid, *args, **constants)
+    kernel, grid, fixed, constants = _turning(output, direction, gamma, tau, None, False)
+    return PreparedLaunch(kernel, grid, output, direction, direction, *fixed, **constants)
 
 
 def _turning(
-    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, slots: Tensor | None, frozen: Tensor | None
-) -> tuple[tuple[int, int, int], tuple[Any, ...], dict[str, Any]]:
-    """Return the programs, arguments and constants of `turn`."""
+    output: Tensor, direction: Tensor, gamma: float | Tensor, tau: float, slots: Tensor | None, freezes: bool
+) -> Arguments:
     batch, length, heads, width = output.shape
     rows = batch * length * heads
     per_program = 16 if rows >= 4096 else 4
     has_gammas = isinstance(gamma, Tensor)
     stride_b, stride_s, stride_h, _ = output.stride()
-    args = (
+    fixed = (
         # A pointer that is not used still has to be one.
-        output, direction, direction if slots is None else slots, direction if frozen is None else frozen,
-        gamma if has_gammas else direction, 0.0 if isinstance(gamma, Tensor) else float(gamma), float(tau),
+        direction if slots is None else slots, gamma if has_gammas else direction,
+        0.0 if isinstance(gamma, Tensor) else float(gamma), float(tau),
         rows, heads, heads // direction.shape[1], length, stride_b, stride_s, stride_h, width, direction.stride(0),
     )  # fmt: skip
     constants = {
         "HAS_SLOTS": slots is not None,
-        "HAS_FROZEN": frozen is not None,
+        "HAS_FROZEN": freezes,
         "HAS_GAMMAS": has_gammas,
         "ALIGNED": stride_b % 16 == 0,
         "ROWS": per_program,
         "WIDTH": max(16, power_of_two(width)),
     }
-    return (pieces(rows, per_program), 1, 1), args, constants
+    return turn, (pieces(rows, per_program), 1, 1), fixed, constants

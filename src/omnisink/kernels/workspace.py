@@ -9,9 +9,9 @@ from torch import Tensor
 
 from omnisink.kernels.layout import Layout
 
-#: Candidates whose magnitudes are kept by name, and levels counted for at a time in the bisection.
+#: Candidates whose magnitudes are kept by name.
 FEW = 8
-#: Bins of the leading sixteen bits of ``|h|``, whose first is always zero.
+#: Bins for ``|h|``: as many as half precision has sizes of numbers.
 BINS = 1 << 15
 #: Integers kept for a sequence at a layer: five of the first eight, the bits of the first candidates, the counts.
 WORDS = 8 + 2 * FEW
@@ -30,7 +30,7 @@ class Workspace:
     numbers : Tensor
         (layers, n, WORDS) int64, zero at first.
     bins : Tensor
-        (n, BINS) int32, zero between layers: how often each value of the leading bits of ``|h|`` occurs.
+        (n, BINS) int32, zero between layers: how often ``|h|`` falls into each bin.
     magnitude : Tensor
         (layers, tokens) float32, the largest activation of each token; zero at padding.
     marks : Tensor

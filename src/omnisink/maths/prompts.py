@@ -14,7 +14,7 @@ from torch import Tensor
 from omnisink.maths.choice import kernels_run_on
 from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
-from omnisink.maths.rotation import sink_direction
+from omnisink.maths.rotation import rotate, sink_direction
 from omnisink.maths.sinks import massive_activation_sinks, token_magnitude
 
 
@@ -187,6 +187,31 @@ class Prompts:
         self.frozen = sinks if self.frozen is None else sinks | self.frozen.to(sinks.device)
         direction = sink_direction(value[:, :, : self._shape[1]], sinks, heads)
         return direction if out is None or direction.requires_grad else out.copy_(direction)
+
+    def rotate(self, output: Tensor, direction: Tensor, *, gamma: float, tau: float) -> Tensor:
+        """Rotate all tokens but the frozen ones; see `omnisink.maths.rotation.rotate`.
+
+        Parameters
+        ----------
+        output : Tensor
+            Head outputs (B, S, H, D').
+        direction : Tensor
+            (B, H, D') float32.
+        gamma, tau : float
+            Strength, and temperature of the gate.
+
+        Returns
+        -------
+        Tensor
+            (B, S, H, D'), changed in place where no gradient is asked for.
+        """
+        if output.stride(-1) == 1 and kernels_run_on(output, direction):
+            from omnisink.kernels.rotation import rotate_in_place
+
+            prepared = self._workspace(output.device).layout.prepared
+            rotate_in_place(output, direction, gamma=gamma, tau=tau, frozen=self.frozen, prepared=prepared)
+            return output
+        return rotate(output, direction, gamma=gamma, tau=tau, frozen=self.frozen)
 
     def _stamps(self, device: torch.device) -> Tensor:
         if self.relaxed_at is None:

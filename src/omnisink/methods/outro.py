@@ -174,6 +174,9 @@ class OutRo(OutRoSettings, Method):
         self, call: AttentionCall, output: Tensor, direction: Tensor, frozen: Tensor | None, context: Context
     ) -> Tensor:
         """Turn the head outputs toward the sink's value (B, H, D); controls turn them otherwise."""
+        prompts: Prompts | None = context.scratch.get("prompts")
+        if prompts is not None and frozen is prompts.frozen:
+            return prompts.rotate(output, direction, gamma=self.gamma, tau=self.tau)
         return rotate(output, direction, gamma=self.gamma, tau=self.tau, frozen=frozen)
 
     def _padding(self, context: Context, output: Tensor) -> Tensor | None:
