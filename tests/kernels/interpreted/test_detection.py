@@ -190,3 +190,59 @@ def test_any_scale_any_ratio(seed, dtype, scale, ratio, length, batch, padded):
     hidden = (torch.randn(batch, length, 12, generator=generator).exp() * 10**scale).to(dtype)
     token_mask = (torch.rand(batch, length, generator=generator) < 0.7) if padded else None
     agrees(hidden, token_mask, floor=float(10 ** (scale / 2)), ratio=10**ratio)
+
+
+def close_candidates(seed, length=32, width=16, ratio=1000.0, spread=3e-5):
+    """Float32 in which every token is a candidate, a few steps of the dtype from ratio times the median."""
+    hidden = draw(seed, 1, length, width)
+    hidden[..., 3] = 30_000.0
+    median = hidden.abs().flatten().sort().values[(hidden.numel() - 1) // 2]
+    near = 1 + spread * torch.linspace(-1, 1, length)
+    hidden[0, :, 3] = (median.double() * ratio * near.double()).float()
+    return hidden
+
+
+@pytest.mark.parametrize("spread", [3e-7, 3e-5, 0.02, 3.0])
+def test_float32_in_which_every_token_is_a_candidate_around_the_threshold(spread):
+    hidden = close_candidates(3, spread=spread)
+    assert 0 < agrees(hidden, floor=1e-3) < 32
+
+
+def test_float32_whose_candidates_are_far_apart_and_one_is_next_to_the_threshold():
+    """The bins are wide then, and the one that holds the median has to be sorted again, and once more."""
+    hidden = close_candidates(4, spread=3e-7)
+    hidden[0, 1, 3] = 3e38
+    hidden[0, 2, 3] = float("inf")
+    assert 0 < agrees(hidden, floor=1e-3) < 32
+    hidden[0, 3:20] = hidden[0, 20]  # Ties, of whole rows.
+    agrees(hidden, floor=1e-3)
+    hidden[0, 5, 4:9] = float("nan")
+    agrees(hidden, floor=1e-3)
+    real = torch.ones(1, 32, dtype=torch.bool)
+    real[0, ::3] = False
+    agrees(hidden, real, floor=1e-3)
+
+
+@pytest.mark.parametrize("value", [1e-44, 1e-38, 1.0, 3e35])
+def test_float32_of_one_size_and_at_the_ends_of_what_it_holds(value):
+    hidden = torch.full((1, 24, 16), value)
+    for ratio in (0.5, 1.0, 1000.0):
+        agrees(hidden, floor=value / 2, ratio=ratio)
+        agrees(hidden * torch.linspace(0.5, 2, 24)[None, :, None], floor=value / 4, ratio=ratio)
+
+
+@pytest.mark.parametrize(("far", "again"), [(False, 0), (True, 2)])
+def test_float32_is_read_again_only_where_the_bins_are_wide_and_candidates_close(far, again, monkeypatch):
+    calls = []
+    own = detection.count_bins
+
+    def counted(*args, **given):
+        calls.append(args)
+        return own(*args, **given)
+
+    monkeypatch.setattr(detection, "count_bins", counted)
+    hidden = close_candidates(6)
+    if far:
+        hidden[0, 1, 3] = 3e38
+    agrees(hidden, floor=1e-3)
+    assert len(calls) == 32 + again  # A program reads one row of the 32; the last one reads all of them again.

@@ -116,7 +116,7 @@ def test_gradients_take_the_path_that_has_them():
 
 
 def test_four_launches_a_layer_one_more_to_relax_and_one_to_decode(monkeypatch):
-    monkeypatch.setattr(outro, "host_may_look", lambda _: False)  # On a GPU nobody knows which layers have a sink.
+    monkeypatch.setattr(outro, "is_eager_cpu", lambda _: False)  # On a GPU nobody knows which layers have a sink.
     depth = 14  # Every second layer relaxes; the last two look for nothing.
     model, ids = tiny_llama(num_hidden_layers=depth), prompt(9, (0, 5))
     cache = DynamicCache(config=model.config)
@@ -197,7 +197,7 @@ def test_a_later_pass_writes_to_nothing_that_was_there_before_but_the_cache(kern
 @pytest.mark.parametrize("padded", [False, True])
 def test_no_layer_costs_an_operator_of_pytorch(padded, monkeypatch):
     """In a prefill and in a step, what is added is the same however deep the model is, and little."""
-    monkeypatch.setattr(outro, "host_may_look", lambda _: False)  # On a GPU nobody knows which layers have a sink.
+    monkeypatch.setattr(outro, "is_eager_cpu", lambda _: False)  # On a GPU nobody knows which layers have a sink.
     ids = prompt(9, (2, 5)).expand(2, -1)
     mask = torch.ones_like(ids)
     mask[0, 0] = 0
