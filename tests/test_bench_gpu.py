@@ -23,7 +23,7 @@ from benchmarks.gpu.options import Options
 from benchmarks.gpu.run import Run
 from benchmarks.gpu.shapes import TINY, measured_model, twin
 from benchmarks.gpu.steps import Rewind, filled
-from benchmarks.gpu.worker import compiling, families, functions, passes
+from benchmarks.gpu.worker import comparing, compiling, families, functions, passes
 from benchmarks.history import HISTORY, PAGE, append
 from omnisink.verification.families import FAMILIES
 from omnisink.verification.verify import Result
@@ -60,6 +60,7 @@ def test_it_measures_in_a_process_of_its_own_and_records_no_trial(tmp_path):
         assert f"{lines[case]['p50']:.3f}" in done.stdout
     assert lines["decode, CUDA graph captured by hand"]["status"] == "refused"
     assert "need a CUDA device" in lines["decode, CUDA graph captured by hand"]["detail"]
+    assert "prefill, decode, graph: in turn, none begins a case after" in done.stdout
     assert found["where"]["transformers"]
     assert HISTORY.read_bytes() == before
 
@@ -78,7 +79,7 @@ def test_an_unknown_part_is_refused():
     assert "unknown part 'sideways'" in done.stderr
 
 
-@pytest.mark.parametrize("list_", [functions, passes, compiling, families])
+@pytest.mark.parametrize("list_", [functions, passes, comparing, compiling, families])
 def test_every_check_holds_on_the_cpu(list_, tmp_path):
     options = Options(str(tmp_path / "lines"), "cpu", quick=True, deadline=1e12, share=(0, 12))
     run_cases(list_(CPU, options), options, lambda: True)

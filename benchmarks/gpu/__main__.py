@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.gpu.lines import Line
 from benchmarks.gpu.options import CHECKS, PARTS, Options
-from benchmarks.gpu.run import Context, NoDevice
+from benchmarks.gpu.run import NoDevice, Run
 from benchmarks.gpu.table import told
 
 #: What is left out of a quick run: a model of this depth is compiled for half a minute or more.
@@ -79,7 +79,7 @@ def main(given: list[str] | None = None) -> int:
     )
     if asked.device == "cpu" and not asked.part_limit:
         options = replace(options, part_limit=limit)
-    run = Context(options, max(1, asked.workers) if asked.device == "cuda" else 1)
+    run = Run(options, max(1, asked.workers) if asked.device == "cuda" else 1)
     try:
         run.everything()
     except NoDevice as error:

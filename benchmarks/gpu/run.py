@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class NoDevice(Exception):
     """The device is not there."""
 
 
-class Context:
+class Run:
     """A run, and what has come of it so far.
 
     Attributes
@@ -64,17 +65,23 @@ class Context:
         parts = self.options.parts
         beside: list[tuple[str, Options]] = []
         if "checks" in parts:
-            beside += [(kind, self.options) for kind in ("functions", "passes", "compiling")]
+            beside += [(kind, self.options) for kind in ("functions", "passes", "comparing", "compiling")]
         if "families" in parts:
             beside += [("families", replace(self.options, share=(k, self.workers))) for k in range(self.workers)]
         if self.options.device == "cpu":  # on two cores, one process at a time is faster
             for one in beside:
                 self._together([one], self.options.deadline)
         elif beside:
-            self._together(beside, min(self.options.deadline, time.time() + self.options.part_limit))
+            checked = [part for part in parts if part in CHECKS]
+            limit = min(self.options.left(), self.options.part_limit)
+            announce(checked, f"{len(beside)} processes beside each other, ended after {limit:.0f} s")
+            self._together(beside, time.time() + limit)
         self._settle([part for part in parts if part in CHECKS])
         measured = tuple(part for part in parts if part in MEASURES)
         if measured:
+            left = self.options.left()
+            limit = min(left, self.options.part_limit)
+            announce(measured, f"in turn, none begins a case after {limit:.0f} s of its own, ended after {left:.0f} s")
             self._measure(replace(self.options, parts=measured))
             self._settle(list(measured))
 
@@ -170,3 +177,8 @@ class Context:
         """Return the last line of the log, with its place."""
         said = [line for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         return f"; {self._log.name} ends with: {said[-1].strip()[:200]}" if said else ""
+
+
+def announce(parts: Sequence[str], how: str) -> None:
+    """Say which parts begin, and how long they may take."""
+    print(f"{', '.join(parts)}: {how}", flush=True)

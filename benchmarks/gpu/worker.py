@@ -29,7 +29,8 @@ def main(kind: str, options: Options) -> None:
 
         measure(options, healthy)
     else:
-        cases = {"functions": functions, "passes": passes, "compiling": compiling, "families": families}[kind]
+        lists = (functions, passes, comparing, compiling, families)
+        cases = {one.__name__: one for one in lists}[kind]
         run_cases(list(cases(device, options)), options, healthy)
 
 
@@ -46,11 +47,16 @@ def passes(device: torch.device, options: Options) -> Iterator[Case]:
     """List the checks of whole passes."""
     from benchmarks.gpu import check_passes as whole
 
-    for check in (
-        *(whole.as_on_the_cpu, whole.captured, whole.alone, whole.nothing_done, whole.in_a_static_cache),
-        whole.other_families_as_on_the_cpu,
-    ):
+    for check in (whole.as_on_the_cpu, whole.captured, whole.alone, whole.nothing_done, whole.in_a_static_cache):
         yield _check(check.__name__.replace("_", " "), lambda c=check: c(device))
+
+
+def comparing(device: torch.device, options: Options) -> Iterator[Case]:
+    """List the comparisons of families with the CPU, in a process of their own that waits for no other check."""
+    from benchmarks.gpu import check_passes as whole
+
+    for name in whole.OTHERS:
+        yield _check(f"as on the cpu, {name}", lambda n=name: whole.family_as_on_the_cpu(device, n))
 
 
 def compiling(device: torch.device, options: Options) -> Iterator[Case]:

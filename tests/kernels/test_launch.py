@@ -157,3 +157,66 @@ def test_a_prepared_launch_is_for_tensors_laid_out_alike(other, calls):
 
     prepared = rotation.prepare_rotation(on_device(1, 1, 4, 16), on_device(1, 2, 16), gamma=3.0, tau=0.1)
     assert not prepared.fits(torch.zeros(1, 1, 4, 16) if other is None else other)
+
+
+def prefill(prompts, hidden, value, output):
+    """Run what a detecting layer of a prefill launches, for three layers."""
+    for layer in range(3):
+        sinks, _ = prompts.find_sinks(layer, hidden, min_activation=100.0, median_ratio=1000.0)
+        direction = prompts.freeze_and_point(sinks, value, 4, on_device(1, 4, 16))
+        prompts.rotate(output, direction, gamma=0.3, tau=0.1)
+
+
+@pytest.fixture
+def a_prefill(calls, monkeypatch):
+    from omnisink.maths import choice
+    from omnisink.maths.prompts import Prompts
+
+    monkeypatch.setattr(choice, "_CHOICE", "interpret")
+    given = on_device(1, 5, 32), on_device(1, 2, 5, 16), on_device(1, 5, 4, 16)
+    return lambda: prefill(Prompts(1, 5, None, 3), *given)
+
+
+def test_layers_of_a_prefill_are_launched_with_other_addresses_and_numbers_alone(calls, a_prefill, monkeypatch):
+    from omnisink.kernels.prepared import PreparedLaunch
+
+    made = []
+    monkeypatch.setattr(torch.Tensor, "get_device", lambda tensor: 0)
+    own = PreparedLaunch.__init__
+    monkeypatch.setattr(PreparedLaunch, "__init__", lambda *a, **k: (made.append(a[1]), own(*a, **k))[1])
+    a_prefill()
+    assert len(made) == 4  # One for each kernel, whatever the number of layers.
+    assert len(calls) == 12
+    scans = [call[1] for call in calls[4::4] if call[0] == "direct"]
+    (tokens, words), layer = (5, 24), len(scans[0]) - 5
+    assert [scan[layer : layer + 2] for scan in scans] == [(words, tokens), (2 * words, 2 * tokens)]
+    assert len({scan[:layer] + scan[layer + 2 :] for scan in scans}) == 1
+
+
+@pytest.mark.parametrize("name", ["launch_enter_hook", "launch_exit_hook"])
+def test_who_asks_triton_to_be_called_at_every_launch_is_called(name, calls, monkeypatch):
+    from omnisink.kernels import launch as launching
+
+    output, direction = on_device(1, 1, 4, 16), on_device(1, 2, 16)
+    turn(output, direction)
+    turn(output, direction)
+    monkeypatch.setattr(launching._HOOKS, name, lambda metadata: None)
+    turn(output, direction)
+    assert kinds(calls) == ["own", "direct", "own"]
+    monkeypatch.undo()
+    assert not launching.is_profiled()
+
+
+def test_what_32_bits_do_not_hold_is_another_kernel(calls, monkeypatch):
+    from omnisink.kernels import rotation
+    from omnisink.kernels.prepared import PreparedLaunch
+
+    kernel, grid, fixed, constants = rotation._turning(
+        on_device(1, 1, 4, 16), on_device(1, 2, 16), 3.0, 0.1, None, False
+    )
+    prepared = PreparedLaunch(
+        kernel, grid, on_device(1, 1, 4, 16), *[on_device(1, 2, 16)] * 2, *fixed, numbers=1, **constants
+    )
+    for number in (32, 32, 32, 1 << 31, 32):
+        prepared(on_device(1, 1, 4, 16), number)
+    assert kinds(calls) == ["own", "direct", "direct", "own", "direct"]
