@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from omnisink import OmnisinkError, OutRo
-from omnisink.models import verify as verify_module
+from omnisink.verification import verify as verify_module
 from omnisink.verification.families import FAMILIES
 from omnisink.verification.family import transformers_class
 from omnisink.verification.support_table import BEGIN, END, table, write_gpu_column, write_table

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from omnisink.serving import metrics
+from omnisink.serving.configuration import settings_of
 from omnisink.serving.settings import KEY, ServingSettings, read_request
-from omnisink.serving.startup import settings_of
 
 #: Requests of the server that become sampling parameters.
 _REQUESTS = (

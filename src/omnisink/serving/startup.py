@@ -11,9 +11,9 @@ from typing import Any
 from vllm.logger import init_logger
 
 from omnisink.errors import OmnisinkError, UnsupportedModelError
+from omnisink.serving.configuration import settings_of
 from omnisink.serving.families import FAMILIES
 from omnisink.serving.scheduler import SCHEDULERS, count_nans
-from omnisink.serving.settings import KEY, ServingSettings, read_settings
 
 # Under vLLM's own logger, whose configuration it takes.
 logger = init_logger("vllm.omnisink")
@@ -23,24 +23,6 @@ WORKERS = {
     "vllm.v1.worker.cpu_worker.CPUWorker": "omnisink.serving.worker.CPUWorker",
     "vllm.v1.worker.gpu_worker.Worker": "omnisink.serving.worker.Worker",
 }
-
-
-def settings_of(config: Any) -> ServingSettings | None:
-    """Return the settings in a `VllmConfig`; None where the method is off.
-
-    Raises
-    ------
-    OmnisinkError
-        If they are wrong.
-    """
-    extra = getattr(config, "additional_config", None)
-    given = extra.get(KEY) if isinstance(extra, dict) else None
-    if given is None or given is False:
-        return None
-    try:
-        return read_settings(given)
-    except ValueError as error:
-        raise OmnisinkError(f"additional_config: {error}") from None
 
 
 def prepare(config: Any) -> None:
