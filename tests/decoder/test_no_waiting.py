@@ -47,7 +47,7 @@ class NoReads(TorchDispatchMode):
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch):
     for module in (sinks, rotation, prompts, outro, base):
-        monkeypatch.setattr(module, "host_may_look", lambda _: False)
+        monkeypatch.setattr(module, "is_eager_cpu", lambda _: False)
 
 
 def passes(model, ids, mask, cache, mode):

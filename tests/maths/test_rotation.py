@@ -119,7 +119,7 @@ def test_the_gradient_flows_and_nothing_is_changed_in_place():
 
 @pytest.mark.parametrize("may_look", [True, False])
 def test_garbage_in_padding_does_not_reach_the_sink_value(may_look, monkeypatch):
-    monkeypatch.setattr(rotation_module, "host_may_look", lambda _: may_look)
+    monkeypatch.setattr(rotation_module, "is_eager_cpu", lambda _: may_look)
     value = torch.ones(1, 1, 3, 2)
     value[0, 0, 0] = float("nan")
     sinks = torch.tensor([[False, True, True]])

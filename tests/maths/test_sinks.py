@@ -29,7 +29,7 @@ def plain_massive(hidden, token_mask, min_activation, ratio):
 
 
 def run(path, hidden, token_mask, monkeypatch, **settings_):
-    monkeypatch.setattr(sinks_module, "host_may_look", lambda _: PATHS[path])
+    monkeypatch.setattr(sinks_module, "is_eager_cpu", lambda _: PATHS[path])
     monkeypatch.setattr(host, "_BLOCK", {"cpu": 16})
     return massive_activation_sinks(hidden, token_mask, **settings_)
 

@@ -35,7 +35,7 @@ METHODS = {
 @pytest.fixture(params=[True, False], ids=["host looks", "host may not look"])
 def looking(request, monkeypatch):
     if not request.param:
-        monkeypatch.setattr(base, "host_may_look", lambda _: False)
+        monkeypatch.setattr(base, "is_eager_cpu", lambda _: False)
     return request.param
 
 
@@ -135,7 +135,7 @@ def test_a_generated_token_tells(cache, looking):
 
 
 def test_an_earlier_prompt_of_the_block_is_not_forgotten(monkeypatch):
-    monkeypatch.setattr(base, "host_may_look", lambda _: False)
+    monkeypatch.setattr(base, "is_eager_cpu", lambda _: False)
     model = damaged()
     with (
         pytest.raises(OmnisinkError, match=r"NaN enters layer 0, and"),
@@ -148,7 +148,7 @@ def test_an_earlier_prompt_of_the_block_is_not_forgotten(monkeypatch):
 
 
 def test_reading_the_trace_in_the_block_tells(monkeypatch):
-    monkeypatch.setattr(base, "host_may_look", lambda _: False)
+    monkeypatch.setattr(base, "is_eager_cpu", lambda _: False)
     model = damaged()
     with torch.inference_mode(), pytest.raises(OmnisinkError, match="not finite"), OutRo()(model) as trace:
         model(input_ids=with_bad_token())
@@ -172,7 +172,7 @@ def test_nothing_waits_for_it(monkeypatch):
     from omnisink.methods import outro
 
     for module in (sinks, rotation, prompts, outro, base):
-        monkeypatch.setattr(module, "host_may_look", lambda _: False)
+        monkeypatch.setattr(module, "is_eager_cpu", lambda _: False)
     model, cache = damaged(), DynamicCache()
     with pytest.raises(OmnisinkError, match="not finite"), OutRo()(model), torch.inference_mode():
         with NoReads():
@@ -187,7 +187,7 @@ def test_answers_without_a_method_tell_too(kind, monkeypatch):
     model, ids = damaged(3, KINDS[kind]), prompt(11)
     options = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 3, "do_sample": False}
     for look in (True, False):
-        monkeypatch.setattr(finite, "host_may_look", lambda _, look=look: look)
+        monkeypatch.setattr(finite, "is_eager_cpu", lambda _, look=look: look)
         with pytest.raises(OmnisinkError, match=r"logits are not finite.*layers\.3"), finite_logits(model):
             model.generate(input_ids=ids, **options)
     assert not model.lm_head._forward_hooks

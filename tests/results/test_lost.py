@@ -88,7 +88,7 @@ def test_where_nothing_can_be_rescued_it_is_said(tmp_path: Path, monkeypatch: py
 
     records = begun(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    monkeypatch.setattr(disk, "write_whole", full)
+    monkeypatch.setattr(disk, "atomic_write", full)
     assert "They could not be kept" in lost(records)
 
 

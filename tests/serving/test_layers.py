@@ -94,7 +94,7 @@ def test_the_three_ways_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     got, same = passes(HostLayer)
     assert same == counted
     for module in (plain, rotation, sinks):
-        monkeypatch.setattr(module, "host_may_look", lambda _: False)
+        monkeypatch.setattr(module, "is_eager_cpu", lambda _: False)
     blind, as_well = passes(OutRoLayer)
     assert as_well == counted
     assert counted["requests"] == 5
