@@ -67,7 +67,7 @@ verify: $(STAMPS)/dev ## Run every model family and rewrite the table in docs/mo
 	$(BIN)/omnisink models --verify --write docs/models.md
 
 figure: $(STAMPS)/docs ## Draw docs/sink-light.png and sink-dark.png from the real model
-	$(BIN)/python docs/make_figure.py
+	$(BIN)/python tools/make_figure.py
 
 docs: $(STAMPS)/docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict

@@ -154,6 +154,12 @@ def test_files_stay_small() -> None:
     assert not long
 
 
+def test_the_documentation_stays_small() -> None:
+    """Records that a command writes again are not kept: docs/studies/index.md and docs/results/index.md name it."""
+    size = sum(path.stat().st_size for path in own_files() if path.is_relative_to(ROOT / "docs"))
+    assert size < 6_000_000
+
+
 def test_nothing_belongs_to_one_machine() -> None:
     found = []
     for path in own_files():

@@ -23,7 +23,7 @@ from matplotlib.patches import Rectangle
 
 from omnisink import SinkMap, find_sinks, load_model
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 PROMPT = "A lighthouse keeper writes down every ship that passes. Which ship came last, and why did nobody see it?"
 
 
@@ -99,7 +99,7 @@ def draw_layers(ax: Axes, seen: Measured, look: Look) -> QuadMesh:
 
 
 def draw_rule(ax: Axes, seen: Measured, look: Look) -> None:
-    """The sink token against the threshold and against all other tokens."""
+    """Draw the sink token against the threshold and against all other tokens."""
     sink = seen.sinks.positions(seen.sinks.layers[0])[0]
     rest = seen.largest[:, [p for p in range(len(seen.tokens)) if p != sink]]
     layers = [layer + 0.5 for layer in range(len(seen.largest))]
@@ -145,7 +145,7 @@ def draw(seen: Measured, look: Look) -> Path:
         for ax in (left, right):
             ax.tick_params(length=2, width=0.6)
             ax.spines[["top", "right"]].set_visible(False)
-        path = HERE / f"sink-{look.name}.png"
+        path = ROOT / "docs" / f"sink-{look.name}.png"
         figure.savefig(path, dpi=200, transparent=True, metadata={"Software": None})
         plt.close(figure)
     return path
@@ -156,7 +156,7 @@ def main() -> None:
     seen = measure()
     print(seen.sinks.table(seen.tokens))
     for look in (LIGHT, DARK):
-        print(draw(seen, look).relative_to(HERE.parent))
+        print(draw(seen, look).relative_to(ROOT))
 
 
 if __name__ == "__main__":
