@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from PIL import Image
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.check import Check, Problem, check_task
 from omnisink.evaluation.tasks.task import find_task
+from tests.cli.command import run
 from tests.evaluation.laying import lay_out
 from tests.media.making import sine, sound, video
 
@@ -180,37 +180,26 @@ def test_a_users_own_file(clips: dict[str, bytes], tmp_path: Path) -> None:
 # --- the command line ---
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "omnisink", "tasks", *args],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "100"},
-    )
-
-
 def test_the_verb_lists_and_shows_tasks() -> None:
-    listed = json.loads(run("--json").stdout)
+    listed = json.loads(run("tasks", "--json").stdout)
     assert listed[0]["name"] == "synthav"
     assert {"licence", "size", "sources", "layout", "protocols"} <= listed[1].keys()
-    shown = run("show", "daily-omni").stdout
+    shown = run("tasks", "show", "daily-omni").stdout
     assert "Videos/<video_id>/<video_id>_video.mp4" in shown
     assert "options without their letters" in " ".join(shown.split())
-    assert "avhbench" in run().stdout
+    assert "avhbench" in run("tasks").stdout
 
 
 def test_the_verb_says_what_is_wrong_by_its_exit_status(clips: dict[str, bytes], tmp_path: Path) -> None:
     folder = lay_out("avhbench", tmp_path, clips["loud"])
-    done = run("check", "avhbench", "--data", str(folder))
+    done = run("tasks", "check", "avhbench", "--data", str(folder))
     assert done.returncode == 0, done.stderr
     assert "avhbench, test: 4 questions, 2 files, 0 errors, 5 warnings" in done.stdout
     (folder / "videos" / "00001.mp4").unlink()
-    done = run("check", "avhbench", "--data", str(folder), "--json")
+    done = run("tasks", "check", "avhbench", "--data", str(folder), "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["errors"] == 1
-    refused = run("check", "nothing")
+    refused = run("tasks", "check", "nothing")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("omnisink: there is no task 'nothing'")
 
