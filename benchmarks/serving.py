@@ -44,7 +44,7 @@ WORDS = [
 
 
 @dataclass
-class Context:
+class Run:
     """One load of one server."""
 
     tokens_per_second: float
@@ -56,7 +56,7 @@ def prompt(number: int) -> str:
     return " ".join(WORDS[(number * 7 + i) % len(WORDS)] for i in range(40 + number * 13 % 61))
 
 
-async def load(server: Server, clients: int, requests: int) -> Context:
+async def load(server: Server, clients: int, requests: int) -> Run:
     """Ask so many times, so many at once, and time every token."""
     import httpx
 
@@ -82,14 +82,14 @@ async def load(server: Server, clients: int, requests: int) -> Context:
         start = time.perf_counter()
         await asyncio.gather(*(one() for _ in range(clients)))
         taken = time.perf_counter() - start
-    return Context(requests * TOKENS / taken, statistics.median(gaps) * 1e3)
+    return Run(requests * TOKENS / taken, statistics.median(gaps) * 1e3)
 
 
 def compare(plain: Server, changed: Server, clients: int, pairs: int) -> dict[str, Any]:
     """Load both in turns; which comes first alternates."""
     requests = max(4, 2 * clients)
     ratios: dict[str, list[float]] = {"throughput": [], "latency": []}
-    alone: list[Context] = []
+    alone: list[Run] = []
     for server in (plain, changed):
         asyncio.run(load(server, clients, clients))
     for i in range(pairs):
