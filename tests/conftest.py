@@ -40,6 +40,16 @@ def smolomni():
     return load_model("smolomni", device="cpu", dtype="float32")
 
 
+@pytest.fixture(scope="module")
+def flex_attention_uncompiled():
+    """Run flex attention's eager form: compiled for the CPU it takes minutes, and single queries do not compile."""
+    import torch
+
+    torch.compiler.set_stance("force_eager")
+    yield
+    torch.compiler.set_stance("default")
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     """Make a tokenizer of single bytes, with a chat template that knows no system message."""

@@ -1,8 +1,6 @@
-"""Every family, on every attention backend, padded on either side, with either kind of cache."""
+"""Every family, padded on either side, with either kind of cache; and all of its attention backends agree."""
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 import pytest
 import torch
@@ -11,46 +9,23 @@ from omnisink import OutRo, UnsupportedModelError, find_sinks
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.verification.families import FAMILIES
 from omnisink.verification.tiny import SINK_TOKEN, planted_positions
-from tests.plain import FLEX_WARNING
-from tests.skips import why_skipped
+from tests.family_cells import (
+    ACCEPTED,
+    LENGTHS,
+    MARKS,
+    REFUSED,
+    SEVERAL,
+    alone,
+    in_turn,
+    reader,
+    same,
+    that_see_or_hear,
+    tiny,
+)
 
-pytestmark = [FLEX_WARNING, pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = MARKS
 
-ACCEPTED = [name for name, family in FAMILIES.items() if family.expectation != "refused"]
-REFUSED = [name for name, family in FAMILIES.items() if family.expectation == "refused"]
-CELLS = [(name, backend) for name in ACCEPTED for backend in FAMILIES[name].backends]
-MULTIMODAL = [(name, backend) for name, backend in CELLS if FAMILIES[name].multimodal_inputs is not None]
-LENGTHS = (16, 11)
 METHOD = OutRo(gamma=0.5)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _flex_attention_uncompiled():
-    """Run flex attention's eager form: compiled for the CPU it takes minutes, and single queries do not compile."""
-    torch.compiler.set_stance("force_eager")
-    yield
-    torch.compiler.set_stance("default")
-
-
-@lru_cache(maxsize=4)
-def tiny(name, backend, plant=True):
-    return FAMILIES[name].build(attn_implementation=backend, plant=plant)
-
-
-def skip_if_listed(name, backend, what):
-    reason = why_skipped(name, backend, what)
-    if reason:
-        pytest.skip(reason)
-
-
-def same(found, expected):
-    """Equal but for float32's rounding, relative to the size of what is compared."""
-    return (found - expected).abs().max() <= 2e-5 * max(1.0, float(expected.abs().max()))
-
-
-def reader(model):
-    """Return the part that reads prompts: the full Qwen2.5-Omni has no forward pass of its own."""
-    return getattr(model, "thinker", model)
 
 
 def generated(model, inputs, **options):
@@ -63,11 +38,6 @@ def generated(model, inputs, **options):
         output_logits=True,
         **options,
     )
-
-
-def alone(inputs, b):
-    token_mask = inputs["attention_mask"][b].bool()
-    return {k: v[b : b + 1, token_mask] for k, v in inputs.items()}
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -118,11 +88,11 @@ def test_without_a_planted_sink_nothing_is_found_and_nothing_changes(name):
     assert all(torch.equal(a, b) for a, b in zip(plain.logits, idle.logits, strict=True))
 
 
-@pytest.mark.parametrize(("name", "backend"), CELLS)
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
+LEFT = [(*cell, cache) for number, cache in enumerate(("dynamic", "static")) for cell in in_turn(number, cache)]
+
+
+@pytest.mark.parametrize(("name", "backend", "cache"), [*LEFT, ("gemma4", "flex_attention", "dynamic")])
 def test_a_left_padded_batch_gives_each_sequence_what_it_gets_alone(name, backend, cache):
-    skip_if_listed(name, backend, "left")
-    skip_if_listed(name, backend, cache)
     family = FAMILIES[name]
     model = tiny(name, backend)
     inputs = family.inputs(model, lengths=LENGTHS)
@@ -146,9 +116,8 @@ def test_a_left_padded_batch_gives_each_sequence_what_it_gets_alone(name, backen
         assert all(same(t[b : b + 1], o) for t, o in zip(together.logits, one.logits, strict=True))
 
 
-@pytest.mark.parametrize(("name", "backend"), CELLS)
+@pytest.mark.parametrize(("name", "backend"), in_turn(1, "right"))
 def test_a_right_padded_batch_gives_each_sequence_what_it_gets_alone(name, backend):
-    skip_if_listed(name, backend, "right")
     family = FAMILIES[name]
     model = tiny(name, backend)
     inputs = family.inputs(model, lengths=LENGTHS, padding_side="right")
@@ -161,22 +130,26 @@ def test_a_right_padded_batch_gives_each_sequence_what_it_gets_alone(name, backe
             assert same(together[b, :length], one[0])
 
 
-@pytest.mark.parametrize("name", [n for n in ACCEPTED if len(FAMILIES[n].backends) > 1])
+@pytest.mark.parametrize("name", SEVERAL)
 def test_backends_agree(name):
+    """With the test above, a padded batch is on every backend what its prompts are alone."""
     family = FAMILIES[name]
-    found = {}
+    found = []
     for backend in family.backends:
         model = tiny(name, backend)
-        with METHOD(model):
-            found[backend] = generated(model, family.inputs(model, lengths=LENGTHS)).logits
-    first, *others = found.values()
-    for other in others:
-        assert all(same(a, b) for a, b in zip(other, first, strict=True))
+        with METHOD(model) as trace:
+            logits = generated(model, family.inputs(model, lengths=LENGTHS)).logits
+        found.append(
+            (logits, {layer: [trace.sinks.positions(layer, b) for b in (0, 1)] for layer in trace.sinks.examined})
+        )
+    (expected, sinks), *others = found
+    for logits, positions in others:
+        assert all(same(a, b) for a, b in zip(logits, expected, strict=True))
+        assert positions == sinks
 
 
-@pytest.mark.parametrize(("name", "backend"), MULTIMODAL)
+@pytest.mark.parametrize(("name", "backend"), that_see_or_hear(in_turn(0, "multimodal")))
 def test_a_multimodal_prompt_passes_through_the_towers_and_the_method(name, backend):
-    skip_if_listed(name, backend, "multimodal")
     family = FAMILIES[name]
     model = tiny(name, backend)
     inputs = family.multimodal_inputs(model)
@@ -209,7 +182,7 @@ def test_names_are_unique_and_notes_explain():
         assert family.note or family.expectation == "supported", name
 
 
-@pytest.mark.parametrize(("name", "backend"), CELLS)
+@pytest.mark.parametrize(("name", "backend"), in_turn(2))
 def test_a_sink_at_the_end_sees_everything_already(name, backend):
     """Relaxing the last token must change nothing: same scale, cap, learned sinks and mask as the module's own."""
     model = tiny(name, backend)

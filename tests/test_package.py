@@ -274,10 +274,14 @@ def refusals() -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("where", "parts"), refusals(), ids=lambda v: v if isinstance(v, str) else "")
-def test_every_error_is_explained(where: str, parts: list[str]) -> None:
+def test_every_error_is_explained() -> None:
     page = " ".join((DOCS / "errors.md").read_text(encoding="utf-8").split())
+    found = refusals()
+    assert len(found) > 400
     # A message without a word of its own passes another's on.
-    assert not any(parts) or any(len(part) >= 10 and part in page for part in parts), (
-        f"{where}: not in docs/errors.md: {parts}"
-    )
+    missing = [
+        f"{where}: {parts}"
+        for where, parts in found
+        if any(parts) and not any(len(part) >= 10 and part in page for part in parts)
+    ]
+    assert not missing, "not in docs/errors.md:\n" + "\n".join(missing)

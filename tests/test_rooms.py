@@ -88,20 +88,25 @@ def room_of(path: Path) -> str | None:
     return inside[0] if len(inside) > 1 else None
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_run_downward(path: Path) -> None:
-    room = room_of(path)
-    if room is None:  # The package itself names the rooms lazily.
-        return
-    for line, module in imports(path):
-        if not module.startswith("omnisink.") or module in COMMON or module == "omnisink.__version__":
+def test_imports_run_downward() -> None:
+    wrong = []
+    for path in sources():
+        room, where = room_of(path), path.relative_to(PACKAGE)
+        if room is None:  # The package itself names the rooms lazily.
             continue
-        target = module.split(".")[1]
-        assert target in FLOORS, f"{path.name}:{line} imports {module}: import from the room that defines the name"
-        allowed = target == room or FLOORS[target] < FLOORS[room]
-        allowed &= target in ALONE.get(room, FLOORS) and (target not in ALONE or room in (target, "cli"))
-        allowed &= room in HIDDEN.get(target, {room})
-        assert allowed, f"{path.name}:{line}: {room} may not import {module}"
+        for line, module in imports(path):
+            if not module.startswith("omnisink.") or module in COMMON or module == "omnisink.__version__":
+                continue
+            target = module.split(".")[1]
+            if target not in FLOORS:
+                wrong.append(f"{where}:{line} imports {module}: import from the room that defines the name")
+                continue
+            allowed = target == room or FLOORS[target] < FLOORS[room]
+            allowed &= target in ALONE.get(room, FLOORS) and (target not in ALONE or room in (target, "cli"))
+            allowed &= room in HIDDEN.get(target, {room})
+            if not allowed:
+                wrong.append(f"{where}:{line}: {room} may not import {module}")
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("name", EVALUATION)

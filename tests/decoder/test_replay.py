@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import pytest
 import torch
@@ -17,12 +17,12 @@ from omnisink.decoder.replay import replay
 from omnisink.methods.find import SinkFinder
 from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
-from tests.plain import FLEX_WARNING, prompt, tiny_llama
+from tests.family_cells import ACCEPTED, MARKS, in_turn, reader, tiny
+from tests.plain import prompt, tiny_llama
 
-pytestmark = [FLEX_WARNING, pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = MARKS
 
-ACCEPTED = [name for name, family in FAMILIES.items() if family.expectation != "refused"]
-TEXT = [(name, backend, "text") for name in ACCEPTED for backend in FAMILIES[name].backends]
+TEXT = [(*cell, "text") for cell in in_turn()]
 MEDIA = [(name, FAMILIES[name].backends[0], "media") for name in ACCEPTED if FAMILIES[name].multimodal_inputs]
 #: The tiny models have five layers: the towers alone, one layer, the middle, all but the last.
 STARTS = [0, 1, 2, 4]
@@ -44,17 +44,8 @@ def _no_gradient():
         yield
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _flex_attention_uncompiled():
-    torch.compiler.set_stance("force_eager")
-    yield
-    torch.compiler.set_stance("default")
-
-
-@lru_cache(maxsize=2)
 def family_model(name, backend):
-    model = FAMILIES[name].build(attn_implementation=backend)
-    return getattr(model, "thinker", model)
+    return reader(tiny(name, backend))
 
 
 def run(model, inputs, **options):

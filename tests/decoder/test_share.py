@@ -13,10 +13,11 @@ from omnisink.methods.controls import OutRoControl
 from omnisink.methods.find import SinkFinder
 from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
-from tests.decoder.test_replay import ACCEPTED, MEDIA, counted, family_model, tower_parts
-from tests.plain import FLEX_WARNING, prompt, tiny_llama
+from tests.decoder.test_replay import MEDIA, counted, family_model, tower_parts
+from tests.family_cells import ACCEPTED, MARKS
+from tests.plain import prompt, tiny_llama
 
-pytestmark = [FLEX_WARNING, pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = MARKS
 
 #: The tiny models have five layers; their planted sinks are looked for from the third on.
 LATE = OutRo(gamma=0.5, detect_layers=(2, 3), relax_layers=(2, 3))
@@ -45,8 +46,7 @@ def equal(found, expected):
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("first", ["plain", "method"])
-@pytest.mark.parametrize("name", ACCEPTED)
+@pytest.mark.parametrize(("name", "first"), [(name, ("plain", "method")[i % 2]) for i, name in enumerate(ACCEPTED)])
 def test_generation_is_the_same_to_the_bit(name, first):
     family = FAMILIES[name]
     model = family_model(name, family.backends[0])

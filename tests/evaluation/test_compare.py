@@ -255,7 +255,7 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 
 def test_without_a_difference_one_is_rarely_found_in_a_whole_comparison(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
-    runs, wrong = 80, 0
+    runs, wrong = 30, 0
     for i in range(runs):
         arm, base, place = correlated(random, 40)
         # The second method takes back half of what the first does, so that the two are not one test.

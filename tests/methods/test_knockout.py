@@ -17,11 +17,7 @@ TOLERANCE = 1e-5
 CONTINUATION = (20, 31, 9)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _flex_attention_uncompiled():
-    torch.compiler.set_stance("force_eager")
-    yield
-    torch.compiler.set_stance("default")
+pytestmark = pytest.mark.usefixtures("flex_attention_uncompiled")
 
 
 @FLEX_WARNING

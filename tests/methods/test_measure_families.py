@@ -1,4 +1,4 @@
-"""The split of every head output adds up, in every family, on every attention backend, padded or not."""
+"""The split of every head output adds up, in every family, padded or not, with the attention backends in turn."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from omnisink.decoder.masks import visible_keys
 from omnisink.errors import UnsupportedModelError
 from omnisink.methods.measure import Recorder, record
 from omnisink.verification.families import FAMILIES
-from tests.plain import FLEX_WARNING, prompt, tiny_llama
-from tests.test_families import CELLS, LENGTHS, MULTIMODAL, alone, reader, tiny
+from tests.family_cells import LENGTHS, MARKS, alone, in_turn, reader, that_see_or_hear, tiny
+from tests.plain import prompt, tiny_llama
 
-pytestmark = [FLEX_WARNING, pytest.mark.filterwarnings("ignore::UserWarning")]
+pytestmark = MARKS
 
 #: float32, relative to the largest head output (measured: 1e-6 in the worst family).
 SPLIT = 5e-6
@@ -22,20 +22,15 @@ SPLIT = 5e-6
 COMPARED = ("mass", "received_most", "sink_share", "sink_norm_ratio", "parallel", "query_cosine", "sink_value")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _flex_attention_uncompiled():
-    torch.compiler.set_stance("force_eager")
-    yield
-    torch.compiler.set_stance("default")
-
-
 def measured_layers(family, model):
     """Layers whose attention can be reached."""
     return sorted(read_anatomy(reader(model)).attention)
 
 
-@pytest.mark.parametrize(("name", "backend"), CELLS)
-@pytest.mark.parametrize("side", ["left", "right"])
+SIDES = [(*cell, side) for number, side in enumerate(("left", "right")) for cell in in_turn(number)]
+
+
+@pytest.mark.parametrize(("name", "backend", "side"), SIDES)
 def test_sinks_and_the_rest_add_up_and_a_batch_is_measured_as_its_prompts_alone(name, backend, side):
     family = FAMILIES[name]
     model = tiny(name, backend)
@@ -58,7 +53,7 @@ def test_sinks_and_the_rest_add_up_and_a_batch_is_measured_as_its_prompts_alone(
             assert torch.allclose(together[b : b + 1] / size, single / size, atol=near, equal_nan=True), what
 
 
-@pytest.mark.parametrize(("name", "backend"), CELLS)
+@pytest.mark.parametrize(("name", "backend"), in_turn(2))
 def test_the_models_outputs_are_its_own_to_the_bit(name, backend):
     model = tiny(name, backend)
     inputs = FAMILIES[name].inputs(model, lengths=LENGTHS)
@@ -79,7 +74,7 @@ def test_layers_run_on_the_last_token_alone_are_left_out_and_named():
     assert {layer: "1 of 16 tokens" in why for layer, why in trace.skipped_layers.items()} == {3: True, 4: True}
 
 
-@pytest.mark.parametrize(("name", "backend"), MULTIMODAL)
+@pytest.mark.parametrize(("name", "backend"), that_see_or_hear(in_turn()))
 def test_multimodal_prompts_add_up(name, backend):
     family = FAMILIES[name]
     model = tiny(name, backend)
