@@ -7,7 +7,7 @@ import pytest
 from omnisink import OmnisinkError
 from omnisink.cli.demo import CLIP
 from omnisink.cli.media import check_media, gather_choices, is_file, split_words
-from tests.test_cli import refused
+from tests.cli.command import refused
 
 FILE = str(CLIP)
 
