@@ -37,7 +37,7 @@ test: $(STAMPS)/dev system ## Run the tests
 		-W error::DeprecationWarning:transformers $(ARGS)
 
 test-lmms: $(STAMPS)/lmms system ## Run omnisink inside the real lmms-eval, in an environment of its own
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/lmms $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/integrations/lmms/test_harness.py $(ARGS)
 
 test-serving: $(STAMPS)/serving ## Run OutRo inside the real vLLM, in an environment of its own; a quarter of an hour
 	$(ON_CPU) $(SERVING)/bin/python -m pytest tests/serving $(ARGS)

@@ -40,7 +40,7 @@ def asked() -> list[Instance]:
 def clip(tmp_path_factory) -> Path:
     """Render a clip of four seconds with sound."""
     from omnisink.synthav.render import render
-    from tests.adapters.conftest import scene_without_voice
+    from tests.models.conftest import scene_without_voice
 
     path: Path = tmp_path_factory.mktemp("clips") / "clip.mp4"
     render(scene_without_voice(), path)

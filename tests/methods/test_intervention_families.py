@@ -16,7 +16,7 @@ from omnisink.methods.criteria import Positions
 from omnisink.methods.knockout import KnockoutTokens, PruneTokens
 from omnisink.methods.outro import OutRo
 from omnisink.verification.families import FAMILIES
-from tests.family_cells import LENGTHS, MARKS, SEVERAL, alone, in_turn, reader, same, tiny
+from tests.verification.family_cells import LENGTHS, MARKS, SEVERAL, alone, in_turn, reader, same, tiny
 
 pytestmark = MARKS
 

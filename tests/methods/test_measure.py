@@ -18,7 +18,7 @@ from omnisink.methods.measure import Recorder, record
 from tests.methods.edits import PlainEdit, padded, plain_run
 from tests.plain import prompt, tiny_llama
 
-TEXT = (Path(__file__).parents[1] / "lighthouse.txt").read_text(encoding="utf-8").strip()
+TEXT = Path(__file__).with_name("lighthouse.txt").read_text(encoding="utf-8").strip()
 
 
 def plain_measurements(weights, query, key, value, output, sinks, sets):

@@ -8,8 +8,8 @@ from typing import Any
 
 import transformers
 
-from tests.adapters import seeing
-from tests.adapters.making import MROPE, QWEN_EYES, TEXT, save, template, token_ids, tokenizer
+from tests.models.adapters import seeing
+from tests.models.adapters.making import MROPE, QWEN_EYES, TEXT, save, template, token_ids, tokenizer
 
 EARS: dict[str, Any] = {
     "d_model": 32,

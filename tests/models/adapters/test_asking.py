@@ -14,7 +14,7 @@ from omnisink.models.adapters.qwen2_5_omni import SYSTEM, Qwen25Omni
 from omnisink.questions.choices import check_choices, with_choices
 from omnisink.questions.parsing import parse_letter
 from omnisink.verification.families_omni import build_full
-from tests.adapters.checkpoints import qwen2_5_omni_parts
+from tests.models.adapters.checkpoints import qwen2_5_omni_parts
 
 
 @pytest.fixture
@@ -263,11 +263,11 @@ class MyAdapter(Qwen25Omni):
 
 
 def test_an_adapter_from_outside_is_found_and_comes_first(monkeypatch):
-    monkeypatch.setattr(registry, "entry_points", _Points("tests.adapters.test_asking:MyAdapter"))
+    monkeypatch.setattr(registry, "entry_points", _Points("tests.models.adapters.test_asking:MyAdapter"))
     assert isinstance(registry.find_adapter("qwen2_5_omni_thinker"), MyAdapter)
     assert type(registry.find_adapter("qwen3_vl")).__name__ == "Qwen3VL"
     assert registry.find_adapter("nothing") is None
-    monkeypatch.setattr(registry, "entry_points", _Points("tests.adapters.test_asking:absent"))
+    monkeypatch.setattr(registry, "entry_points", _Points("tests.models.adapters.test_asking:absent"))
     with pytest.raises(OmnisinkError, match="the adapter mine .* cannot be loaded"):
         registry.find_adapter("qwen3_vl")
     monkeypatch.setattr(registry, "entry_points", _Points("builtins:int"))

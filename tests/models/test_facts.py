@@ -12,8 +12,8 @@ from omnisink import OmnisinkError, load_model
 from omnisink.cli.demo import CLIP
 from omnisink.models.facts import check_can_answer, check_can_answer_some, known_adapter
 from omnisink.questions.items import Item
-from tests.adapters.checkpoints import CHECKPOINTS, HEARING
 from tests.cli.command import refused
+from tests.models.adapters.checkpoints import CHECKPOINTS, HEARING
 
 
 @pytest.mark.parametrize("family", list(CHECKPOINTS))

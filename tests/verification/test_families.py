@@ -9,7 +9,7 @@ from omnisink import OutRo, UnsupportedModelError, find_sinks
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.verification.families import FAMILIES
 from omnisink.verification.tiny import SINK_TOKEN, planted_positions
-from tests.family_cells import (
+from tests.verification.family_cells import (
     ACCEPTED,
     LENGTHS,
     MARKS,

@@ -1,4 +1,4 @@
-"""What we hand to lmms-eval, looked at without it; tests/lmms runs the real one."""
+"""What we hand to lmms-eval, looked at without it; tests/integrations/lmms runs the real one."""
 
 from __future__ import annotations
 

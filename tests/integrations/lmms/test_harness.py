@@ -143,7 +143,7 @@ def test_prompts_are_those_of_our_tasks(name: str, tmp_path: Path, monkeypatch: 
     docs = list(found.test_docs())
     asked = find_task(task).load(tmp_path, protocol, where={"task": group} if group else None)
     assert [doc["id"] for doc in docs] == [instance.id for instance in asked]
-    snapshot = (Path(__file__).parents[1] / "evaluation" / "snapshots" / f"{task}.{protocol}.txt").read_text("utf-8")
+    snapshot = (Path(__file__).parents[2] / "evaluation" / "snapshots" / f"{task}.{protocol}.txt").read_text("utf-8")
     seen = 0
     for doc, instance in zip(docs, asked, strict=True):
         messages = found.doc_to_messages(doc)
