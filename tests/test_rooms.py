@@ -123,6 +123,24 @@ def test_every_room_has_a_floor() -> None:
     assert rooms <= FLOORS.keys()
 
 
+#: Folders of tests that are no room: what they try is elsewhere, or they have to be run apart.
+APART = {
+    "benchmarks": "of benchmarks/, beside the package",
+    "training": "of training/, beside the package",
+    "kernels/interpreted": "of kernels/, in processes with Triton's interpreter",
+}
+#: Tests of the repository as a whole.
+OF_ALL = {"test_package.py", "test_rooms.py"}
+
+
+def test_tests_stand_in_the_folder_of_their_room() -> None:
+    tests = ROOT / "tests"
+    folders = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")} - {"."}
+    assert [folder for folder in sorted(folders - APART.keys()) if not (PACKAGE / folder).is_dir()] == []
+    assert APART.keys() <= folders
+    assert {path.name for path in tests.glob("test_*.py")} == OF_ALL
+
+
 def test_maths_uses_torch_alone() -> None:
     allowed = {"torch", "omnisink", "__future__", "collections", "math", "typing", "dataclasses"}
     allowed |= {"importlib", "os", "warnings"}  # To choose between its own functions and the kernels.

@@ -18,7 +18,7 @@ from omnisink.cli.demo import CLIP
 from omnisink.errors import OmnisinkError
 from omnisink.models import loading
 from omnisink.models.headers import check_layers, depth_of
-from tests.media.making import video
+from tests.media.media_files import video
 
 Typed = Callable[..., str]
 

@@ -17,7 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from omnisink import OmnisinkError, OutRo, UnsupportedModelError, find_sinks
 from omnisink.decoder.patching import PATCHES
 from omnisink.methods.base import Method
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 BACKENDS = ["sdpa", "eager"]
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from omnisink import OutRo, UnsupportedModelError
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 IDS = prompt(13, (0, 6))
 

@@ -8,7 +8,7 @@ from transformers import StaticCache
 
 from omnisink import OmnisinkError, OutRo, find_sinks
 from omnisink.methods.measure import record
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 #: Traces and guards as for any compiler, and runs the graph as it is: what is tested here is the tracing.
 BACKEND = "aot_eager"

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.modeling_utils import AttentionInterface
 
 from omnisink import OutRo
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 
 def stand_in(module, query, key, value, attention_mask, dropout=0.0, scaling=None, sliding_window=None, **kwargs):

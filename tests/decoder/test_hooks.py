@@ -8,7 +8,7 @@ from transformers import DynamicCache, StaticCache
 
 from omnisink import OutRo
 from omnisink.methods.base import Method
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 
 class Nothing(Method):

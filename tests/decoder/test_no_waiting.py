@@ -18,7 +18,7 @@ import omnisink
 from omnisink import OutRo
 from omnisink.maths import prompts, rotation, sinks
 from omnisink.methods import base, outro
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 PACKAGE = os.path.dirname(omnisink.__file__) + os.sep
 READS = {

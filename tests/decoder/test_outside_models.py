@@ -8,7 +8,7 @@ from transformers import DynamicCache
 
 from omnisink import OutRo, UnsupportedModelError, find_sinks
 from omnisink.decoder.attention_code import uses_interface
-from tests.decoder.outside import (
+from tests.decoder.outside_llamas import (
     Composite,
     MaskHandedOn,
     OwnEager,
@@ -20,7 +20,7 @@ from tests.decoder.outside import (
     with_attention,
     with_text_model,
 )
-from tests.plain import PlainOutRo, prompt, tiny_llama
+from tests.reference_outro import PlainOutRo, prompt, tiny_llama
 
 
 def padded_pair():

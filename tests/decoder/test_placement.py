@@ -8,7 +8,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from omnisink import OutRo
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 
 def test_layers_spread_by_a_device_map(tmp_path):

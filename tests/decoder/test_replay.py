@@ -17,7 +17,7 @@ from omnisink.decoder.replay import replay
 from omnisink.methods.find import SinkFinder
 from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 from tests.verification.family_cells import ACCEPTED, MARKS, in_turn, reader, tiny
 
 pytestmark = MARKS

@@ -11,7 +11,7 @@ from omnisink.decoder.replay import replay
 from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing
 from tests.decoder.test_replay import run
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 
 @pytest.fixture(autouse=True)

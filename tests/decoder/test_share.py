@@ -14,7 +14,7 @@ from omnisink.methods.find import SinkFinder
 from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
 from tests.decoder.test_replay import MEDIA, counted, family_model, tower_parts
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 from tests.verification.family_cells import ACCEPTED, MARKS
 
 pytestmark = MARKS

@@ -12,7 +12,7 @@ from transformers.generation import GenerationMixin
 
 from omnisink import OmnisinkError, OutRo, UnsupportedModelError
 from omnisink.decoder import refusals, threads
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 OPTIONS = {"max_new_tokens": 8, "do_sample": False}
 

@@ -17,8 +17,8 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.check import Check, Problem, check_task
 from omnisink.evaluation.tasks.task import find_task
 from tests.cli.command import run
-from tests.evaluation.laying import lay_out
-from tests.media.making import sine, sound, video
+from tests.evaluation.benchmark_folders import lay_out
+from tests.media.media_files import sine, sound, video
 
 
 @pytest.fixture(scope="module")

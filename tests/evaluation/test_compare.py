@@ -14,7 +14,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.compare import compare
 from omnisink.evaluation.comparing.wording import HIGHER, LOWER, NO_EVIDENCE, NOTHING, p_value, points, verdict
 from omnisink.results.statistics import paired_difference
-from tests.evaluation.comparing import FEW, correlated, failed, manifest, record, write, write_scores
+from tests.evaluation.scored_runs import FEW, correlated, failed, manifest, record, write, write_scores
 
 
 def compared(*folders: Path, **settings: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 import omnisink.report.write
 from omnisink.cli.compare import compare
 from omnisink.errors import OmnisinkError
-from tests.evaluation.comparing import write_scores
+from tests.evaluation.scored_runs import write_scores
 
 app = typer.Typer()
 app.command()(compare)

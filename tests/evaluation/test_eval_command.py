@@ -14,7 +14,7 @@ from omnisink.cli.eval import evaluate
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running import run as running
 from omnisink.results.records import read_records
-from tests.evaluation.laying import lay_out
+from tests.evaluation.benchmark_folders import lay_out
 
 app = typer.Typer()
 app.command()(evaluate)

@@ -16,7 +16,7 @@ from omnisink.cli.export import export
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.export import export_lmms, export_parquet
 from omnisink.evaluation.tasks.instance import Instance
-from tests.evaluation.comparing import failed, manifest, record, write
+from tests.evaluation.scored_runs import failed, manifest, record, write
 
 METHODS = ("baseline", "outro:gamma=0.3")
 

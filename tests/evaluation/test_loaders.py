@@ -13,7 +13,7 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.rows import Left, Row
 from omnisink.evaluation.tasks.task import find_task
-from tests.evaluation.laying import FIXTURES, NAMES, lay_out, load, rows_of
+from tests.evaluation.benchmark_folders import FIXTURES, NAMES, lay_out, load, rows_of
 
 FILES = {
     "avhbench": "QA.json",

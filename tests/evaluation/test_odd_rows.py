@@ -14,7 +14,7 @@ from omnisink.evaluation.tasks import answers
 from omnisink.evaluation.tasks.check import check_task
 from omnisink.evaluation.tasks.questions import Questions
 from omnisink.evaluation.tasks.task import find_task, parse_task
-from tests.evaluation.laying import NAMES, lay_out
+from tests.evaluation.benchmark_folders import NAMES, lay_out
 from tests.evaluation.test_loaders import FILES, changed
 from tests.evaluation.test_tasks import YAML
 

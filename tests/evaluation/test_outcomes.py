@@ -13,7 +13,7 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.outcomes import read_run, score, tasks_of, unparsed
 from omnisink.results.records import MANIFEST, RECORDS
-from tests.evaluation.comparing import failed, manifest, record, write, write_scores
+from tests.evaluation.scored_runs import failed, manifest, record, write, write_scores
 
 METHODS = ("baseline", "outro")
 

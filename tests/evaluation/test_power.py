@@ -9,8 +9,8 @@ from omnisink.errors import OmnisinkError
 from omnisink.results.mcnemar import Discordance, exact_mcnemar
 from omnisink.results.power import smallest_detectable
 from omnisink.results.statistics import paired_difference
-from tests.evaluation.comparing import FEW, correlated
-from tests.results.comparing import alone
+from tests.evaluation.scored_runs import FEW, correlated
+from tests.results.comparisons import alone
 
 
 def table(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.compare import compare
 from omnisink.evaluation.comparing.tables import latex, markdown, tables_of, write_tables
-from tests.evaluation.comparing import FEW, failed, manifest, record, write, write_scores
+from tests.evaluation.scored_runs import FEW, failed, manifest, record, write, write_scores
 
 HOSTILE = "a|b\n<script>alert(1)</script> \\input{x} 50% $x$ _i_ #1 ~^&{[*]}"
 

@@ -15,7 +15,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks import answers
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.task import find_task, parse_task, task_names
-from tests.evaluation.laying import NAMES, lay_out, load
+from tests.evaluation.benchmark_folders import NAMES, lay_out, load
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 #: Say OMNISINK_RENEW=1 to write the snapshots anew, and read the difference before you commit it.

@@ -24,7 +24,7 @@ import numpy as np
 
 from omnisink.media import MediaError, Uniform, read_clip, read_image
 from omnisink.media.kind import kind_of
-from tests.media.making import numbered, sine, sound, video
+from tests.media.media_files import numbered, sine, sound, video
 
 #: Files that say how long they are, so that a missing end has to be noticed.
 SAY_LENGTH = ("a.mp4", "a.mkv", "a.webm", "a.avi", "a.wav")

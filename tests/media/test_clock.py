@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from omnisink.media import MediaError, Uniform, read_audio, read_clip
-from tests.media.making import pitch
+from tests.media.media_files import pitch
 from tests.skips import needs
 
 pytestmark = needs("ffmpeg")

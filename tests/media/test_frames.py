@@ -11,7 +11,7 @@ import pytest
 from omnisink.media import AtTimes, ByFps, MediaError, Uniform, read_clip, read_image
 from omnisink.media.kind import kind_of
 from omnisink.media.sheet import contact_sheet
-from tests.media.making import HEIGHT, WIDTH, numbered, numbers, sine, sound, video
+from tests.media.media_files import HEIGHT, WIDTH, numbered, numbers, sine, sound, video
 from tests.skips import needs
 
 CHOICES = [Uniform(7), Uniform(1), ByFps(2.0), ByFps(25.0, 5), AtTimes((0.0, 1.33, 1.34, 3.9, 50.0))]

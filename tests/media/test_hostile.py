@@ -13,7 +13,7 @@ import pytest
 
 from omnisink.media import MediaError, Uniform, read_audio, read_clip, read_image
 from omnisink.media.kind import kind_of
-from tests.media.making import numbers, sine, sound, video
+from tests.media.media_files import numbers, sine, sound, video
 
 
 def wav(path: Path, data: bytes, channels: int = 1, rate: int = 16_000, bits: int = 16, tag: int = 1) -> Path:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from omnisink.media import AtTimes, ByFps, MediaError, Uniform, read_clip, read_image
 from omnisink.media.kind import kind_of
-from tests.media.making import numbered, numbers
+from tests.media.media_files import numbered, numbers
 
 
 @pytest.fixture

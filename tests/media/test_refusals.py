@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omnisink.media import MediaError, Uniform, read_audio, read_clip, read_image
-from tests.media.making import sine, sound, video
+from tests.media.media_files import sine, sound, video
 
 
 def refused(path: Path, match: str, **how) -> None:

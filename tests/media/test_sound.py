@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from omnisink.media import AtTimes, MediaError, Uniform, read_audio, read_clip
-from tests.media.making import pitch, sine, sound, video
+from tests.media.media_files import pitch, sine, sound, video
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])

@@ -13,8 +13,8 @@ from omnisink.methods.base import Method
 from omnisink.methods.controls import OutRoControl
 from omnisink.methods.outro import OutRo
 from tests.maths.test_rotation import angle
-from tests.methods.edits import generated, padded, run
-from tests.plain import prompt, tiny_llama
+from tests.methods.reference_edits import generated, padded, run
+from tests.reference_outro import prompt, tiny_llama
 
 ROWS = [prompt(13, (0, 6)), prompt(8)]
 

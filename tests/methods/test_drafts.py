@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from omnisink import OmnisinkError, OutRo, UnsupportedModelError
-from tests.plain import SINK, plain_greedy, prompt, tiny_llama
+from tests.reference_outro import SINK, plain_greedy, prompt, tiny_llama
 
 DRAFTS = {
     "assistant": lambda: {"assistant_model": tiny_llama(seed=1)},

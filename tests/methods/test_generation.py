@@ -10,7 +10,7 @@ from transformers import DynamicCache, StaticCache
 
 from omnisink import OmnisinkError, OutRo, UnsupportedModelError
 from omnisink.decoder.caches import stored_state
-from tests.plain import FLEX_WARNING, SINK, PlainOutRo, plain_greedy, prompt, tiny_llama
+from tests.reference_outro import FLEX_WARNING, SINK, PlainOutRo, plain_greedy, prompt, tiny_llama
 
 SIDES = ["left", "right"]
 CACHES = {

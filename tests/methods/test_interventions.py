@@ -17,8 +17,8 @@ from omnisink.methods.knockout import KnockoutTokens, PruneTokens
 from omnisink.methods.measure import Recorder
 from omnisink.methods.outro import OutRo
 from tests.decoder.test_attachment import fingerprint
-from tests.methods.edits import PlainEdit, generated, padded, plain_run, run
-from tests.plain import SINK, PlainOutRo, prompt, tiny_llama
+from tests.methods.reference_edits import PlainEdit, generated, padded, plain_run, run
+from tests.reference_outro import SINK, PlainOutRo, prompt, tiny_llama
 
 #: float32 through six layers against float64, as for OutRo itself.
 TOLERANCE = 1e-5

@@ -10,8 +10,8 @@ from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens
 from omnisink.methods.knockout import KnockoutTokens, PruneTokens
 from omnisink.methods.sink_method import SinkMethod
 from omnisink.verification.families import FAMILIES
-from tests.methods.edits import PlainEdit, generated, padded, plain_run, run
-from tests.plain import FLEX_WARNING, prompt, tiny_llama
+from tests.methods.reference_edits import PlainEdit, generated, padded, plain_run, run
+from tests.reference_outro import FLEX_WARNING, prompt, tiny_llama
 
 TOLERANCE = 1e-5
 CONTINUATION = (20, 31, 9)

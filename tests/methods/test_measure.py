@@ -15,8 +15,8 @@ from omnisink.errors import OmnisinkError
 from omnisink.maths import decomposition
 from omnisink.methods.criteria import MassiveActivation, Positions, SinkDimension
 from omnisink.methods.measure import Recorder, record
-from tests.methods.edits import PlainEdit, padded, plain_run
-from tests.plain import prompt, tiny_llama
+from tests.methods.reference_edits import PlainEdit, padded, plain_run
+from tests.reference_outro import prompt, tiny_llama
 
 TEXT = Path(__file__).with_name("lighthouse.txt").read_text(encoding="utf-8").strip()
 

@@ -11,7 +11,7 @@ from omnisink.decoder.masks import visible_keys
 from omnisink.errors import UnsupportedModelError
 from omnisink.methods.measure import Recorder, record
 from omnisink.verification.families import FAMILIES
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 from tests.verification.family_cells import LENGTHS, MARKS, alone, in_turn, reader, that_see_or_hear, tiny
 
 pytestmark = MARKS

@@ -17,8 +17,8 @@ from omnisink.errors import OmnisinkError
 from omnisink.methods.measure import Recorder, record
 from omnisink.methods.measurements import MEASURED, Recording
 from omnisink.methods.trace import Record
-from tests.methods.edits import padded
-from tests.plain import prompt, tiny_llama
+from tests.methods.reference_edits import padded
+from tests.reference_outro import prompt, tiny_llama
 
 
 @pytest.fixture(scope="module")

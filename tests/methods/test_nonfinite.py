@@ -18,7 +18,7 @@ from omnisink.methods.knockout import KnockoutTokens
 from omnisink.methods.measure import record
 from omnisink.models.finite import finite_logits
 from tests.decoder.test_no_waiting import NoReads
-from tests.plain import prompt, tiny_llama
+from tests.reference_outro import prompt, tiny_llama
 
 BAD_TOKEN = 9
 KINDS = {"NaN": math.nan, "inf": math.inf}

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from omnisink import OutRo
-from tests.plain import PlainOutRo, prompt, tiny_llama
+from tests.reference_outro import PlainOutRo, prompt, tiny_llama
 
 #: float32 through six layers against float64 (measured: 1e-6); relaxation alone moves these logits by 3e-3.
 TOLERANCE = 1e-5

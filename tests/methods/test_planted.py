@@ -9,8 +9,8 @@ from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
 from omnisink.methods.criteria import MassiveActivation, SinkDimension
 from omnisink.methods.knockout import KnockoutTokens
 from omnisink.methods.measure import record
-from tests.methods.edits import run
-from tests.plain import PEAK, SINK, prompt, tiny_llama
+from tests.methods.reference_edits import run
+from tests.reference_outro import PEAK, SINK, prompt, tiny_llama
 
 LAYER = 1
 #: The reading head and its key/value head; the channel of its keys that carries the sink. The slowest one, which

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from omnisink import OutRo, find_sinks
-from tests.plain import PlainOutRo
+from tests.reference_outro import PlainOutRo
 
 pytestmark = pytest.mark.real
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from omnisink import OmnisinkError, SinkMap, find_sinks
 from omnisink.methods.criteria import MassiveActivation, SinkDimension, resolve_criterion
-from tests.plain import PEAK, prompt, tiny_llama
+from tests.reference_outro import PEAK, prompt, tiny_llama
 
 
 def example():

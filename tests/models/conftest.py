@@ -11,7 +11,7 @@ from omnisink import load_model
 from omnisink.models.loaded import Loaded
 from omnisink.synthav.render import render
 from omnisink.synthav.scene import Scene, Sound, make_scene
-from tests.models.adapters.checkpoints import CHECKPOINTS
+from tests.models.tiny_checkpoints import CHECKPOINTS
 
 
 def scene_without_voice(index: int = 0) -> Scene:

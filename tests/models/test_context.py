@@ -21,7 +21,7 @@ from omnisink.models.context import LongPromptWarning, context_length, room_for_
 from omnisink.questions.items import Item
 from omnisink.results.records import read_records
 from omnisink.study.subject import item_runner
-from tests.models.adapters.checkpoints import CHECKPOINTS
+from tests.models.tiny_checkpoints import CHECKPOINTS
 
 LONG = "A" * 20_000
 

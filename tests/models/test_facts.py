@@ -13,7 +13,7 @@ from omnisink.cli.demo import CLIP
 from omnisink.models.facts import check_can_answer, check_can_answer_some, known_adapter
 from omnisink.questions.items import Item
 from tests.cli.command import refused
-from tests.models.adapters.checkpoints import CHECKPOINTS, HEARING
+from tests.models.tiny_checkpoints import CHECKPOINTS, HEARING
 
 
 @pytest.mark.parametrize("family", list(CHECKPOINTS))

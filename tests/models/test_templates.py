@@ -14,7 +14,7 @@ from omnisink.models import smolomni, template_limits
 from omnisink.models.parts import ModelParts
 from omnisink.models.template_limits import is_plain, write_limited
 from omnisink.models.templates import write_parts, write_text
-from tests.models.adapters.making import template
+from tests.models.tiny_parts import template
 
 #: In the forms of well-known checkpoints, shortened.
 ORDINARY = [

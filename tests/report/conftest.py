@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from omnisink.report import write_report
-from tests.report.making import quick, results
+from tests.report.study_results import quick, results
 
 #: What a browser is told: nothing of it goes to the network or touches a profile.
 ARGUMENTS = [

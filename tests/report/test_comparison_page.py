@@ -14,7 +14,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.compare import compare
 from omnisink.report import write_comparison
 from omnisink.report.charts.comparison import MAX_DRAWN
-from tests.evaluation.comparing import FEW, failed, manifest, record, write, write_scores
+from tests.evaluation.scored_runs import FEW, failed, manifest, record, write, write_scores
 from tests.report.test_hostile import PAYLOADS
 from tests.skips import needs
 

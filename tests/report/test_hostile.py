@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from omnisink.report import write_report
-from tests.report.making import changed, results
+from tests.report.study_results import changed, results
 from tests.skips import needs
 
 PAYLOADS = (

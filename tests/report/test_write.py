@@ -27,7 +27,7 @@ from omnisink.report.example import MAX_CELLS, MAX_PICTURES, Example
 from omnisink.report.words import CHANGE, NATS, POINTS, extremes, interval, number
 from omnisink.results import disk
 from omnisink.results.spreadsheet import cell
-from tests.report.making import CRITERIA, changed, results
+from tests.report.study_results import CRITERIA, changed, results
 
 NAMES = {
     "sink-map", "timeline", "marked-share", "attention-mass", "overlap", "stability", "channels", "masking", "heads",

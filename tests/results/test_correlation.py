@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from omnisink.errors import OmnisinkError
 from omnisink.results.statistics import Estimate, rank_correlation
-from tests.results.comparing import FEW, alone, near, width
+from tests.results.comparisons import FEW, alone, near, width
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

@@ -16,7 +16,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.results import statistics
 from omnisink.results.power import smallest_detectable
 from omnisink.results.statistics import Difference, Estimate, holm, mean_interval, paired_difference, rank_correlation
-from tests.results.comparing import FEW, alone, near, width
+from tests.results.comparisons import FEW, alone, near, width
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 

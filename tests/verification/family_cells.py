@@ -11,7 +11,7 @@ from functools import lru_cache
 import pytest
 
 from omnisink.verification.families import FAMILIES
-from tests.plain import FLEX_WARNING
+from tests.reference_outro import FLEX_WARNING
 from tests.skips import why_skipped
 
 #: For modules that run families: what transformers warns of there, and flex attention as it can be run on a CPU.

@@ -21,7 +21,7 @@ from omnisink.integrations.lmms.questions import load as load_questions
 from omnisink.integrations.lmms.questions import variable
 from omnisink.methods.registry import parse_methods
 from omnisink.methods.shipped import default_outro
-from tests.evaluation.laying import lay_out
+from tests.evaluation.benchmark_folders import lay_out
 from tests.skips import needs
 
 pytestmark = [needs("lmms-eval"), needs("espeak-ng"), pytest.mark.real, pytest.mark.slow]

@@ -32,8 +32,8 @@ from omnisink.integrations.lmms.questions import (
 )
 from omnisink.integrations.lmms.settings import Generation, read_generation, read_method
 from omnisink.methods.controls import OutRoControl
-from tests.evaluation.laying import NAMES
-from tests.evaluation.laying import load as load_fixture
+from tests.evaluation.benchmark_folders import NAMES
+from tests.evaluation.benchmark_folders import load as load_fixture
 
 #: Our tasks in lmms-eval, with the task, the protocol and the groups that each asks about.
 SHIPPED = {

@@ -13,7 +13,7 @@ from omnisink import OutRo
 from omnisink.kernels.launch import count_launches
 from omnisink.methods import outro
 from tests.kernels.interpreted.reference import reference
-from tests.plain import PlainOutRo, prompt, tiny_llama
+from tests.reference_outro import PlainOutRo, prompt, tiny_llama
 
 STEPS = (20, 31, 9)
 

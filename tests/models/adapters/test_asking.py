@@ -14,7 +14,7 @@ from omnisink.models.adapters.qwen2_5_omni import SYSTEM, Qwen25Omni
 from omnisink.questions.choices import check_choices, with_choices
 from omnisink.questions.parsing import parse_letter
 from omnisink.verification.families_omni import build_full
-from tests.models.adapters.checkpoints import qwen2_5_omni_parts
+from tests.models.tiny_checkpoints import qwen2_5_omni_parts
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from omnisink.models.loaded import Loaded
 from omnisink.questions.choices import with_choices
 from omnisink.questions.items import Item
 from omnisink.study.subject import item_runner
-from tests.models.adapters.checkpoints import CHECKPOINTS
+from tests.models.tiny_checkpoints import CHECKPOINTS
 
 QUESTION = "Which of these is a zebra made of quartz?"
 CHOICES = ("bell", "drum")

@@ -11,7 +11,7 @@ from omnisink import OutRo, find_sinks
 from omnisink.errors import OmnisinkError
 from omnisink.media import AtTimes, Uniform, read_clip
 from omnisink.methods.modality import count_by_modality, label_tokens
-from tests.models.adapters.checkpoints import CHECKPOINTS, HEARING
+from tests.models.tiny_checkpoints import CHECKPOINTS, HEARING
 
 ALL = list(CHECKPOINTS)
 #: Few frames: a picture is hundreds of tokens in Phi-4.

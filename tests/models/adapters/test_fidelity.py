@@ -13,7 +13,7 @@ from omnisink import load_model
 from omnisink.models.adapters import qwen2_5_omni
 from omnisink.models.adapters.qwen2_5_omni import SYSTEM
 from omnisink.models.adapters.qwen_frames import QwenFrames
-from tests.models.adapters.checkpoints import qwen2_5_omni_parts, save
+from tests.models.tiny_checkpoints import qwen2_5_omni_parts, save
 from tests.skips import needs
 
 #: Bounds beyond those of the utilities, as the official checkpoints have: theirs then hold.

@@ -11,7 +11,7 @@ from PIL import Image
 
 from omnisink import MediaError, OmnisinkError
 from omnisink.models.adapters.refusals import media_tokens
-from tests.models.adapters.checkpoints import CHECKPOINTS
+from tests.models.tiny_checkpoints import CHECKPOINTS
 
 
 @pytest.fixture(params=list(CHECKPOINTS))

@@ -8,8 +8,8 @@ from typing import Any
 
 import transformers
 
-from tests.models.adapters import seeing
-from tests.models.adapters.making import MROPE, QWEN_EYES, TEXT, save, template, token_ids, tokenizer
+from tests.models import tiny_vision_checkpoints
+from tests.models.tiny_parts import MROPE, QWEN_EYES, TEXT, save, template, token_ids, tokenizer
 
 EARS: dict[str, Any] = {
     "d_model": 32,
@@ -135,10 +135,10 @@ def qwen3_omni(folder: Path) -> Path:
 CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "qwen2_5_omni": qwen2_5_omni,
     "qwen3_omni": qwen3_omni,
-    "qwen2_5_vl": seeing.qwen2_5_vl,
-    "qwen3_vl": seeing.qwen3_vl,
-    "videollama3": seeing.videollama3,
-    "llava_onevision": seeing.llava_onevision,
-    "phi4_multimodal": seeing.phi4_multimodal,
+    "qwen2_5_vl": tiny_vision_checkpoints.qwen2_5_vl,
+    "qwen3_vl": tiny_vision_checkpoints.qwen3_vl,
+    "videollama3": tiny_vision_checkpoints.videollama3,
+    "llava_onevision": tiny_vision_checkpoints.llava_onevision,
+    "phi4_multimodal": tiny_vision_checkpoints.phi4_multimodal,
 }
 HEARING = ("qwen2_5_omni", "qwen3_omni", "phi4_multimodal")

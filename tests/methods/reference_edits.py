@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, StaticCache
 
-from tests.plain import PlainOutRo
+from tests.reference_outro import PlainOutRo
 
 
 @dataclass

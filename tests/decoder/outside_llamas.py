@@ -17,7 +17,7 @@ from transformers.models.llama.modeling_llama import (
     eager_attention_forward,
 )
 
-from tests.plain import tiny_llama
+from tests.reference_outro import tiny_llama
 
 
 class OldName(LlamaDecoderLayer):

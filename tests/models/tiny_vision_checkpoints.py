@@ -7,7 +7,7 @@ from typing import Any
 
 import transformers
 
-from tests.models.adapters.making import MROPE, QWEN_EYES, TEXT, VL_ROLES, save, template, token_ids, tokenizer
+from tests.models.tiny_parts import MROPE, QWEN_EYES, TEXT, VL_ROLES, save, template, token_ids, tokenizer
 
 
 def _vl_ids(made: Any) -> dict[str, int]:
