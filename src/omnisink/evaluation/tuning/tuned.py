@@ -54,7 +54,7 @@ def gain_of(tested: Sequence[Tested], own: Sequence[Tested], seed: int) -> dict[
     Returns
     -------
     dict
-        Plain data: a verdict, and for `probability_margin` and `accuracy` the paired difference with its interval.
+        Plain data: a verdict, and for `lead` and `accuracy` the paired difference with its interval.
     """
     optimistic = {name: _estimate(own, read, seed)["difference"] for name, read in _MEASURES.items()}
     if not tested:
@@ -132,7 +132,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     gain = results["gain"]
     seen = gain["where_searched"]
     said = [f"No setting was better than the model alone, {_off(results)}"] if results["off"] else []
-    searched = f"lead {seen['probability_margin']:+.4f}, accuracy {points(seen['accuracy'])} points".replace("-", "−")
+    searched = f"lead {seen['lead']:+.4f}, accuracy {points(seen['accuracy'])} points".replace("-", "−")
     if gain["verdict"] == NOT_TESTED:
         return [
             *said,
