@@ -13,6 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # and before torch: workers that each t
 
 import pytest
 
+from tests.made_once import made_once
+
 with suppress(ImportError):  # The environment of lmms-eval has no hypothesis, and none of the tests that need it.
     from hypothesis import settings
 
@@ -91,7 +93,20 @@ def llama_folder(tokenizer, tmp_path_factory) -> Path:
         model = LlamaForCausalLM(config)
     with torch.no_grad():
         model.model.embed_tokens.weight[tokenizer.convert_tokens_to_ids(SINK_LETTER), 5] = 4000.0
-    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-llama"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return made_once(tmp_path_factory, "tiny-llama", save)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    """Render a clip of four seconds with sound."""
+    from omnisink.synthav.render import render
+    from tests.synthav.scenes import scene_without_voice
+
+    return made_once(tmp_path_factory, "clips", lambda folder: render(scene_without_voice(), folder / "clip.mp4")) / (
+        "clip.mp4"
+    )

@@ -1,4 +1,4 @@
-"""A tiny model whose sink is planted, questions for it, and clips of every kind of trouble."""
+"""A tiny model whose sink is planted, and questions for it."""
 
 from __future__ import annotations
 
@@ -34,14 +34,3 @@ def asked() -> list[Instance]:
         )
         for i in range(12)
     ]
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory) -> Path:
-    """Render a clip of four seconds with sound."""
-    from omnisink.synthav.render import render
-    from tests.models.conftest import scene_without_voice
-
-    path: Path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    render(scene_without_voice(), path)
-    return path

@@ -1,30 +1,13 @@
-"""One real clip and one tiny checkpoint of every family, made once."""
+"""One tiny checkpoint of every family, made once."""
 
 from __future__ import annotations
-
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from omnisink import load_model
 from omnisink.models.loaded import Loaded
-from omnisink.synthav.render import render
-from omnisink.synthav.scene import Scene, Sound, make_scene
+from tests.made_once import made_once
 from tests.models.tiny_checkpoints import CHECKPOINTS
-
-
-def scene_without_voice(index: int = 0) -> Scene:
-    """Return a scene whose sounds need no program to be made."""
-    return replace(make_scene("train", index), sounds=(Sound("beep", 0.5), Sound("bell", 2.5)))
-
-
-@pytest.fixture(scope="session")
-def clip(tmp_path_factory) -> Path:
-    """Render a clip of four seconds with sound."""
-    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
-    render(scene_without_voice(), path)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +17,7 @@ def families(tmp_path_factory):
 
     def load(name: str) -> Loaded:
         if name not in loaded:
-            loaded[name] = load_model(CHECKPOINTS[name](tmp_path_factory.mktemp(name)))
+            loaded[name] = load_model(made_once(tmp_path_factory, name, CHECKPOINTS[name]))
         return loaded[name]
 
     return load

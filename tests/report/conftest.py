@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from omnisink.report import write_report
+from tests.made_once import made_once
 from tests.report.study_results import quick, results
 
 #: What a browser is told: nothing of it goes to the network or touches a profile.
@@ -25,13 +26,13 @@ ARGUMENTS = [
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a whole study of clips."""
-    return write_report(results(), tmp_path_factory.mktemp("report"))
+    return made_once(tmp_path_factory, "report", lambda folder: write_report(results(), folder)) / "page.html"
 
 
 @pytest.fixture(scope="session")
 def quick_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a study of one item."""
-    return write_report(quick(), tmp_path_factory.mktemp("quick"))
+    return made_once(tmp_path_factory, "quick", lambda folder: write_report(quick(), folder)) / "page.html"
 
 
 @pytest.fixture(scope="session")
