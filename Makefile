@@ -8,6 +8,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
 STAMPS := .stamps
 WORKERS ?= 2
+# What `make test-quick` runs: no trained weights, no processes that are killed, and of the families Llama alone.
+QUICK := tests/test_rooms.py tests/cli tests/evaluation tests/maths tests/questions tests/results \
+	tests/decoder/test_attachment.py tests/methods/test_outro.py tests/methods/test_interventions.py \
+	tests/methods/test_registry.py
 DEBIAN := espeak-ng ffmpeg chromium
 
 .DEFAULT_GOAL := help
@@ -15,7 +19,7 @@ DEBIAN := espeak-ng ffmpeg chromium
 # vLLM on CPUs: threads are not bound to cores, and the key/value cache is small.
 ON_CPU := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} VLLM_CPU_OMP_THREADS_BIND=$${VLLM_CPU_OMP_THREADS_BIND:-nobind}
 SERVED := runs/served
-.PHONY: help demo eval-demo serve-demo test test-lmms test-serving bench-serving bench-gpu check format bench figure verify docs constraints system clean clean-all
+.PHONY: help demo eval-demo serve-demo test test-quick test-lmms test-serving bench-serving bench-gpu check format bench figure verify docs constraints system clean clean-all
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -35,6 +39,10 @@ test: $(STAMPS)/dev system ## Run the tests
 	@# Tiny models run faster on one thread than on several, so the tests share the cores: WORKERS=0 runs them in turn.
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 		-W error::DeprecationWarning:transformers $(ARGS)
+
+test-quick: $(STAMPS)/dev ## Run the fast tests of the rooms that change most, in under two minutes; for the loop while working
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+		-m "not slow and not real" $(QUICK) $(ARGS)
 
 test-lmms: $(STAMPS)/lmms system ## Run omnisink inside the real lmms-eval, in an environment of its own
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/integrations/lmms/test_harness.py $(ARGS)

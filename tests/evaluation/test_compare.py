@@ -253,6 +253,7 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     assert compared(folder)["tasks"] != compared(folder, seed=1)["tasks"]
 
 
+@pytest.mark.slow
 def test_without_a_difference_one_is_rarely_found_in_a_whole_comparison(tmp_path: Path) -> None:
     random = np.random.default_rng(1)
     runs, wrong = 30, 0

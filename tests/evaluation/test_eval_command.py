@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from omnisink.cli import options
 from omnisink.cli.eval import evaluate
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running import run as running
@@ -119,8 +120,9 @@ def test_a_model_that_cannot_see_stops_with_the_reason(llama_folder, clip, tmp_p
 
 
 @pytest.mark.real
-def test_avhbench_as_it_lies_on_a_disk(clip, tmp_path):
+def test_avhbench_as_it_lies_on_a_disk(smolomni, clip, tmp_path, monkeypatch):
     """Real clips under its own names; a file that is missing is an error, never an answer, and only when allowed."""
+    monkeypatch.setattr(options, "load", lambda *args, **settings: smolomni)  # Loading it takes seconds.
     data = lay_out("avhbench", tmp_path / "AVHBench", clip.read_bytes())
     videos = sorted(data.rglob("*.mp4"))
     words = ("--model", "smolomni", "--task", "avhbench", "--data", data, "--methods", "baseline,outro", "--no-page")

@@ -16,7 +16,7 @@ import pytest
 from omnisink.evaluation.running.parts import read_parts, whole
 from tests.skips import needs
 
-pytestmark = needs("/proc")
+pytestmark = [needs("/proc"), pytest.mark.slow]
 
 QUESTIONS, METHODS = 100, "baseline,outro:gamma=0.5"
 ANSWERS = 2 * QUESTIONS

@@ -1,4 +1,4 @@
-"""Every kernel against the reference, on the CPU, in Triton's interpreter: one process for each file of tests."""
+"""Every kernel against the reference, on the CPU, in Triton's interpreter: a process for a few files of tests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ import pytest
 from tests.skips import needs
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(p.name for p in (Path(__file__).parent / "interpreted").glob("test_*.py"))
+FOLDER = Path("tests/kernels/interpreted")
+FILES = {path.name for path in (ROOT / FOLDER).glob("test_*.py")}
+#: Short files that share a process, which imports PyTorch and Triton anew; the others have one of their own.
+TOGETHER = {"test_relaxation.py", "test_rotation.py", "test_serving.py"}
+GROUPS = [sorted(TOGETHER), *([name] for name in sorted(FILES - TOGETHER))]
 
 
 @needs("triton")
-@pytest.mark.parametrize("name", FILES)
-def test_kernels_in_the_interpreter(name):
+@pytest.mark.slow
+@pytest.mark.parametrize("group", GROUPS, ids=" ".join)
+def test_kernels_in_the_interpreter(group):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/kernels/interpreted/{name}"],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+            *(str(FOLDER / name) for name in group),
+        ],
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"OMNISINK_KERNELS": "interpret"},
         capture_output=True,

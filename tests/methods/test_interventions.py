@@ -72,9 +72,12 @@ ALL = {
 SINK_ONLY = [name for name in ALL if name not in ("heads", "pruned", "pruned at random")]
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", EDITS)
-@pytest.mark.parametrize("sinks", [(0,), (3, 4, 11)], ids=str)
+def in_pairs(names, first, second):
+    """Give every name two of the four pairs: each value of both once, and all four pairs to every two names."""
+    return [(name, first[k], second[(k + i) % 2]) for i, name in enumerate(names) for k in (0, 1)]
+
+
+@pytest.mark.parametrize(("name", "sinks", "backend"), in_pairs(EDITS, ((0,), (3, 4, 11)), ("sdpa", "eager")), ids=str)
 def test_prompt_and_generated_tokens_equal_the_restatement(name, sinks, backend):
     model, ids = tiny_llama(backend), prompt(13, sinks)
     method, plain = EDITS[name]
@@ -89,11 +92,10 @@ def test_prompt_and_generated_tokens_equal_the_restatement(name, sinks, backend)
     assert (untouched - expected).abs().max() > 20 * TOLERANCE  # or agreeing would prove nothing
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}], ids=["dynamic", "static"])
+@pytest.mark.parametrize(("name", "backend", "cache"), in_pairs(ALL, ("sdpa", "eager"), ("dynamic", "static")))
 def test_a_left_padded_batch_gives_each_sequence_what_it_gets_alone(name, backend, cache):
     model = tiny_llama(backend)
+    cache = {"cache_implementation": cache} if cache == "static" else {}
     rows = [prompt(13, (0, 6)), prompt(8), prompt(13, (), seed=4)]
     inputs = padded(rows)
     bare, _ = generated(model, inputs, **cache)
@@ -130,8 +132,7 @@ def test_one_padded_prompt_is_what_it_is_without_padding(name, side):
     assert (found - expected).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", SINK_ONLY)
+@pytest.mark.parametrize(("name", "backend"), [(n, ("sdpa", "eager")[i % 2]) for i, n in enumerate(SINK_ONLY)])
 def test_without_a_sink_nothing_changes_by_a_bit(name, backend):
     model = tiny_llama(backend, plant=False)
     inputs = padded([prompt(13, (0, 6)), prompt(8)])

@@ -222,6 +222,7 @@ def test_a_benchmark_compares_it_with_outro(
 
 
 @needs("ray")
+@pytest.mark.slow
 def test_workers_of_a_cluster_are_given_its_code(file: Path, task: Path, llama_folder: Path, tmp_path: Path) -> None:
     names = f"baseline,{file}::TowardMean:strength=0.9"
     words = ("eval", "--model", llama_folder, "--task", task, "--methods", names, "--no-page", "--no-compare", "--out")

@@ -65,6 +65,7 @@ def test_every_unit_is_there_once_and_the_progress_only_grows(whole):
     assert len(results["example"]["tokens"]) == len(results["example"]["magnitude"][0])
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_without_losing_or_repeating_anything(whole, llama_folder, items_file, tmp_path):
     expected, results, _ = whole
     out = tmp_path / "killed"
@@ -76,7 +77,7 @@ def test_a_killed_study_goes_on_without_losing_or_repeating_anything(whole, llam
         before = records.stat().st_size if records.exists() else 0
         # Wait until some units more are done, and strike in the midst of the next.
         while process.poll() is None:
-            if kills < 3 and records.exists() and records.stat().st_size > before + 6_000:
+            if kills < 2 and records.exists() and records.stat().st_size > before + 6_000:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
                 break
@@ -84,7 +85,7 @@ def test_a_killed_study_goes_on_without_losing_or_repeating_anything(whole, llam
         if process.wait() == 0:
             break
         assert process.returncode == -signal.SIGKILL
-    assert kills == 3
+    assert kills == 2
     assert units(out) == units(expected)
     again = json.loads((out / "results.json").read_text())
     for section in (*QUESTIONS, "baseline", "readings"):
