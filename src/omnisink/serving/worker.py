@@ -9,8 +9,8 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 
 from omnisink.errors import OmnisinkError
 from omnisink.serving.attach import ServedModel
-from omnisink.serving.scheduler import cleared
 from omnisink.serving.configuration import settings_of
+from omnisink.serving.scheduler import cleared
 from omnisink.serving.startup import WORKERS
 
 
