@@ -12,6 +12,7 @@ from scipy.stats import binom
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.compare import compare
+from omnisink.evaluation.comparing.tables import tables_of
 from omnisink.evaluation.comparing.wording import HIGHER, LOWER, NO_EVIDENCE, NOTHING, p_value, points, verdict
 from omnisink.results.statistics import paired_difference
 from tests.evaluation.scored_runs import FEW, correlated, failed, manifest, record, write, write_scores
@@ -172,6 +173,27 @@ def test_breakdowns_are_paired_and_without_tests(tmp_path: Path) -> None:
     }
     assert "p" not in found["all"]
     assert found["all"]["low"] < 0.5 < found["all"]["high"]
+
+
+def test_groups_that_are_numbers_are_a_curve_of_every_method(tmp_path: Path) -> None:
+    groups = [
+        {"length": [f"{(512, 2048, 10240)[i % 3]}"], "depth": [f"{25 * (i % 2)} %"], "kind": ["short" if i else "7"]}
+        for i in range(12)
+    ]
+    arms = {"baseline": [i % 3 == 0 for i in range(12)], "outro": [i % 3 < 2 for i in range(12)]}
+    arms["outro"][5] = None
+    made = compare([write_scores(tmp_path / "run", arms, groups=groups)], resamples=FEW)
+    (task,) = made["tasks"]
+    found = {(row["kind"], row["at"], row["method"]): (row["accuracy"], row["questions"]) for row in task["curves"]}
+    assert found["length", 512.0, "baseline"] == (1.0, 4)
+    assert found["length", 10240.0, "baseline"] == (0.0, 4)
+    assert found["length", 10240.0, "outro"] == (0.0, 3), "an error is not an answer"
+    assert found["depth", 25.0, "baseline"] == (pytest.approx(1 / 3), 6)
+    assert {kind for kind, _, _ in found} == {"length", "depth"}, "a name that is no number has no place on an axis"
+    assert [row["at"] for row in task["curves"] if row["kind"] == "length"] == [512, 512, 2048, 2048, 10240, 10240]
+    assert [row["group"] for row in task["breakdowns"] if row["kind"] == "length"] == ["512", "2048", "10240"]
+    table = next(table for table in tables_of(made) if table.name == "curves")
+    assert table.rows[0][1:4] == ("length", "512", "baseline")
 
 
 def test_cost_is_that_of_the_same_questions(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.tasks.metrics import Cell, measure
+from omnisink.evaluation.tasks.metrics import Cell, in_order, measure
 
 
 def record(right: bool | float, gold: str = "A", parsed: str | None = "A", **groups: str | tuple[str, ...]) -> Any:
@@ -93,3 +93,18 @@ def test_the_mean_is_that_of_the_groups_by_their_size(rows: list[tuple[bool, str
     assert scores.value == pytest.approx(sum(c.score * c.questions for c in cells) / len(rows))
     assert sum(c.questions for c in cells) == len(rows)
     assert scores.to_dict()["questions"] == len(rows)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["512", "1024", "10240"],
+        ["0 %", "25 %", "100 %"],
+        ["part 2", "part 10", "whole"],
+        ["a", "a1", "a2", "b"],
+        ["7" * 5000, "8" * 5000, "7" * 5001],
+        ["", "007", "8", "٣"],
+    ],
+)
+def test_numbers_in_names_are_in_order_of_their_size(names: list[str]) -> None:
+    assert sorted(names[::-1], key=in_order) == names

@@ -18,7 +18,7 @@ from tests.evaluation.scored_runs import FEW, failed, manifest, record, write, w
 from tests.report.test_hostile import PAYLOADS
 from tests.skips import needs
 
-NAMES = {"differences", "levels", "seeds", "questions", "breakdown-1", "breakdown-2", "cost"}
+NAMES = {"differences", "levels", "seeds", "questions", "breakdown-1", "breakdown-2", "curve-1-1", "cost"}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("runs")
     base = [i % 3 == 0 for i in range(60)]
     arms = {"baseline": base, "outro": [i % 4 != 1 for i in range(60)], "outro:rotate": base}
-    groups = [{"kind": [f"group {i % 20}"]} for i in range(60)]
+    groups = [{"kind": [f"group {i % 20}"], "length": [f"{1024 << i % 3}"]} for i in range(60)]
     folders = [write_scores(folder / f"{i}", arms, groups=groups, seed=i) for i in range(2)]
     everything = "".join(PAYLOADS)
     rows: list[dict[str, Any]] = []
@@ -63,7 +63,11 @@ def test_the_numbers_are_those_of_the_comparison(page: Path, results: dict[str, 
     assert [float(row["accuracy_change"]) for row in rows("differences")] == [pair["difference"] for pair in pairs]
     assert [float(row["p_holm"]) for row in rows("differences")] == [pair["p_holm"] for pair in pairs]
     assert len(rows("questions")) == sum(len(task["questions_differing"]) for task in results["tasks"])
-    assert len(rows("breakdown-1")) == 40 > MAX_DRAWN
+    assert len(rows("breakdown-1")) == 46 > MAX_DRAWN
+    assert [float(row["accuracy"]) for row in rows("curve-1-1")] == [
+        point["accuracy"] for point in results["tasks"][0]["curves"]
+    ]
+    assert {row["at"] for row in rows("curve-1-1")} == {"1024.0", "2048.0", "4096.0"}
     for name in NAMES:
         for row in rows(name):
             for value in row.values():

@@ -49,6 +49,7 @@ def write_comparison(results: Mapping[str, Any], out: str | Path) -> Path:
 
 def _sections(results: Mapping[str, Any]) -> list[Section]:
     from omnisink.report.charts import comparison as charts
+    from omnisink.report.charts.curves import curves
     from omnisink.report.sections import Section
 
     many = len(results["tasks"]) > 1
@@ -94,6 +95,14 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
             "To look at, not to conclude from: with many groups, some intervals leave zero out by chance.",
             [],
             charts.breakdowns(results),
+        ),
+        Section(
+            "curves",
+            "Curves",
+            "How does accuracy change with length?",
+            "Kinds of groups whose names are numbers, such as the lengths of prompts.",
+            [],
+            curves(results),
         ),
         Section(
             "costs",

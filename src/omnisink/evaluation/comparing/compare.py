@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.cost import cost
+from omnisink.evaluation.comparing.curves import curves
 from omnisink.evaluation.comparing.outcomes import Floats, Record, TaskTable, tasks_of, unparsed
 from omnisink.evaluation.comparing.wording import LEVEL, counted, percent, sentence, verdict
 from omnisink.evaluation.tasks.metrics import METRICS, measure
@@ -53,7 +54,8 @@ def compare(
     -------
     dict
         In the form ``omnisink.comparison.v1``, which JSON can hold. ``"tasks"`` has for every task its `methods`,
-        each with its accuracy, counts and cost and, but for the baseline, a `paired` comparison; its `breakdowns`; and
+        each with its accuracy, counts and cost and, but for the baseline, a `paired` comparison; its `breakdowns`; its
+        `curves`, which are the accuracies of all methods in groups that are numbers, such as lengths; and
         the `questions` that a method won, lost or failed on. ``"verdicts"`` has a sentence for every comparison.
         Shares and differences are fractions of 1.
 
@@ -106,6 +108,7 @@ def _task(task: TaskTable, baseline: str, draw: Drawing) -> dict[str, Any]:
         "clusters": len(set(task.clusters)),
         "methods": methods,
         "breakdowns": _breakdowns(task, baseline, others, scores, draw),
+        "curves": curves(task, scores, seed=draw.seed, resamples=draw.resamples),
         "questions_differing": [row for method in others for row in _differing(task, method, baseline, scores)],
     }
     return {**made, "notes": _notes(task, baseline, made)}

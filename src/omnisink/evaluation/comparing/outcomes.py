@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running.parts import read_parts
+from omnisink.evaluation.tasks.metrics import in_order
 from omnisink.results.records import read_manifest
 from omnisink.results.schema import EvaluationManifest, check
 
@@ -113,7 +114,7 @@ class TaskTable:
                 for member in [members] if isinstance(members, str) else members:
                     found.setdefault((kind, str(member)), []).append(place)
         kinds = list(dict.fromkeys(kind for kind, _ in found))
-        return dict(sorted(found.items(), key=lambda item: (kinds.index(item[0][0]), item[0][1])))
+        return dict(sorted(found.items(), key=lambda item: (kinds.index(item[0][0]), in_order(item[0][1]))))
 
 
 def score(record: Record) -> float:

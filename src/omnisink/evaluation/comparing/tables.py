@@ -69,7 +69,7 @@ class Table:
 
 
 def tables_of(results: Mapping[str, Any]) -> list[Table]:
-    """Return the tables: accuracy and differences, cost, the benchmark's own numbers, seeds, breakdowns.
+    """Return the tables: accuracy and differences, cost, the benchmark's own numbers, seeds, breakdowns, curves.
 
     Parameters
     ----------
@@ -95,6 +95,13 @@ def tables_of(results: Mapping[str, Any]) -> list[Table]:
             "Breakdowns, which are not tests",
             ("task", "kind", "group", "method", "questions", "accuracy", "difference (points)"),
             [_breakdown(task, row) for task in results["tasks"] for row in task["breakdowns"]],
+            4,
+        ),
+        Table(
+            "curves",
+            "Accuracy in groups that are numbers",
+            ("task", "kind", "group", "method", "questions", "accuracy (95 % interval)"),
+            [_point(task, row) for task in results["tasks"] for row in task.get("curves", ())],
             4,
         ),
     ]
@@ -127,7 +134,7 @@ _SEEDS = ("seeds", "accuracy, mean ± deviation", "difference, mean ± deviation
 
 
 def _main(row: Mapping[str, Any]) -> tuple[str, ...]:
-    accuracy = bracketed(percent(row["accuracy"]), percent(row["low"]).removesuffix(" %"), percent(row["high"]))
+    accuracy = _accuracy(row)
     counts = (f"{row['errors']:,d}", f"{row['unparsed']:,d}")
     pair = row["paired"]
     if pair is None or pair["verdict"] == NOTHING:
@@ -180,6 +187,15 @@ def _seeds(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
 def _breakdown(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
     names = (task["label"], row["kind"], row["group"], row["method"])
     return (*names, f"{row['questions']:,d}", percent(row["accuracy"]), _difference(row))
+
+
+def _point(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
+    names = (task["label"], row["kind"], row["group"], row["method"])
+    return (*names, f"{row['questions']:,d}", _accuracy(row))
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    return bracketed(percent(row["accuracy"]), percent(row["low"]).removesuffix(" %"), percent(row["high"]))
 
 
 def _difference(row: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -173,13 +174,21 @@ def _each(records: list[Record], breakdowns: Sequence[str], what: Callable[[list
     return {"all": what(records), **parts}
 
 
+def in_order(name: str) -> tuple[tuple[int, str], ...]:
+    """Return what sorts names by the alphabet, and numbers in them by their size: "512" is before "1024"."""
+    parts = re.split(r"([0-9]+)", name)
+    # A number with more digits is larger; without zeros before them, others compare as texts do.
+    digits = [part.lstrip("0") for part in parts]
+    return tuple((len(d), d) if i % 2 else (-1, part) for i, (part, d) in enumerate(zip(parts, digits, strict=True)))
+
+
 def _by(records: Iterable[Record], name: str) -> dict[str, list[Record]]:
-    """Return the records of every group of a field, in the order of the alphabet."""
+    """Return the records of every group of a field, in the order of the alphabet, and numbers by their size."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         for group in record["groups"].get(name, ()):
             groups.setdefault(group, []).append(record)
-    return dict(sorted(groups.items()))
+    return dict(sorted(groups.items(), key=lambda item: in_order(item[0])))
 
 
 def _cell(records: Sequence[Record]) -> Cell:

@@ -64,45 +64,65 @@ def wide_to_long(rows: Sequence[Row], series: Mapping[str, str], extra: Sequence
     ]
 
 
-def line_rows(rows: Iterable[Row], form: str) -> list[Row]:
+def line_rows(rows: Iterable[Row], form: str, along: str = "layer") -> list[Row]:
     """Return the rows that a line can be drawn from, each with what its tooltip says.
 
     Parameters
     ----------
     rows : iterable of mappings
-        With `layer`, `series`, `value` and, for a band, `low` and `high`.
+        With `series`, `value`, the field `along` and, for a band, `low` and `high`.
     form : str
         Format of the numbers, see `words.number`.
+    along : str
+        The field of the horizontal axis.
 
     Returns
     -------
     list of mappings
-        Those with a layer and a value. An interval that is not whole is as narrow as nothing.
+        Those with a value and a place along the axis. An interval that is not whole is as narrow as nothing.
     """
     return [
         {**row, "low": row["value"], "high": row["value"]}
         | ({end: row[end] for end in ("low", "high")} if bounded([row]) else {})
         | {"text": interval(row["value"], row.get("low"), row.get("high"), form)}
         for row in present(rows, "value")
-        if row.get("layer") is not None
+        if row.get(along) is not None
     ]
 
 
 def layer_lines(
     data: str, y: alt.Y, series: Sequence[str], rows: Sequence[Row], choice: Choice | None = None
 ) -> alt.LayerChart:
-    """Draw lines over the layers, and bands where there are intervals.
+    """Draw lines over the layers; arguments as for `draw_lines`."""
+    tooltip = alt.Tooltip("layer:Q", title="layer", format="d")
+    return draw_lines(data, layer_axis(rows), y, series, rows, tooltip, choice)
+
+
+def draw_lines(
+    data: str,
+    x: alt.X,
+    y: alt.Y,
+    series: Sequence[str],
+    rows: Sequence[Row],
+    tooltip: alt.Tooltip,
+    choice: Choice | None = None,
+) -> alt.LayerChart:
+    """Draw lines along any axis, and bands where there are intervals.
 
     Parameters
     ----------
     data : str
         Name of the data.
+    x : alt.X
+        The axis along which the lines run, with its title and unit.
     y : alt.Y
         The axis of the values, with its title and unit; see `value_axis`.
     series : sequence of str
         The lines, in the order of their colours.
     rows : sequence of mappings
         The data, made by `line_rows`.
+    tooltip : alt.Tooltip
+        What a point says of its place along the axis.
     choice : Choice, optional
         A control that shows part of the rows; left out where there is nothing to choose.
 
@@ -118,7 +138,7 @@ def layer_lines(
     if not rows:
         y = y.scale(domain=[0, 1])
     legend = alt.Legend() if len(series) > 1 else None
-    x, order = layer_axis(rows), alt.Scale(domain=list(series))
+    order = alt.Scale(domain=list(series))
     # The points make the legend. Bands and lines have channels of their own without one, and a domain with one value
     # more: Vega-Lite takes scales with the same domain for one legend, and would hide it with theirs.
     longer = [*series, ""]
@@ -140,7 +160,7 @@ def layer_lines(
         else alt.Size("series:O", sort=longer, scale=alt.Scale(domain=longer, range=_SIZES), legend=None),
         tooltip=[
             alt.Tooltip("series:N", title="line"),
-            alt.Tooltip("layer:Q", title="layer", format="d"),
+            tooltip,
             alt.Tooltip("text:N", title="value"),
         ],
     )
