@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from omnisink.evaluation.tasks import answers
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.scoring import score
 
 OPTIONS = ("a red bell", "a blue drum", "a green star", "a red bird")
 
@@ -162,7 +163,9 @@ def test_words_of_a_closed_set(text: str, expected: str | None) -> None:
     assert read("words", text, WORDS) == expected
 
 
-@pytest.mark.parametrize("parser", [p for p in answers.PARSERS if p not in ("intent_several", "exact", "letters")])
+@pytest.mark.parametrize(
+    "parser", [p for p in answers.PARSERS if p not in ("intent_several", "exact", "letters", "string_match")]
+)
 @given(text=st.text(st.sampled_from(string.ascii_letters + " .,:()[]<>/\n'é"), max_size=60))
 def test_what_is_read_is_an_answer_or_nothing(parser: str, text: str) -> None:
     choices = YES_NO if "yes_no" in parser or parser == "cmm" else WORDS if parser == "words" else tuple("ABCDEF")
@@ -226,16 +229,33 @@ def test_lvbench_agrees_with_its_authors(text: str) -> None:
 
 
 def test_scores() -> None:
-    assert answers.score("B", asked("letter", "B")) == 1
-    assert answers.score("A", asked("letter", "B")) == 0
-    assert answers.score(None, asked("letter", "B")) == 0
+    assert score("B", asked("letter", "B")) == 1
+    assert score("A", asked("letter", "B")) == 0
+    assert score(None, asked("letter", "B")) == 0
     several = asked("intent_several", "A,E")
-    assert answers.score("A,E", several) == 1
-    assert answers.score("E,A", several) == 1
-    assert answers.score("A, E", several) == pytest.approx(0.5), "it is not stripped, as in IntentBench"
-    assert answers.score("A,B,E", several) == pytest.approx(0.8)
-    assert answers.score("A,A", several) == pytest.approx(0.5), "a letter said twice counts twice"
-    assert answers.score("C", several) == 0
+    assert score("A,E", several) == 1
+    assert score("E,A", several) == 1
+    assert score("A, E", several) == pytest.approx(0.5), "it is not stripped, as in IntentBench"
+    assert score("A,B,E", several) == pytest.approx(0.8)
+    assert score("A,A", several) == pytest.approx(0.5), "a letter said twice counts twice"
+    assert score("C", several) == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("The words are: Apple, pear and\nfig tree.", 1),
+        ("apple and pear", 2 / 3),
+        ("pineapples", 1 / 3),
+        ("none of them", 0),
+        ("fig  tree", 1 / 3),
+        (" \n", 0),
+    ],
+)
+def test_several_right_answers_count_each(said: str, expected: float) -> None:
+    instance = asked("string_match", "apple, Pear, fig tree", ())
+    assert score(answers.parse(said, instance), instance) == pytest.approx(expected)
+    assert answers.parse(said, instance) == (" ".join(said.split()).casefold() or None)
 
 
 def test_every_parser_says_whose_it_is() -> None:

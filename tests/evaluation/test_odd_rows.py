@@ -13,6 +13,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks import answers
 from omnisink.evaluation.tasks.check import check_task
 from omnisink.evaluation.tasks.questions import Questions
+from omnisink.evaluation.tasks.scoring import score
 from omnisink.evaluation.tasks.task import find_task, parse_task
 from tests.evaluation.benchmark_folders import NAMES, lay_out
 from tests.evaluation.test_loaders import FILES, changed
@@ -67,7 +68,7 @@ def test_mlvu_asks_and_scores_every_row_as_its_own_program_does(row: dict[str, A
     text, right = officially(MLVU | row)
     assert asked.text == f"{text}\nOnly give the best option."
     assert found.bad == []
-    scored = {a: answers.score(answers.parse(f"{a}) so", asked), asked) for a in asked.answers}
+    scored = {a: score(answers.parse(f"{a}) so", asked), asked) for a in asked.answers}
     assert scored == {a: float(a == right) for a in asked.answers}
 
 
@@ -90,7 +91,7 @@ def test_mvbench_asks_rows_with_one_option_and_counts_them(tmp_path: Path) -> No
     assert [i.answers for i in found.instances] == [("A",)] * 2
     system = str(find_task("mvbench").protocol().system)
     assert found.instances[0].text == f"{system}{officially(one)[0]}\nOnly give the best option.\n"
-    assert answers.score(answers.parse("A) It collides", found.instances[0]), found.instances[0]) == 1
+    assert score(answers.parse("A) It collides", found.instances[0]), found.instances[0]) == 1
     (remark,) = found.remarks
     assert remark.startswith("2 rows with one option only are kept")
     assert remark.endswith("the first: counterfactual_inference.json, row 1")

@@ -14,6 +14,7 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks import answers
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.scoring import score
 from omnisink.evaluation.tasks.task import find_task, parse_task, task_names
 from tests.evaluation.benchmark_folders import NAMES, lay_out, load
 
@@ -79,9 +80,9 @@ def test_a_right_answer_is_read_as_right(name: str, tmp_path: Path) -> None:
             if protocol == "official" and name in ("intentbench", "video-holmes"):
                 said = f"<think>no</think><answer>{said}</answer>"
             assert answers.parse(said, instance) == instance.gold, (protocol, instance.id)
-            assert answers.score(answers.parse(said, instance), instance) == 1
+            assert score(answers.parse(said, instance), instance) == 1
             wrong = next((a for a in instance.answers if a != instance.gold), None)
-            assert wrong is None or answers.score(answers.parse(wrong, instance), instance) == 0
+            assert wrong is None or score(answers.parse(wrong, instance), instance) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)

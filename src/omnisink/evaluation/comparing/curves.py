@@ -53,7 +53,7 @@ def curves(task: TaskTable, scores: Mapping[str, Floats], *, seed: int, resample
                 answered = np.isfinite(part).all(axis=0)
                 if not answered.any():
                     continue
-                inside = [place for place, kept in zip(groups[group], answered, strict=True) if kept]
+                inside = [place for place, kept in zip(groups[group], answered.tolist(), strict=True) if kept]
                 found = mean_interval(
                     part[:, answered].mean(axis=0),
                     [task.clusters[place] for place in inside],

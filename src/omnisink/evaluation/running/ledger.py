@@ -16,8 +16,8 @@ import torch
 from omnisink.evaluation.running.asking import Reply
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.running.prefetch import Work
-from omnisink.evaluation.tasks.answers import score
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.scoring import score
 from omnisink.questions.prompt import Facts
 from omnisink.results.records import Records
 from omnisink.results.schema import EVALUATION_KEY, EvaluationRecord

@@ -85,6 +85,11 @@ def exact(text: str, instance: Instance) -> str | None:
     return said or None
 
 
+def string_match(text: str, instance: Instance) -> str | None:
+    """RULER's, for one right answer or several: the whole text, in lower case, in which they are looked for."""
+    return " ".join(text.split()).casefold() or None
+
+
 def outro_yes_no(text: str, instance: Instance) -> str | None:
     """OutRo's release, AVHBench: the first yes or no anywhere in the text."""
     found = re.search(r"\b(yes|no)\b", text, re.IGNORECASE)
@@ -242,6 +247,7 @@ PARSERS: dict[str, Parser] = {
         letters,
         words,
         exact,
+        string_match,
         outro_yes_no,
         outro_letter,
         daily_omni,
@@ -277,17 +283,3 @@ def parse(text: str, instance: Instance) -> str | None:
         The answer in the terms of `gold`; None where there is none to be read.
     """
     return PARSERS[instance.parser](text, instance)
-
-
-def score(parsed: str | None, instance: Instance) -> float:
-    """Return how right an answer is, from 0 to 1.
-
-    1 where it is the right one; for several letters the F1 of the two sets, as IntentBench has it: they are split at
-    commas and not stripped, so that "A, E" shares "A" alone with "A,E".
-    """
-    if parsed is None:
-        return 0.0
-    if instance.parser not in ("intent_several", "letters"):
-        return float(parsed == instance.gold)
-    said, gold = set(parsed.split(",")), set(instance.gold.split(","))
-    return 2 * len(said & gold) / (len(parsed.split(",")) + len(instance.gold.split(",")))

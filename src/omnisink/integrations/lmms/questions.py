@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.tasks.answers import parse, score
+from omnisink.evaluation.tasks.answers import parse
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.metrics import measure
+from omnisink.evaluation.tasks.scoring import score
 from omnisink.evaluation.tasks.task import find_task
 from omnisink.integrations.lmms.messages import messages_of
 

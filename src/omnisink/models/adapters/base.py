@@ -175,6 +175,30 @@ class Adapter(ABC):
         placed = {name: _placed(value, parts.model) for name, value in made.items()}
         return Encoded(placed, list(prompts), facts)
 
+    def count_tokens(self, parts: ModelParts, prompt: Prompt) -> int:
+        """Return how many tokens a prompt of text becomes, whether the model's context holds so many or not.
+
+        Parameters
+        ----------
+        parts : ModelParts
+            Model and processor.
+        prompt : Prompt
+            Without media.
+
+        Returns
+        -------
+        int
+            Those of `encode`, with the chat template and the system message.
+
+        Raises
+        ------
+        OmnisinkError
+            If the question quotes a placeholder of media, or did not arrive in the prompt.
+        """
+        media = self.read(parts, [prompt])
+        made = self.process(parts, [self._text(parts, prompt, media[0])], [prompt], media)
+        return int(made["attention_mask"].sum())
+
     def spans(self, parts: ModelParts, inputs: Encoded) -> list[list[Span]]:
         """Cut every sequence into spans of text, image, video and audio.
 
