@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.tasks import synthav_task
 from omnisink.evaluation.tasks.answers import parse
+from omnisink.evaluation.tasks.loaders import synthav as synthav_task
 from omnisink.evaluation.tasks.task import find_task
 from omnisink.questions.choices import with_choices
 from omnisink.synthav.dataset import draw_split

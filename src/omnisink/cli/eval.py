@@ -103,7 +103,7 @@ def evaluate(
     where = options.groups_of(only)
     read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where)
     # A mistyped file costs no import of PyTorch; clips are opened or rendered only when nothing else is wrong.
-    instances = None if found.opens_clips(data) else read(allow_missing=allow_missing)
+    instances = None if found.is_slow(data) else read(allow_missing=allow_missing)
     options.refuse_outro_options([methods], gamma=gamma, tau=tau)
     starts = options.starts_of(methods, model, gamma, tau, profile)
     with working("importing"):

@@ -85,7 +85,7 @@ def tune(
     where = options.groups_of(only)
     read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where)
     # As in `omnisink eval`: mistyped files first, and clips last.
-    instances = None if found.opens_clips(data) else read()
+    instances = None if found.is_slow(data) else read()
     first = options.make_method(method, model, seed)
     if first is None:
         raise OmnisinkError("the baseline has no settings to tune: name a method")

@@ -50,10 +50,10 @@ def curves(task: TaskTable, scores: Mapping[str, Floats], *, seed: int, resample
         for at, group in sorted(places_of.items()):
             for method, own in scores.items():
                 part = own[:, groups[group]]
-                answered = np.isfinite(part).all(axis=0)
+                answered = np.asarray(np.isfinite(part).all(axis=0), dtype=np.bool_)
                 if not answered.any():
                     continue
-                inside = [place for place, kept in zip(groups[group], answered.tolist(), strict=True) if kept]
+                inside = [place for place, kept in zip(groups[group], answered, strict=True) if kept]
                 found = mean_interval(
                     part[:, answered].mean(axis=0),
                     [task.clusters[place] for place in inside],

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.evaluation.tasks.odd import OddRows
+from omnisink.evaluation.tasks.loaders import LOADERS
+from omnisink.evaluation.tasks.loaders.base import Loader, Request
 from omnisink.evaluation.tasks.paths import StrayLinkError, find_file, has_sound, is_file
 from omnisink.evaluation.tasks.protocol import Protocol
-from omnisink.evaluation.tasks.questions import Progress, Questions, files_of, matching, with_own_id
+from omnisink.evaluation.tasks.questions import Progress, Questions, files_of, matching
 from omnisink.evaluation.tasks.remarks import remarks
-from omnisink.evaluation.tasks.rows import Bad, Left, Missing, Outcome, Row, Source
+from omnisink.evaluation.tasks.rows import Bad, Left, Missing, Outcome, Row
 from omnisink.questions.letters import LETTERS
+
+if TYPE_CHECKING:
+    from omnisink.models.loaded import Loaded
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Task:
     size : str
         Questions and videos, in words.
     needs : tuple of str
-        Modalities, of ``"video"``, ``"audio"`` and ``"image"``.
+        Modalities, of ``"text"``, ``"video"``, ``"audio"`` and ``"image"``.
     sources : tuple of str
         Where its annotations and media are.
     layout : str
@@ -84,6 +88,11 @@ class Task:
     odd_rows: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def source(self) -> Loader:
+        """Where the questions come from."""
+        return LOADERS[self.loader]
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits; the first is the default."""
         return tuple(self.annotations)
@@ -103,13 +112,17 @@ class Task:
         return split
 
     def check_data(
-        self, data: str | Path | None = None, protocol: str | None = None, split: str | None = None
+        self,
+        data: str | Path | None = None,
+        protocol: str | None = None,
+        split: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Refuse unknown names, and a data folder without annotations, before anything is read.
 
         Parameters
         ----------
-        data, protocol, split
+        data, protocol, split, settings
             As for `read`.
 
         Raises
@@ -118,21 +131,24 @@ class Task:
             Says what is wrong.
         """
         self.protocol(protocol)
-        split = self.check_split(split)
-        if self.loader != "items" and not (self.loader == "synthav" and data is None):
-            self._annotations(self.folder(data), split)
+        self.source.check_settings(self, settings or {})
+        self.source.check_data(self, data, self.check_split(split))
 
-    def opens_clips(self, data: str | Path | None = None) -> bool:
-        """Whether `read` opens videos, or renders some, which takes its time."""
-        return self.sound == "if-there" or (self.loader == "synthav" and data is None)
+    def is_slow(self, data: str | Path | None = None) -> bool:
+        """Tell whether `read` takes its time: it opens videos, renders some, or needs the model that is asked."""
+        return self.sound == "if-there" or self.source.is_slow(data)
 
-    def facts(self, protocol: str | None = None, split: str | None = None) -> dict[str, Any]:
+    def facts(
+        self, protocol: str | None = None, split: str | None = None, settings: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return what a record of a run says of the task, as plain data.
 
         Parameters
         ----------
         protocol, split : str, optional
             Names; None is the default.
+        settings : mapping, optional
+            As for `read`.
 
         Returns
         -------
@@ -140,6 +156,7 @@ class Task:
             Names of the task, its split and its protocol, with the protocol in full, and how its number is made.
         """
         asked = self.protocol(protocol)
+        chosen = self.source.check_settings(self, settings or {})
         return {
             "name": self.name,
             "title": self.title,
@@ -149,6 +166,7 @@ class Task:
             "metric": self.metric,
             "mean_over": self.mean_over,
             "breakdowns": list(self.breakdowns),
+            **({"settings": chosen} if chosen else {}),
         }
 
     def load(self, data: str | Path | None = None, protocol: str | None = None, **options: Any) -> list[Instance]:
@@ -164,6 +182,8 @@ class Task:
         limit: int | None = None,
         where: Mapping[str, str] | None = None,
         allow_missing: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        model: Loaded | None = None,
         progress: Progress | None = None,
     ) -> Questions:
         """Load questions. A row that cannot be asked is left out and told; it does not stop the others.
@@ -171,17 +191,22 @@ class Task:
         Parameters
         ----------
         data : str or Path, optional
-            The data folder. SynthAV needs none: without one, its clips are rendered into the cache.
+            The data folder. Tasks whose questions are made need none; of SynthAV the clips are then rendered into the
+            cache.
         protocol, split : str, optional
             Names; None is the default.
         limit : int, optional
-            The first so many questions, in the order of the annotations, of those that `where` names. For SynthAV
-            without a folder: a draw of so many questions, spread over its categories.
+            The first so many questions, in the order of the annotations, of those that `where` names. Where questions
+            are made, so many are, spread over SynthAV's categories or over the lengths.
         where : mapping of str to str, optional
             Only questions of these groups, as ``{"task": "AV Matching"}``.
         allow_missing : bool
             Take questions whose files are missing all the same; asking one is then an error of its own. Questions
             whose annotations are missing, or whose files a link puts outside the folder, are left out.
+        settings : mapping, optional
+            What the task lets a user choose, as ``{"lengths": (1024, 4096)}``; see `Loader.settings`.
+        model : Loaded, optional
+            What is going to be asked, for tasks whose questions depend on it: `Loader.needs_model`.
         progress : callable, optional
             Called with how many are done, how many there are and what they are, where loading takes long.
 
@@ -193,25 +218,14 @@ class Task:
         Raises
         ------
         OmnisinkError
-            If a name is unknown, the folder lacks the annotations, a file is missing, a link leads out of the folder,
-            or there is no question that can be asked.
+            If a name or setting is unknown, the folder lacks the annotations, a file is missing, a link leads out of
+            the folder, a model is needed, or there is no question that can be asked.
         """
         asked, split = self.protocol(protocol), self.check_split(split)
         if limit is not None and limit < 1:
             raise OmnisinkError(f"the number of questions must be positive, got {limit}")
-        outcomes: list[Outcome | Instance]
-        if self.loader == "items":
-            from omnisink.evaluation.tasks.items import scan_own
-
-            folder, outcomes = Path(self.fields["path"]).resolve().parent, list(scan_own(self, asked))
-        elif data is None and self.loader == "synthav":
-            from omnisink.evaluation.tasks.synthav_task import draw_rows
-
-            folder, drawn = draw_rows(self, split, limit, progress)
-            outcomes = [*drawn]
-        else:
-            folder = self.folder(data)
-            outcomes = list(self.outcomes(folder, split))
+        chosen = self.source.check_settings(self, settings or {})
+        folder, outcomes = self.source.draw(self, Request(asked, split, data, limit, chosen, model, progress))
         bad = [o for o in outcomes if isinstance(o, Bad)]
         if (absent := next((b for b in bad if isinstance(b, Missing)), None)) and not allow_missing:
             raise OmnisinkError(f"{absent.where}: {absent.why}")
@@ -234,56 +248,17 @@ class Task:
             matching([], where, limit, self.name, bad)
         missing = list(dict.fromkeys(p for i in instances for p in files_of(i) if not is_file(p)))
         if missing and not allow_missing:
-            named = str(self.fields["path"]) if self.loader == "items" else f"{self.name} --data DIR"
             raise OmnisinkError(
                 f"{self.name}: {len(missing)} of its files are missing, the first being {missing[0]}. "
-                f"`omnisink tasks check {named}` lists what is missing"
+                f"`omnisink tasks check {self.source.data_words(self)}` lists what is missing"
             )
         told = [o for o in outcomes if isinstance(o, Row | Left)]
         left = [o for o in outcomes if isinstance(o, Left)]
         return Questions(instances, left, bad, remarks(self, [*told, *bad]))
 
-    def folder(self, data: str | Path | None) -> Path:
-        """Return the data folder, resolved; an `OmnisinkError` says what it should be."""
-        if data is None and self.loader == "synthav":
-            raise OmnisinkError(
-                f"{self.name} needs no folder, its clips are rendered when they are asked about; to check one, give "
-                "it with --data"
-            )
-        if data is None:
-            raise OmnisinkError(f"{self.name} needs its data: give the folder with --data. It holds: {self.layout}")
-        path = Path(data)
-        if not path.is_dir():
-            raise OmnisinkError(f"{data}: there is no such folder")
-        return path.resolve()
-
     def outcomes(self, folder: Path, split: str) -> Iterable[Outcome]:
-        """Yield what every row of the annotations is; an id that was used before makes a row odd.
-
-        Raises
-        ------
-        OmnisinkError
-            If there is no file of annotations, or it cannot be read at all.
-        """
-        from omnisink.evaluation.tasks.loaders import LOADERS
-
-        file = self._annotations(folder, split)
-        seen: dict[str, str] = {}
-        odd = OddRows(self.odd_rows)
-        loader = LOADERS["listed" if self.loader == "synthav" else self.loader]
-        for outcome in loader(Source(folder, file, self.fields, odd)):
-            found = with_own_id(outcome, seen, odd) if isinstance(outcome, Row) else outcome
-            if isinstance(found, Row):
-                seen[found.id] = found.where
-            yield found
-
-    def _annotations(self, folder: Path, split: str) -> Path | None:
-        """Return the file of annotations of a split; None where there is none to be."""
-        names = self.annotations[split]
-        file = next((folder / name for name in names if is_file(folder / name)), None)
-        if names and file is None:
-            raise OmnisinkError(f"{folder}: the annotations of {self.name} are not there: {' or '.join(names)}")
-        return file
+        """Yield what every row of the annotations in a folder is; errors as for `Loader.draw`."""
+        return self.source.outcomes(self, folder, split)
 
     def instance(self, row: Row, protocol: Protocol, folder: Path, sounding: dict[Path, bool]) -> Instance:
         """Put a row into words.

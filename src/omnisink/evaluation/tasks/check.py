@@ -11,12 +11,13 @@ from typing import Any, Literal
 from omnisink.errors import MediaError, OmnisinkError
 from omnisink.evaluation.tasks.benchmark import Task
 from omnisink.evaluation.tasks.instance import Instance
-from omnisink.evaluation.tasks.paths import StrayLinkError, find_file
+from omnisink.evaluation.tasks.paths import StrayLinkError, find_file, has_sound
 from omnisink.evaluation.tasks.questions import Progress
 from omnisink.evaluation.tasks.remarks import remarks
 from omnisink.evaluation.tasks.rows import Bad, Left, Row
 
 Role = Literal["video", "audio", "image"]
+ROLES: tuple[Role, ...] = ("video", "audio", "image")
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,16 @@ def check_task(
         If the split is unknown or there is no folder.
     """
     split = task.check_split(split)
-    if task.loader == "items":
-        return _check_own(task, split, progress)
-    folder = task.folder(data)
+    folder, outcomes = task.source.scan(task, data, split)
     problems: list[Problem] = []
     rows: list[Row] = []
+    instances: list[Instance] = []
     left: list[Left] = []
     try:
-        for outcome in task.outcomes(folder, split):
-            if isinstance(outcome, Bad):
+        for outcome in outcomes:
+            if isinstance(outcome, Instance):
+                instances.append(outcome)
+            elif isinstance(outcome, Bad):
                 problems.append(Problem("error", outcome.where, outcome.why))
             elif isinstance(outcome, Left):
                 left.append(outcome)
@@ -122,6 +124,10 @@ def check_task(
     except OmnisinkError as error:
         problems.append(Problem("error", task.name, str(error)))
     files: dict[tuple[Path, Role], str] = {}
+    for instance in instances:
+        paths = (instance.video, instance.audio, instance.image)
+        named = {(path, role): instance.id for role, path in zip(ROLES, paths, strict=True) if isinstance(path, Path)}
+        files = named | files
     strays: Counter[str] = Counter()
     for row in rows:
         found = _files(row, folder)
@@ -132,41 +138,23 @@ def check_task(
         else:
             files |= {key: row.where for key in found if key not in files}
     problems += [_stray(strays)] if strays else []
-    problems += _open_all(files, folder, task.sound == "always", progress)
+    problems += _open_all(files, folder, bool(rows) and task.sound == "always", progress)
+    problems += _silent(instances)
     problems += _count(task, split, rows) if rows else []
     said = remarks(task, [*rows, *left])
     counted = dict(Counter(outcome.why for outcome in left))
-    return Check(task.name, split, len(rows), len({p for p, _ in files}), counted, said, _sorted(problems))
+    asked = len(rows) + len(instances)
+    return Check(task.name, split, asked, len({p for p, _ in files}), counted, said, _sorted(problems))
 
 
-def _check_own(task: Task, split: str, progress: Progress | None) -> Check:
-    from omnisink.evaluation.tasks.items import STRICT, scan_own
-
-    problems: list[Problem] = []
-    instances: list[Instance] = []
-    try:
-        for found in scan_own(task, STRICT):
-            if isinstance(found, Bad):
-                problems.append(Problem("error", found.where, found.why))
-            else:
-                instances.append(found)
-    except OmnisinkError as error:
-        problems.append(Problem("error", task.name, str(error)))
-    folder = Path(task.fields["path"]).resolve().parent
+def _silent(instances: list[Instance]) -> list[Problem]:
+    """Return a warning for every video whose sound a question leaves to the model, and that has none."""
     quiet = {i.video for i in instances if i.audio is False}
-    files: dict[tuple[Path, Role], str] = {}
-    for instance in instances:
-        roles: tuple[Role, ...] = ("video", "audio", "image")
-        for role, path in zip(roles, (instance.video, instance.audio, instance.image), strict=True):
-            if isinstance(path, Path):
-                files.setdefault((path, role), instance.id)
-    problems += _open_all(files, folder, False, progress)
-    problems += [
+    return [
         Problem("warning", path.name, 'the video has no sound; a model that hears needs "audio": false in its rows')
         for path in dict.fromkeys(i.video for i in instances if i.video and i.audio is None)
-        if path not in quiet and not _hears(path)
+        if path not in quiet and not has_sound(path)
     ]
-    return Check(task.name, split, len(instances), len({p for p, _ in files}), {}, [], _sorted(problems))
 
 
 def _stray(strays: Counter[str]) -> Problem:
@@ -215,12 +203,6 @@ def _open(path: Path, role: Role, sound: bool) -> None:
     else:
         size = check_streams(path, video=role == "video", sound=role == "audio" or sound)
     refuse_long_picture(path, *size[:2])
-
-
-def _hears(path: Path) -> bool:
-    from omnisink.evaluation.tasks.paths import has_sound
-
-    return has_sound(path)
 
 
 def _count(task: Task, split: str, rows: list[Row]) -> Iterator[Problem]:

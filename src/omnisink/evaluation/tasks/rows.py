@@ -119,7 +119,7 @@ class Source:
 
 
 #: Reads the annotations of a task, row by row; what is wrong with a row is told, not raised.
-Loader = Callable[[Source], Iterator[Outcome]]
+RowReader = Callable[[Source], Iterator[Outcome]]
 
 
 class NotThereError(OmnisinkError):

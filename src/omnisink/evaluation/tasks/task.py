@@ -9,6 +9,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.benchmark import Task
+from omnisink.evaluation.tasks.loaders import LOADERS
 from omnisink.evaluation.tasks.odd import check_rules
 from omnisink.evaluation.tasks.protocol import Protocol, make_protocol
 from omnisink.evaluation.tasks.questions import Questions
@@ -114,7 +115,9 @@ def _task(name: str, given: Any) -> Task:
         if not isinstance(value, wanted):
             raise OmnisinkError(f"{key} is of the wrong type: must be {wanted.__name__}, got {value!r}")
     fields = given.get("fields", {})
-    _check_loader(given["loader"], fields)
+    if given["loader"] not in LOADERS:
+        raise OmnisinkError(f"unknown loader {given['loader']!r}: use one of {', '.join(LOADERS)}")
+    LOADERS[given["loader"]].check_fields(given["loader"], fields)
     if given["metric"] not in METRICS:
         raise OmnisinkError(f"unknown metric {given['metric']!r}: use one of {', '.join(METRICS)}")
     if given["sound"] not in SOUNDS:
@@ -142,17 +145,5 @@ def _task(name: str, given: Any) -> Task:
 def _protocols(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Protocol]:
     from omnisink.evaluation.tasks.answers import PARSERS
 
-    extra = {*fields.get("extra", {}), *({"whole"} if given["loader"] == "lvbench" else set())}
+    extra = {*fields.get("extra", {}), *LOADERS[given["loader"]].text_fields}
     return {p: make_protocol(p, says, set(PARSERS), extra) for p, says in given["protocols"].items()}
-
-
-def _check_loader(loader: str, fields: dict[str, Any]) -> None:
-    from omnisink.evaluation.tasks.loaders import FIELDS, LOADERS
-
-    if loader not in {*LOADERS, "synthav"}:
-        raise OmnisinkError(f"unknown loader {loader!r}: use one of {', '.join([*LOADERS, 'synthav'])}")
-    allowed = FIELDS["listed" if loader == "synthav" else loader]
-    if unknown := sorted(fields.keys() - allowed):
-        raise OmnisinkError(
-            f"the loader {loader} has no field {unknown[0]!r}: use {', '.join(sorted(allowed)) or 'none'}"
-        )

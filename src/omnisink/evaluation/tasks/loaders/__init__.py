@@ -1,23 +1,19 @@
-"""Loaders of annotations: one for all flat lists, and one for every format that is not a flat list."""
+"""Loaders: one for flat lists, one for every format that is no flat list, and those that make their questions."""
 
 from __future__ import annotations
 
 from omnisink.evaluation.tasks.loaders import folder, listed, lvbench, music_avqa, worldsense
-from omnisink.evaluation.tasks.rows import Loader
+from omnisink.evaluation.tasks.loaders.base import Loader
+from omnisink.evaluation.tasks.loaders.items import ItemLoader
+from omnisink.evaluation.tasks.loaders.synthav import SynthAVLoader
 
 #: By the names that a task's file uses.
 LOADERS: dict[str, Loader] = {
-    "listed": listed.load_listed,
-    "folder": folder.load_folder,
-    "worldsense": worldsense.load_worldsense,
-    "lvbench": lvbench.load_lvbench,
-    "music_avqa": music_avqa.load_music_avqa,
-}
-#: What each can be told in a task's file, under ``fields``.
-FIELDS: dict[str, set[str]] = {
-    "listed": listed.FIELDS,
-    "folder": folder.FIELDS,
-    "worldsense": worldsense.FIELDS,
-    "lvbench": lvbench.FIELDS,
-    "music_avqa": music_avqa.FIELDS,
+    "listed": Loader(listed.load_listed, listed.FIELDS),
+    "folder": Loader(folder.load_folder, folder.FIELDS),
+    "worldsense": Loader(worldsense.load_worldsense),
+    "lvbench": Loader(lvbench.load_lvbench, text_fields=lvbench.TEXT_FIELDS),
+    "music_avqa": Loader(music_avqa.load_music_avqa, music_avqa.FIELDS),
+    "synthav": SynthAVLoader(listed.load_listed, listed.FIELDS),
+    "items": ItemLoader(fields=frozenset({"path"})),
 }

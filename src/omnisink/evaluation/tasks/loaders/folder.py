@@ -28,7 +28,7 @@ from omnisink.evaluation.tasks.rows import (
     value_of,
 )
 
-FIELDS = {"tasks"}
+FIELDS = frozenset({"tasks"})
 
 
 def load_folder(source: Source) -> Iterator[Outcome]:

@@ -45,21 +45,23 @@ from omnisink.evaluation.tasks.rows import (
     yes_or_no,
 )
 
-FIELDS = {
-    "id",
-    "question",
-    "options",
-    "answer",
-    "answer_is",
-    "tag",
-    "kind",
-    "media",
-    "stem",
-    "cluster",
-    "groups",
-    "extra",
-    "leave_out",
-}
+FIELDS = frozenset(
+    {
+        "id",
+        "question",
+        "options",
+        "answer",
+        "answer_is",
+        "tag",
+        "kind",
+        "media",
+        "stem",
+        "cluster",
+        "groups",
+        "extra",
+        "leave_out",
+    }
+)
 
 
 def load_listed(source: Source) -> Iterator[Outcome]:

@@ -21,7 +21,8 @@ from omnisink.evaluation.tasks.rows import (
     text_of,
 )
 
-FIELDS: set[str] = set()
+#: The question with its options, as the file has them.
+TEXT_FIELDS = frozenset({"whole"})
 
 
 def load_lvbench(source: Source) -> Iterator[Outcome]:

@@ -15,7 +15,7 @@ from omnisink.evaluation.tasks.annotation_files import read_rows
 from omnisink.evaluation.tasks.odd import LeftOutError
 from omnisink.evaluation.tasks.rows import Bad, Outcome, Row, Source, guarded, text_of
 
-FIELDS = {"words"}
+FIELDS = frozenset({"words"})
 _PLACE = re.compile(r"<\w+>")
 
 

@@ -22,7 +22,6 @@ from omnisink.evaluation.tasks.rows import (
     text_of,
 )
 
-FIELDS: set[str] = set()
 _OF_TASK = ("task_domain", "task_type")
 _OF_VIDEO = ("duration", "domain", "sub_category", "audio_class")
 

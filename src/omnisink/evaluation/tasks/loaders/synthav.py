@@ -1,4 +1,4 @@
-"""SynthAV as a task: with no data at hand, the clips that are needed are rendered into the cache."""
+"""SynthAV: with no data at hand, the clips that are needed are rendered into the cache."""
 
 from __future__ import annotations
 
@@ -6,16 +6,49 @@ import hashlib
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.tasks.benchmark import Task
+from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.loaders.base import Loader, Request
 from omnisink.evaluation.tasks.loaders.listed import RowMaker
 from omnisink.evaluation.tasks.questions import Progress
 from omnisink.evaluation.tasks.rows import Outcome
 
+if TYPE_CHECKING:
+    from omnisink.evaluation.tasks.benchmark import Task
+
 #: Questions of a whole split. The test split has been reported with these since SmolOmni was made.
 WHOLE = 1200
+
+
+class SynthAVLoader(Loader):
+    """Takes a folder of clips like any other, and renders clips where there is none."""
+
+    def check_data(self, task: Task, data: str | Path | None, split: str) -> None:
+        """Refuse a folder without annotations; no folder is none."""
+        if data is not None:
+            super().check_data(task, data, split)
+
+    def is_slow(self, data: str | Path | None) -> bool:
+        """Tell whether clips are rendered."""
+        return data is None
+
+    def folder(self, task: Task, data: str | Path | None) -> Path:
+        """Return the folder of clips that is given."""
+        if data is None:
+            raise OmnisinkError(
+                f"{task.name} needs no folder, its clips are rendered when they are asked about; to check one, give "
+                "it with --data"
+            )
+        return super().folder(task, data)
+
+    def draw(self, task: Task, request: Request) -> tuple[Path, list[Outcome | Instance]]:
+        """Return the questions of a folder; without one, a draw of so many as the limit says, with their clips."""
+        if request.data is not None:
+            return super().draw(task, request)
+        folder, drawn = draw_rows(task, request.split, request.limit, request.progress)
+        return folder, [*drawn]
 
 
 def cache_folder(split: str) -> Path:
