@@ -13,7 +13,8 @@ import torch
 
 from omnisink.errors import MediaError
 from omnisink.evaluation.running.batchsize import LARGEST, SMALLEST, BatchSize, out_of_memory
-from omnisink.evaluation.running.prefetch import Work, batches, prompt_of, windows
+from omnisink.evaluation.running.prefetch import Work, batches, windows
+from omnisink.evaluation.tasks.prompts import prompt_of
 from omnisink.media import Uniform
 from omnisink.questions.prompt import Media
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from omnisink.evaluation.running.run import Progress
     from omnisink.evaluation.tasks.instance import Instance
     from omnisink.evaluation.tasks.task import Task
+    from omnisink.models.loaded import Loaded
 
 AUTO = "auto"
 ENGINES = ("local", "ray")
@@ -46,6 +47,7 @@ def evaluate(
     ] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the task. [default: its own]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask so many questions only.")] = None,
+    lengths: options.LengthsOption = None,
     only: options.OnlyOption = None,
     allow_missing: options.AllowMissingFlag = False,
     score: Annotated[
@@ -99,11 +101,22 @@ def evaluate(
     if profile is not None:
         read_whole(profile)
     found = find_task(task)
-    found.check_data(data, protocol, split)
+    settings = options.task_settings(lengths)
+    found.check_data(data, protocol, split, settings)
     where = options.groups_of(only)
-    read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where)
+    read = partial(
+        _questions,
+        found,
+        data,
+        protocol,
+        split=split,
+        limit=limit,
+        where=where,
+        allow_missing=allow_missing,
+        settings=settings,
+    )
     # A mistyped file costs no import of PyTorch; clips are opened or rendered only when nothing else is wrong.
-    instances = None if found.is_slow(data) else read(allow_missing=allow_missing)
+    instances = None if found.is_slow(data) else read()
     options.refuse_outro_options([methods], gamma=gamma, tau=tau)
     starts = options.starts_of(methods, model, gamma, tau, profile)
     with working("importing"):
@@ -122,8 +135,6 @@ def evaluate(
         frames=None if frames is None else Uniform(frames),
         share=share,
     )
-    instances = read(allow_missing=allow_missing) if instances is None else instances
-    check_can_answer_some(model, instances)
     loading: dict[str, Any] = {
         "device": device,
         "dtype": dtype,
@@ -134,21 +145,29 @@ def evaluate(
     facts = {
         "versions": options.versions(),
         "command": shlex.join(["omnisink", *sys.argv[1:]]),
-        "task": found.facts(protocol, split),
+        "task": found.facts(protocol, split, settings),
         "seed": seed,
     }
+    layers = [layer for start in starts for layer in getattr(start, "detect_layers", None) or ()]
+    loaded: Loaded | None = None
+    if found.needs_model:
+        check_model(model, device, dtype, layers, f"the profile {profile}")
+        loaded = options.load(model, attn=attn, **(loading if engine == "local" else loading | {"device": None}))
+    instances = read(model=loaded) if instances is None else instances
+    check_can_answer_some(model, instances)
     check_run(out, instances, chosen, facts)
     if engine == "ray":
         from omnisink.evaluation.running.engine_ray import run_on_ray
 
+        loaded = None  # The workers have models of their own.
         asked = {"name": model, **loading, "attn_implementation": attn}
         facts["model"] = {"name": model, "dtype": dtype, "device": device, "attention": attn}
         with _bar() as progress:
             run_on_ray(asked, instances, chosen, out, workers=workers, facts=facts, progress=progress)
     else:
-        layers = [layer for start in starts for layer in getattr(start, "detect_layers", None) or ()]
-        check_model(model, device, dtype, layers, f"the profile {profile}")
-        loaded = options.load(model, attn=attn, **loading)
+        if loaded is None:
+            check_model(model, device, dtype, layers, f"the profile {profile}")
+            loaded = options.load(model, attn=attn, **loading)
         for start in starts:
             options.check_profile(start, loaded)
         facts["model"] = options.describe(loaded)

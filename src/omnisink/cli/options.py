@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli.output import note, quiet, settings_checked, working
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 
 if TYPE_CHECKING:
     from omnisink.methods.base import Method
@@ -83,6 +83,12 @@ LongPromptFlag = Annotated[
     bool,
     typer.Option("--allow-long-prompt", help="Run prompts that are longer than the model's context all the same."),
 ]
+LengthsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lengths", metavar="LIST", help="Tokens of a prompt and its answer, as 1024,4096, for long-context tasks."
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -101,6 +107,23 @@ def groups_of(only: list[str] | None) -> dict[str, str]:
             raise OmnisinkError(f"--only takes KIND=GROUP, each kind once, got {said!r}")
         found[kind] = group
     return found
+
+
+def task_settings(lengths: str | None) -> dict[str, Any]:
+    """Return what a user chooses of a task's questions.
+
+    Raises
+    ------
+    OmnisinkError
+        If ``--lengths`` is not a list of whole numbers.
+    """
+    if lengths is None:
+        return {}
+    parts = [part.strip() for part in lengths.split(",")]
+    # Python itself reads no number of more than 4,300 digits.
+    if not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
+        raise OmnisinkError(f"--lengths takes whole numbers of tokens with commas between, got {shown(lengths)}")
+    return {"lengths": tuple(map(int, parts))}
 
 
 def make_outro(model: str, gamma: float | None, *, profile: str | None = None, **settings: Any) -> OutRo:

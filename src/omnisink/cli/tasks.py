@@ -62,6 +62,7 @@ def show(
         ("splits", ", ".join(task.splits)),
         ("metric", f"{task.metric}{f' over {task.mean_over}' if task.mean_over else ''}"),
         ("by", ", ".join(task.breakdowns)),
+        *((f"--{name}", ", ".join(map(str, value))) for name, value in task.source.check_settings(task, {}).items()),
         *(("source", source) for source in task.sources),
         ("folder", task.layout),
         *((f"protocol {p.name}", p.source) for p in task.protocols.values()),

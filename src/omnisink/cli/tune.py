@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from omnisink.evaluation.tasks.instance import Instance
     from omnisink.evaluation.tasks.task import Task
     from omnisink.evaluation.tuning.tune import Progress
+    from omnisink.models.loaded import Loaded
 
 #: The split that settings are searched on, where a task has it.
 TUNE = "tune"
@@ -53,6 +54,7 @@ def tune(
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the task. [default: tune, where it has that]")
     ] = None,
+    lengths: options.LengthsOption = None,
     only: options.OnlyOption = None,
     limit: Annotated[int, typer.Option(min=2, help="Search on so many questions; all are held in memory.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
@@ -81,9 +83,10 @@ def tune(
     found = find_task(task)
     own = TUNE in found.splits
     split = TUNE if split is None and own else split
-    found.check_data(data, protocol, split)
+    settings = options.task_settings(lengths)
+    found.check_data(data, protocol, split, settings)
     where = options.groups_of(only)
-    read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where)
+    read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where, settings=settings)
     # As in `omnisink eval`: mistyped files first, and clips last.
     instances = None if found.is_slow(data) else read()
     first = options.make_method(method, model, seed)
@@ -98,7 +101,18 @@ def tune(
 
     space_of(first)  # Refuses what cannot be searched.
     chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
-    instances = read() if instances is None else instances
+    loading: dict[str, Any] = {
+        "device": device,
+        "dtype": dtype,
+        "attn": attn,
+        "download": download,
+        "trust_remote_code": trust_remote_code,
+    }
+    loaded: Loaded | None = None
+    if found.needs_model:
+        check_model(model, device, dtype)
+        loaded = options.load(model, **loading)
+    instances = read(model=loaded) if instances is None else instances
     if split != TUNE:
         note(
             f"these are not questions for tuning: {found.title} "
@@ -109,13 +123,12 @@ def tune(
     facts: dict[str, Any] = {
         "versions": {**options.versions(), "optuna": optuna},
         "command": shlex.join(["omnisink", *sys.argv[1:]]),
-        "task": found.facts(protocol, split),
+        "task": found.facts(protocol, split, settings),
     }
     check_tune(instances, chosen, out, first, facts)
-    check_model(model, device, dtype)
-    loaded = options.load(
-        model, device=device, dtype=dtype, attn=attn, download=download, trust_remote_code=trust_remote_code
-    )
+    if loaded is None:
+        check_model(model, device, dtype)
+        loaded = options.load(model, **loading)
     facts["model"] = options.describe(loaded)
     with _bar() as progress:
         results = tune(loaded, instances, chosen, out, first=first, facts=facts, progress=progress)

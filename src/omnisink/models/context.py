@@ -67,17 +67,24 @@ def check_context(parts: ModelParts, inputs: Mapping[str, Any]) -> None:
         check_length(parts, needed, "tokens" if needed == tokens else "positions")
 
 
-def check_length(parts: ModelParts, needed: int, what: str = "tokens") -> None:
+def check_length(
+    parts: ModelParts,
+    needed: int,
+    what: str = "tokens",
+    *,
+    subject: str = "the prompt has",
+    remedy: str = "shorten the text, or take fewer frames or less sound",
+) -> None:
     """Refuse so many tokens, or warn about them; for callers who know the number before there are inputs."""
     limit = context_length(parts.model.config)
     if limit is None or needed <= limit:
         return
-    message = f"the prompt has {needed:,} {what}, more than the context of {parts.name}, which is {limit:,}"
+    message = f"{subject} {needed:,} {what}, more than the context of {parts.name}, which is {limit:,}"
     if parts.allow_long_prompts and _computes_positions(parts.model.config):
         warnings.warn(f"{message}: what the model says may mean nothing", LongPromptWarning, stacklevel=3)
         return
     raise OmnisinkError(
-        f"{message}: shorten the text, or take fewer frames or less sound. To run it all the same: "
+        f"{message}: {remedy}. To run it all the same: "
         "allow_long_prompt=True, or --allow-long-prompt on the command line"
         if _computes_positions(parts.model.config)
         else f"{message}: it has no positions for more"

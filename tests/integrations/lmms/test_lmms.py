@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.running.prefetch import prompt_of as own_prompt_of
+from omnisink.evaluation.tasks.prompts import prompt_of as own_prompt_of
 from omnisink.evaluation.tasks.task import find_task
 from omnisink.integrations.lmms import tasks_folder
 from omnisink.integrations.lmms.messages import messages_of, prompt_of, visual_message

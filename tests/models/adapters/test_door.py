@@ -16,8 +16,8 @@ from omnisink.cli import options
 from omnisink.cli.ask import ask as ask_command
 from omnisink.cli.find import find as find_command
 from omnisink.evaluation.running.asking import ask as ask_benchmark
-from omnisink.evaluation.running.prefetch import prompt_of
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.prompts import prompt_of
 from omnisink.models.adapters import base
 from omnisink.models.loaded import Loaded
 from omnisink.questions.choices import with_choices

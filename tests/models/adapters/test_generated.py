@@ -9,8 +9,8 @@ import torch
 
 from omnisink import OmnisinkError, OutRo
 from omnisink.evaluation.running.asking import ask as ask_benchmark
-from omnisink.evaluation.running.prefetch import prompt_of
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.prompts import prompt_of
 from omnisink.models.adapters.generated import new_tokens
 
 ASKED = ["What is seen?", "Which of the things in this clip is seen first?"]

@@ -12,6 +12,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError, reason
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.prompts import prompt_of
 from omnisink.media import FrameChoice
 from omnisink.models.loaded import Loaded
 from omnisink.questions.prompt import Media, Prompt
@@ -66,23 +67,6 @@ class Ready:
         pixels = media.frames.size if media.video is not None else 0
         pixels += media.image.size if media.image is not None else 0
         return pixels, len(media.samples) if media.sound is not None else 0, len(self.prompt.text)
-
-
-def prompt_of(loaded: Loaded, instance: Instance, frames: FrameChoice | None = None) -> Prompt:
-    """Put a question as the model's adapter takes it: a model that does not hear is given the picture alone."""
-    sound = instance.audio or None
-    if instance.audio is None and "audio" in loaded.adapter.modalities:
-        sound = instance.video
-    return Prompt(
-        instance.text,
-        video=instance.video,
-        image=instance.image,
-        sound=sound,
-        system=instance.system,
-        frames=frames,
-        text_first=instance.text_first,
-        reply=instance.reply,
-    )
 
 
 def windows(

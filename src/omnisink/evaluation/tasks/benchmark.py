@@ -138,6 +138,11 @@ class Task:
         """Tell whether `read` takes its time: it opens videos, renders some, or needs the model that is asked."""
         return self.sound == "if-there" or self.source.is_slow(data)
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether `read` needs the model that is going to be asked."""
+        return self.source.needs_model
+
     def facts(
         self, protocol: str | None = None, split: str | None = None, settings: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -225,7 +230,9 @@ class Task:
         if limit is not None and limit < 1:
             raise OmnisinkError(f"the number of questions must be positive, got {limit}")
         chosen = self.source.check_settings(self, settings or {})
-        folder, outcomes = self.source.draw(self, Request(asked, split, data, limit, chosen, model, progress))
+        folder, outcomes = self.source.draw(
+            self, Request(asked, split, data, limit, where or {}, chosen, model, progress)
+        )
         bad = [o for o in outcomes if isinstance(o, Bad)]
         if (absent := next((b for b in bad if isinstance(b, Missing)), None)) and not allow_missing:
             raise OmnisinkError(f"{absent.where}: {absent.why}")

@@ -56,6 +56,8 @@ class Protocol:
         Put before the text where the model is given sound.
     source : str
         Where the protocol is from, and where it cannot be followed to the letter.
+    kind : str
+        What an answer is, where a loader can make questions of several kinds of one row; empty is the loader's own.
     by_kind : mapping of str to mapping
         For tasks whose questions are of several kinds: what differs for each.
     """
@@ -74,6 +76,7 @@ class Protocol:
     text_first: bool = False
     with_sound: str = ""
     source: str = ""
+    kind: str = ""
     by_kind: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> Protocol:
@@ -128,6 +131,8 @@ def make_protocol(name: str, given: Mapping[str, Any], parsers: set[str], extra:
         _check_template(name, part.get("text", ""), TEXT_FIELDS | extra)
         _check_template(name, part.get("option", ""), OPTION_FIELDS)
         _check_pattern(name, part.get("suffix_unless", ""))
+    if given.get("kind", "") not in ("", *KINDS):
+        raise OmnisinkError(f"protocol {name}: kind must be one of {', '.join(KINDS)}, got {given['kind']!r}")
     if given.get("strip", "") not in STRIPPED:
         raise OmnisinkError(f"protocol {name}: strip must be one of {', '.join(STRIPPED[1:])}, got {given['strip']!r}")
     if given.get("max_new_tokens", 1) < 1:

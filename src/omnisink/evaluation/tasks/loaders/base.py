@@ -34,6 +34,8 @@ class Request:
         The data folder.
     limit : int or None
         How many at most. A loader that makes its questions makes no more; the first so many are kept in any case.
+    where : mapping of str to str
+        Only questions of these groups are kept.
     settings : mapping
         What the loader lets a user choose, by the names of its `settings`.
     model : Loaded or None
@@ -46,6 +48,7 @@ class Request:
     split: str
     data: str | Path | None = None
     limit: int | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     model: Loaded | None = None
     progress: Progress | None = None
