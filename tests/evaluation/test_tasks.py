@@ -14,6 +14,7 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks import answers
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.evaluation.tasks.long_context.generate import GENERATORS
 from omnisink.evaluation.tasks.scoring import score
 from omnisink.evaluation.tasks.task import find_task, parse_task, task_names
 from tests.evaluation.benchmark_folders import NAMES, lay_out, load
@@ -58,7 +59,7 @@ def test_no_snapshot_is_left_over() -> None:
 
 
 def test_every_task_has_a_fixture() -> None:
-    assert set(NAMES) | {"synthav"} == set(task_names())
+    assert set(NAMES) | {"synthav", *GENERATORS} == set(task_names()), "those without make their questions"
     assert task_names()[0] == "synthav"
 
 

@@ -21,11 +21,11 @@ from omnisink.evaluation.tasks.long_context.words import NAMES, WORDS
 
 #: SHA-256 of the first five questions of 600 words under seed 1. A change of these is a change of the benchmark.
 GOLDEN = {
-    "needle": "",
-    "needle-multi": "",
-    "key-value": "",
-    "variable-tracking": "",
-    "common-words": "",
+    "needle": "b2eb590720c9d09fa3e22fb3359d6fcf89091cf5787e80a5d8dd1b65412f28d4",
+    "needle-multi": "d81b17cf9ec6486348a8422a3fc239748b9bccf40608f156dbda372f660f2839",
+    "key-value": "221b5f68a6fb2383bf2afc8d7299f73008d63e88832f88807e6b0d3b1b24e6bb",
+    "variable-tracking": "7a2670fad3111cc00bfa96c3d0f1c92472e4ffc702da82d1bd92147a030d9bdc",
+    "common-words": "943793e272ef2315348d41f39331dce24f6ff565eb7b92444c39b293c3f6cef6",
 }
 QUESTIONS = {
     "task": st.sampled_from(sorted(GENERATORS)),

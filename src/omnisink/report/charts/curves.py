@@ -26,19 +26,22 @@ class Quantity:
     head : str
         Of the column of the table.
     form : str
-        Format of its numbers, as d3 and `words.number` take it.
+        Format of its numbers in table and text, see `words.number`.
+    marks : str
+        Format of the numbers on the axis, as d3 has them.
     """
 
     field: str
     title: str
     head: str
     form: str = ",.0f"
+    marks: str = ","
 
 
 #: Quantities that have words of their own, by the kind of the groups.
 KNOWN = {
     "length": Quantity("at", "Length of prompt and answer (tokens)", "length (tokens)"),
-    "depth": Quantity("at", "Place in the text, from its beginning (%)", "place (%)", ".3~g"),
+    "depth": Quantity("at", "Place in the text, from its beginning (%)", "place (%)", ".4g"),
 }
 _COUNT = Column("questions", "questions", "d")
 _ACCURACY = Column("accuracy", "accuracy", ".1%", ("low", "high"))
@@ -87,7 +90,7 @@ def accuracy_along(name: str, title: str, quantity: Quantity, rows: Sequence[Row
         f"{interval(row['accuracy'], row.get('low'), row.get('high'), '.1%')}."
         for row in known
     ]
-    tooltip = alt.Tooltip(f"{quantity.field}:Q", title=quantity.head, format=quantity.form)
+    tooltip = alt.Tooltip(f"{quantity.field}:Q", title=quantity.head, format=quantity.marks)
     return Figure(
         name=name,
         title=title,
@@ -108,7 +111,7 @@ def curves(results: Mapping[str, Any]) -> list[Figure]:
     for i, task in enumerate(results["tasks"]):
         rows = task.get("curves") or ()
         for j, kind in enumerate(distinct(rows, "kind")):
-            quantity = KNOWN.get(kind, Quantity("at", kind.capitalize(), kind, ".4~g"))
+            quantity = KNOWN.get(kind, Quantity("at", kind.capitalize(), kind, ".4g"))
             own = [row for row in rows if row["kind"] == kind]
             figures.append(accuracy_along(f"curve-{i + 1}-{j + 1}", f"{task['label']}, by {kind}", quantity, own))
     return figures
@@ -119,7 +122,7 @@ def _axis(quantity: Quantity, rows: Sequence[Row]) -> alt.X:
     places = sorted({row[quantity.field] for row in rows}) or [0]
     far = places[0] > 0 and places[-1] >= 4 * places[0]
     scale = alt.Scale(type="log" if far else "linear", domain=_ends(places), nice=False, padding=10)
-    axis = alt.Axis(values=places, format=quantity.form)
+    axis = alt.Axis(values=places, format=quantity.marks)
     return alt.X(f"{quantity.field}:Q", scale=scale, axis=axis, title=quantity.title)
 
 
