@@ -10,13 +10,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from omnisink.errors import MediaError
 from omnisink.evaluation.running.batchsize import LARGEST, SMALLEST, BatchSize, out_of_memory
-from omnisink.evaluation.running.prefetch import Work, batches, windows
+from omnisink.evaluation.running.prefetch import MOST_LETTERS, Ready, Work, batches, together, windows
+from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.prompts import prompt_of
 from omnisink.media import Uniform
-from omnisink.questions.prompt import Media
+from omnisink.questions.prompt import Media, Prompt
 
 
 class Reader:
@@ -159,3 +162,19 @@ def test_memory_that_runs_out_halves_the_size_for_good():
 )
 def test_what_says_that_memory_ran_out(error, ran_out):
     assert out_of_memory(error) is ran_out
+
+
+@given(letters=st.lists(st.integers(0, 100_000), min_size=1, max_size=40), size=st.integers(1, 32))
+def test_long_texts_are_asked_by_few_and_with_texts_of_their_length(letters: list[int], size: int) -> None:
+    def ready(count: int) -> Ready:
+        instance = Instance(str(count), "x" * count, "A", ("A", "B"), "letter", "c")
+        return Ready(Work(instance, ()), Prompt(instance.text), Media(), None)
+
+    alike = [ready(count) for count in sorted(letters, reverse=True)]
+    count = together(alike, size)
+    longest = alike[0].size[2]
+    assert 1 <= count <= min(size, len(alike))
+    assert count == 1 or longest <= 2000 or count * longest <= MOST_LETTERS
+    assert all(2 * max(2000, one.size[2]) >= longest for one in alike[:count])
+    if longest <= 2000:
+        assert count == min(size, len(alike)), "short texts are of one length"

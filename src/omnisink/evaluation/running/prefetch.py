@@ -17,6 +17,12 @@ from omnisink.media import FrameChoice
 from omnisink.models.loaded import Loaded
 from omnisink.questions.prompt import Media, Prompt
 
+#: Letters of a batch of texts, each as long as its longest. A batch with padding has a mask of the square of its
+#: length for every text, so that long ones are asked by few.
+MOST_LETTERS = 2**16
+#: Texts that are shorter are as good as equally long.
+SHORT = 2000
+
 
 @dataclass(frozen=True)
 class Work:
@@ -152,3 +158,26 @@ def batches(window: Sequence[Ready]) -> Iterator[list[Ready]]:
         kinds.setdefault(ready.kind, []).append(ready)
     for alike in kinds.values():
         yield sorted(alike, key=lambda ready: ready.size, reverse=True)
+
+
+def together(alike: Sequence[Ready], size: int) -> int:
+    """Return how many questions of a list make the next batch.
+
+    Parameters
+    ----------
+    alike : sequence of Ready
+        Questions of one kind, the longest first; at least one.
+    size : int
+        The most there may be.
+
+    Returns
+    -------
+    int
+        At least 1. Of texts alone no more than `MOST_LETTERS` allow, and none that is shorter than half of the
+        longest, which would be padding for the most part.
+    """
+    pixels, samples, longest = alike[0].size
+    if pixels or samples or longest <= SHORT:
+        return min(size, len(alike))
+    most = min(size, len(alike), max(1, MOST_LETTERS // longest))
+    return next((i for i in range(1, most) if max(SHORT, alike[i].size[2]) * 2 < longest), most)

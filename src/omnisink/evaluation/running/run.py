@@ -21,7 +21,7 @@ from omnisink.evaluation.running.asking import SCORES, ask
 from omnisink.evaluation.running.batchsize import LARGEST, SMALLEST, BatchSize, out_of_memory
 from omnisink.evaluation.running.ledger import Ledger
 from omnisink.evaluation.running.parts import Picked, Rank
-from omnisink.evaluation.running.prefetch import Ready, batches, windows
+from omnisink.evaluation.running.prefetch import Ready, batches, together, windows
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
@@ -158,7 +158,7 @@ def run(
                     shares = settings.share and len(alike[0].work.methods) > 1
                     # Not the first batch, which warms everything up.
                     timing = shares and sizes.batches > 0 and sizes.timed * TIMED <= sizes.asked
-                    count = min(sizes.size, SMALLEST) if timing else sizes.size
+                    count = together(alike, min(sizes.size, SMALLEST) if timing else sizes.size)
                     batch, alike = alike[:count], alike[count:]
                     begin = time.perf_counter()
                     turned = _turned(batch[0].work.methods, sizes.batches)

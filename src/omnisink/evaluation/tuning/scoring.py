@@ -65,7 +65,8 @@ def check_askable(instances: Sequence[Instance]) -> None:
         if not instance.can_be_compared:
             raise OmnisinkError(
                 f"{instance.id}: tuning compares the likelihoods of two answers or more, of which one is right; this "
-                f"question has {', '.join(instance.answers) or 'a free answer'}, and {instance.gold!r} is right"
+                f"question has {', '.join(instance.answers) or 'a free answer'}, and {instance.gold!r} is right. Of "
+                "tasks that have a protocol with letters or yes and no, such as lettered, name that with --protocol"
             )
 
 
