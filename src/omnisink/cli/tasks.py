@@ -120,7 +120,8 @@ def _plain(task: Task) -> dict[str, Any]:
     keys = ("name", "title", "paper", "licence", "size", "needs", "sources", "layout", "splits", "metric", "mean_over")
     more = ("breakdowns", "counts", "default", "notes")
     protocols = {name: {"source": p.source, "parser": p.parser} for name, p in task.protocols.items()}
-    return {**{key: getattr(task, key) for key in (*keys, *more)}, "protocols": protocols}
+    settings = task.source.check_settings(task, {})
+    return {**{key: getattr(task, key) for key in (*keys, *more)}, "protocols": protocols, "settings": settings}
 
 
 def _print_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

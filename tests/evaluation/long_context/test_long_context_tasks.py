@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,19 @@ def test_a_prompt_with_its_answer_is_as_long_as_was_asked(name: str, protocol: s
         assert score(parse("nothing of the kind", instance), instance) == 0
         assert instance.cluster == instance.id
         assert instance.can_be_compared == (protocol == "lettered"), "only letters can be tuned on"
+
+
+def test_a_model_without_a_chat_template_is_asked_too(model: Loaded) -> None:
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = None
+    bare = replace(model, tokenizer=tokenizer)
+    texts = []
+    for asked in (model, bare):
+        (found,) = find_task("needle").load(limit=1, settings={"lengths": [1500]}, model=asked)
+        tokens = asked.adapter.count_tokens(asked, prompt_of(asked, found)) + found.max_new_tokens
+        assert 1400 < tokens <= 1500
+        texts.append(found)
+    assert texts[0].gold == texts[1].gold, "the same code, in a text of another length"
 
 
 def test_splits_have_other_questions_and_a_split_the_same(model: Loaded) -> None:

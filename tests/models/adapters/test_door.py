@@ -22,6 +22,7 @@ from omnisink.models.adapters import base
 from omnisink.models.loaded import Loaded
 from omnisink.questions.choices import with_choices
 from omnisink.questions.items import Item
+from omnisink.questions.prompt import Prompt
 from omnisink.study.subject import item_runner
 from tests.models.tiny_checkpoints import CHECKPOINTS
 
@@ -143,3 +144,13 @@ def test_a_family_without_an_adapter_is_asked_about_text_by_the_template_that_wr
 def test_adapters_know_the_parts_of_a_model_and_not_the_whole():
     folder = Path(base.__file__).parent
     assert not [path.name for path in folder.glob("*.py") if "models.loaded" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("system", [None, "", SYSTEM])
+@pytest.mark.parametrize("reply", ["", "The answer is"])
+def test_tokens_are_counted_as_they_are_encoded(loaded: Loaded, system: str | None, reply: str) -> None:
+    prompt = Prompt(QUESTION, choices=CHOICES, system=system, reply=reply)
+    expected = loaded.adapter.encode(loaded, [prompt]).facts[0].prompt_tokens
+    assert loaded.adapter.count_tokens(loaded, prompt) == expected
+    longer = replace(prompt, question="a zebra " * 3000)
+    assert loaded.adapter.count_tokens(loaded, longer) > 20_000, "a prompt that is too long is counted too"
