@@ -210,6 +210,11 @@ protocols:
         ("title: T", "titel: T", "unknown key 'titel'"),
         ("paper: P\n", "", "paper is missing"),
         ("needs: [video]", "needs: video", "needs is of the wrong type: must be list"),
+        (
+            "needs: [video]",
+            "needs: [video]\nnotes: [a note: of two parts]",
+            "notes is of the wrong type: must be texts",
+        ),
         ("loader: listed", "loader: pickled", "unknown loader 'pickled'"),
         ("question: q", "qestion: q", "the loader listed has no field 'qestion'"),
         ("metric: accuracy", "metric: luck", "unknown metric 'luck'"),

@@ -114,6 +114,9 @@ def _task(name: str, given: Any) -> Task:
         wanted: type = str if key in _TEXTS else list if key in _LISTS else dict
         if not isinstance(value, wanted):
             raise OmnisinkError(f"{key} is of the wrong type: must be {wanted.__name__}, got {value!r}")
+        # A text with a colon in it is a mapping in YAML, unless it stands in quotes.
+        if isinstance(value, list) and (wrong := [one for one in value if not isinstance(one, str)]):
+            raise OmnisinkError(f"{key} is of the wrong type: must be texts, got {wrong[0]!r}")
     fields = given.get("fields", {})
     if given["loader"] not in LOADERS:
         raise OmnisinkError(f"unknown loader {given['loader']!r}: use one of {', '.join(LOADERS)}")
