@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from omnisink import OutRo
-from omnisink.decoder.interface import AttentionCall
-from omnisink.methods.base import Context
+from omnisink.decoder.intervention import AttentionCall, Context
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,10 @@ def prompt(length, sinks=(0,), seed=0, vocab=96):
 
 @dataclass
 class PlainOutRo:
-    """The method on one sequence. `prefill` takes the prompt's ids, `step` one generated token."""
+    """The method on one sequence. `prefill` takes the prompt's ids, `step` one generated token.
+
+    Sinks are found by their massive activation, or by `channels` and `threshold` where channels are given.
+    """
 
     model: LlamaForCausalLM
     gamma: float = 3.0
@@ -69,6 +72,8 @@ class PlainOutRo:
     rotate: bool = True
     relax: bool = True
     decode: bool = True
+    channels: tuple = ()
+    threshold: float = 20.0
     keys: list = field(default_factory=list)
     values: list = field(default_factory=list)
     bias: dict = field(default_factory=dict)
@@ -97,9 +102,7 @@ class PlainOutRo:
         done = set()
         for number, layer in enumerate(decoder.layers):
             if is_prefill and number < depth - 2:
-                median = hidden.abs().flatten().sort().values[(hidden.numel() - 1) // 2]
-                peak = hidden.abs().amax(dim=1)
-                self.sinks[number] = [t for t in range(len(hidden)) if peak[t] >= max(100.0, 1000.0 * float(median))]
+                self.sinks[number] = [t for t in range(len(hidden)) if self._is_sink(hidden, t)]
                 ever |= set(self.sinks[number])
             attention = layer.self_attn
             normed = layer.input_layernorm(hidden[None])
@@ -118,6 +121,13 @@ class PlainOutRo:
             hidden = hidden + attention.o_proj(output.flatten(1))
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden[None]))[0]
         return self.model.lm_head(decoder.norm(hidden[None]))[0]
+
+    def _is_sink(self, hidden, t):
+        if self.channels:
+            rms = float(hidden[t].pow(2).mean().sqrt())
+            return any(abs(float(hidden[t, c])) / rms >= self.threshold for c in self.channels)
+        median = hidden.abs().flatten().sort().values[(hidden.numel() - 1) // 2]
+        return float(hidden[t].abs().max()) >= max(100.0, 1000.0 * float(median))
 
     def _attend(self, query, number, start, is_prefill, depth, ever, done):
         heads, length, width = query.shape

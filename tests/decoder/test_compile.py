@@ -7,6 +7,7 @@ import torch
 from transformers import StaticCache
 
 from omnisink import OmnisinkError, OutRo, find_sinks
+from omnisink.methods.criteria import Positions, SinkDimension
 from omnisink.methods.measure import record
 from tests.reference_outro import prompt, tiny_llama
 
@@ -35,7 +36,17 @@ def same(found, expected):
     return all((a - b).abs().max() < 1e-5 for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("settings", [{}, {"gamma": -0.5}, {"rotate": False}, {"decode": False}], ids=str)
+SETTINGS = [
+    {},
+    {"gamma": -0.5},
+    {"rotate": False},
+    {"decode": False},
+    {"criterion": SinkDimension((3, 5, 20), 2.0)},
+    {"criterion": Positions((0, 6))},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_one_graph_and_the_same_answers(settings):
     model = tiny_llama(num_hidden_layers=4)
     ids = torch.cat([prompt(13, (0, 6)), prompt(13, ())])

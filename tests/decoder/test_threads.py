@@ -11,7 +11,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStr
 from transformers.generation import GenerationMixin
 
 from omnisink import OmnisinkError, OutRo, UnsupportedModelError
-from omnisink.decoder import refusals, threads
+from omnisink.decoder import generation, threads
 from tests.reference_outro import prompt, tiny_llama
 
 OPTIONS = {"max_new_tokens": 8, "do_sample": False}
@@ -200,9 +200,9 @@ def test_nothing_is_left_on_transformers_own_class():
     before = dict(vars(GenerationMixin))
     model, other = tiny_llama(), tiny_llama(seed=1)
     with OutRo()(model), OutRo()(other):
-        assert len(refusals._GUARDS) == 2
+        assert len(generation._GUARDS) == 2
     assert dict(vars(GenerationMixin)) == before
-    assert refusals._GUARDS == {}
+    assert generation._GUARDS == {}
 
 
 def test_another_model_may_draft_meanwhile():

@@ -9,9 +9,9 @@ import torch
 
 from omnisink import OutRo
 from omnisink.maths.bounds import MAX_GAMMA, MAX_TAU, MIN_TAU, check_gamma, check_tau, check_threshold
-from omnisink.maths.finite import any_nonfinite, nonfinite_by_layer, nonfinite_tokens
+from omnisink.maths.finite import nonfinite_by_layer
+from omnisink.maths.magnitude import any_nonfinite, nonfinite_tokens, token_magnitude
 from omnisink.maths.rotation import rotate
-from omnisink.maths.sinks import token_magnitude
 from omnisink.methods.criteria import MassiveActivation, SinkDimension
 
 BAD = {"nan": math.nan, "inf": math.inf, "minus inf": -math.inf}

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from omnisink.maths import host
 from omnisink.maths import rotation as rotation_module
-from omnisink.maths.rotation import rotate, rotate_by_same_angle, sink_direction, sink_value
+from omnisink.maths.rotation import rotate, sink_direction, sink_value
+from omnisink.maths.same_angle import rotate_by_same_angle
 
 PATHS = {"in place": False, "functional": True}
 TOLERANCE = {torch.float32: 4e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}

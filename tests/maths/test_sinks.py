@@ -7,9 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnisink.maths import host
+from omnisink.maths import bisection, host
 from omnisink.maths import sinks as sinks_module
-from omnisink.maths.sinks import massive_activation_sinks, sink_dimension_sinks, token_magnitude
+from omnisink.maths.magnitude import token_magnitude
+from omnisink.maths.sink_dimension import sink_dimension_sinks
+from omnisink.maths.sinks import massive_activation_sinks
 
 PATHS = {"by inspection": True, "by bisection": False}
 
@@ -154,6 +156,6 @@ def test_sink_dimension_refuses_channels_outside_the_width(channels):
 @settings(max_examples=300, deadline=None)
 def test_the_limit_is_the_largest_value_whose_multiple_stays_below(level, ratio):
     levels = torch.tensor([level], dtype=torch.float32)
-    limit = sinks_module._largest_below(levels, ratio)
+    limit = bisection._largest_below(levels, ratio)
     assert limit * ratio <= levels
     assert torch.nextafter(limit, torch.tensor([float("inf")])) * ratio > levels

@@ -12,7 +12,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
 from omnisink.methods.base import Method
 from omnisink.methods.controls import OutRoControl
-from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens
+from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
 from omnisink.methods.knockout import KnockoutTokens, PruneTokens
 from omnisink.methods.measure import Recorder
 from omnisink.methods.outro import OutRo
@@ -66,10 +66,12 @@ ALL = {
     "pruned at random": lambda inputs: PruneTokens(
         candidates=candidates(inputs), layer=1, keep=0.4, by="random", criterion=Positions((0,))
     ),
+    "outro by channels": lambda inputs: OutRo(criterion=SinkDimension((5,), 5.0), gamma=0.5),
+    "outro at known tokens": lambda inputs: OutRo(criterion=Positions((0, 3)), gamma=0.5),
     "control: random direction": lambda inputs: OutRoControl(direction="random", gamma=0.5, relax=False),
     "control: the layer before": lambda inputs: OutRoControl(direction="layer", gamma=0.5, relax=False),
 }
-SINK_ONLY = [name for name in ALL if name not in ("heads", "pruned", "pruned at random")]
+SINK_ONLY = [name for name in ALL if name not in ("heads", "pruned", "pruned at random", "outro at known tokens")]
 
 
 def in_pairs(names, first, second):

@@ -131,7 +131,7 @@ def test_profiles_of_other_methods_come_back_with_their_criteria(tmp_path, model
     for wrong, said in (
         ({"name": "loudest"}, "criterion must be a criterion that omnisink has, got 'loudest'"),
         ({"name": "positions", "place": 1}, "must be a criterion's settings: .*place"),
-        ([0], "criterion must be of type Criterion"),
+        ([0], "criterion must be null or a criterion's name and settings"),
     ):
         content["settings"]["criterion"] = wrong
         path.write_text(json.dumps(content))

@@ -168,8 +168,9 @@ def _reported(trace: Trace | None, tokens: list[str]) -> dict[str, Any]:
             str(layer): [{"position": p, "token": tokens[p]} for p in trace.sinks.positions(layer)]
             for layer in trace.sinks.layers
         },
-        "rotated_tokens": trace.rotated_tokens,
-        "relaxed": trace.relaxed,
+        "rotated_tokens": {},
+        "relaxed": [],
+        **trace.changes(),
         "skipped_layers": trace.skipped_layers,
     }
 
@@ -180,7 +181,8 @@ def _summary(trace: Trace | None, method: Method | None) -> str:
 
     if trace is None or method is None:
         return "the baseline: no method ran"
-    rotated, outro = trace.rotated_tokens, isinstance(method, OutRo)
+    changes, outro = trace.changes(), isinstance(method, OutRo)
+    rotated, relaxed = changes.get("rotated_tokens", {}), changes.get("relaxed", [])
     if trace.sinks.layers:
         line = f"sinks at layers {_spans(trace.sinks.layers)}"
     elif outro:
@@ -191,9 +193,9 @@ def _summary(trace: Trace | None, method: Method | None) -> str:
         line = f"{options.brief(method)} ran; it looks for no sinks"
     if rotated:
         line += f"; {max(rotated.values())} tokens rotated at {len(rotated)} layers"
-    if trace.relaxed:
-        line += f"; rows relaxed: {len(trace.relaxed)}"
-    if outro and not rotated and not trace.relaxed:
+    if relaxed:
+        line += f"; rows relaxed: {len(relaxed)}"
+    if outro and not rotated and not relaxed:
         line += "; nothing was changed"
     if trace.skipped_layers:
         line += (

@@ -54,8 +54,7 @@ def compare_answers(loaded: Loaded, inputs: Encoded, method: Method, new_tokens:
     return {
         "answers": {"without": without.text, "with": changed.text},
         "next_token": distance(plain, moved),
-        "rotated_tokens": trace.rotated_tokens,
-        "relaxed": trace.relaxed,
+        **trace.changes(),
         "skipped_layers": trace.skipped_layers,
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from omnisink.decoder import refusals
 from omnisink.decoder.attention_code import resolve_interface, uses_interface
 from omnisink.errors import UnsupportedModelError
 
@@ -71,6 +72,15 @@ class Anatomy:
     attention: dict[int, AttentionSite] = field(default_factory=dict)
     unreachable: dict[int, str] = field(default_factory=dict)
 
+    def backends(self) -> set[str]:
+        """Names of the attention implementations that the layers ask for now."""
+        return {site.backend for site in self.attention.values()}
+
+    @property
+    def runs_parts(self) -> bool:
+        """Whether some layers run on the last tokens only where only their logits are asked for (Gemma 4)."""
+        return bool(getattr(self.text_model.config, "num_kv_shared_layers", 0))
+
 
 def read_anatomy(model: nn.Module) -> Anatomy:
     """Find the text decoder of `model`.
@@ -93,18 +103,13 @@ def read_anatomy(model: nn.Module) -> Anatomy:
     name = type(model).__name__
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "get_text_config"):
-        raise UnsupportedModelError(f"{name} is not a transformers model: it has no configuration{_inner(model)}")
+        raise refusals.no_configuration(name, _inner(model))
     if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(
-            f"{name} is an encoder-decoder model; sinks of its decoder would share prompts with the encoder"
-        )
+        raise refusals.encoder_decoder(name)
     text_config = config.get_text_config(decoder=True)
     text_model, layers = _find_layers(model, text_config)
     if any(_STACKED_STREAMS in child for layer in layers for child, _ in layer.named_children()):
-        raise UnsupportedModelError(
-            f"{name} carries several stacked residual streams (AltUp) through each layer; "
-            "the method is defined on one residual stream"
-        )
+        raise refusals.stacked_streams(name)
     sites: dict[int, AttentionSite] = {}
     unreachable: dict[int, str] = {}
     for index, layer in enumerate(layers):
@@ -115,8 +120,7 @@ def read_anatomy(model: nn.Module) -> Anatomy:
             interface, eager = resolve_interface(found)
             sites[index] = AttentionSite(found, interface, eager, _window(text_config, found, index))
     if not sites:
-        reason = next(iter(unreachable.values()))
-        raise UnsupportedModelError(f"{name} cannot be reached through transformers' attention interface: {reason}")
+        raise refusals.unreachable(name, next(iter(unreachable.values())))
     return Anatomy(model, text_model, layers, sites, unreachable)
 
 
@@ -132,15 +136,9 @@ def _find_layers(model: nn.Module, text_config: Any) -> tuple[nn.Module, tuple[n
     # Lists beside the layers (per-layer norms, projections) have the same length and no attention.
     owners = [o for o in owners if any(_attention_modules(layer) for layer in o[1])] or owners[:1]
     if not owners:
-        what = "decoder layers" if depth is None else f"{depth} decoder layers"
-        raise UnsupportedModelError(
-            f"{type(model).__name__}: no list of {what} was found under its text configuration{_inner(model)}"
-        )
+        raise refusals.no_layers(type(model).__name__, depth, _inner(model))
     if len(owners) > 1:
-        names = ", ".join(type(owner).__name__ for owner, _ in owners)
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has more than one text decoder ({names}); pass the one you mean"
-        )
+        raise refusals.several_decoders(type(model).__name__, [type(owner).__name__ for owner, _ in owners])
     return owners[0]
 
 

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from omnisink.decoder import refusals
 from omnisink.decoder.caches import BASE_CACHE
-from omnisink.errors import UnsupportedModelError
+from omnisink.decoder.masks import UnnamedMask, most_telling, token_mask_of_prepared
+from omnisink.decoder.passes import Pass
 
 #: Finds one argument in the positional and the named arguments of a call; None where it is not there.
 Finder = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 
 #: What transformers calls the cache of a layer; the second is the name up to 4.55, and in code written for it.
 _CACHE_NAMES = ("past_key_values", "past_key_value")
-#: Parts of the names under which a text model may take a mask that is not called `attention_mask`.
-_MASK_LIKE = ("mask", "pad")
-
-
-@dataclass(frozen=True)
-class UnnamedMask:
-    """Stands for the mask of a text model that has no argument called ``attention_mask``.
-
-    Attributes
-    ----------
-    text_model : str
-        Its class.
-    candidates : dict of str to Tensor
-        What it was given that might be its mask, by the argument's name.
-    """
-
-    text_model: str
-    candidates: dict[str, Tensor]
 
 
 def find_argument(module: nn.Module, name: str) -> Finder:
@@ -68,53 +51,44 @@ def find_cache(module: nn.Module) -> Finder:
 
 def find_mask(text_model: nn.Module) -> Finder:
     """Return what finds the attention mask among the arguments of a text model's ``forward``, or an `UnnamedMask`."""
-    by_name = find_argument(text_model, "attention_mask")
     names = _parameters(text_model)
     if "attention_mask" in names:
-        return by_name
-
-    def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if "attention_mask" in kwargs:
-            return kwargs["attention_mask"]
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        masks = {
-            name: value
-            for name, value in given.items()
-            if isinstance(value, Tensor) and any(part in name for part in _MASK_LIKE)
-        }
-        return UnnamedMask(type(text_model).__name__, masks)
-
-    return find
+        return find_argument(text_model, "attention_mask")
+    return UnnamedMask.finder(type(text_model).__name__, names)
 
 
-def check_cache(cache: Any, layer: nn.Module, *, model_has_one: bool) -> None:
-    """Refuse a cache that cannot be asked how much it holds, and a layer whose cache cannot be found.
+def token_mask_of(mask: Any, now: Pass) -> Tensor | None:
+    """Tell real tokens from padding.
 
     Parameters
     ----------
-    cache : object
-        What was found among the layer's arguments.
-    layer : nn.Module
-        The layer.
-    model_has_one : bool
-        Whether the text model was given a cache, or returned one.
+    mask : object
+        The text model's ``attention_mask``: None, (B, T) of ones and zeros, a mapping of masks by layer kind, or what
+        `omnisink.decoder.masks.token_mask_of_prepared` takes.
+    now : Pass
+        The pass. In later passes than the prefill a 2-D mask covers the cached tokens too, and only its end belongs to
+        this pass. Its `deferred_checks` take what only the values of the mask can tell.
+
+    Returns
+    -------
+    Tensor or None
+        (B, S) bool, on the pass's device, or None where every token is real.
 
     Raises
     ------
     UnsupportedModelError
-        If every pass would be taken for the first one.
+        If the mask has a shape or type that does not say which tokens are padding.
     """
-    kind = type(layer).__name__
-    if cache is None and model_has_one:
-        raise UnsupportedModelError(
-            f"the model keeps a cache, but {kind} takes none that can be found (an argument called past_key_values): "
-            "prompts and generated tokens could not be told apart. Call the model with use_cache=False"
-        )
-    if cache is not None and not (hasattr(cache, "get_seq_length") and hasattr(cache, "__dict__")):
-        raise UnsupportedModelError(
-            f"{kind} is given a {type(cache).__name__} as its cache, which does not say how many tokens it holds. "
-            "Use a cache of transformers, such as DynamicCache, or use_cache=False"
-        )
+    if isinstance(mask, Mapping):
+        mask = most_telling(mask)
+    if mask is None:
+        return None
+    if not (isinstance(mask, Tensor) and mask.dim() == 2):
+        return token_mask_of_prepared(mask, now)
+    part = mask[:, : now.length] if now.is_prefill else mask[:, -now.length :]
+    if part.shape != (now.batch, now.length):
+        raise refusals.mask_of_another_shape(tuple(mask.shape), now.batch, now.length)
+    return part.to(device=now.device) != 0
 
 
 def _parameters(module: nn.Module) -> list[str]:

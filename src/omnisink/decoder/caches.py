@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from omnisink.decoder import refusals
 from omnisink.decoder.patching import PATCHES, replace_attribute
-from omnisink.errors import OmnisinkError
+from omnisink.decoder.places import Places
 
 _STATES = "_omnisink_states"
-#: Tensors of states that a reset has ended, by owner; see `SequenceState.place`.
+#: Tensors of states that a reset has ended, by owner; see `Places`.
 _SPARE = "_omnisink_spare"
 
 
@@ -40,10 +41,8 @@ class SequenceState:
         Tokens S of the prefill, padding included: the cache must go on holding all of them.
     layer : int
         A layer whose cached length can be asked for.
-    spare : dict
-        Tensors of the prefill before, where the cache was emptied since.
-    fixed : bool
-        Whether the cache is static, so that graphs may be made of the steps on it.
+    places : Places or None
+        Where tensors stand that outlive the prefill; None where there is no cache to read them from.
     prepared : object
         What the method has prepared for the passes to come, as long as `tensors` stay the same.
     """
@@ -53,54 +52,29 @@ class SequenceState:
     record: Any = None
     length: int = 0
     layer: int = 0
-    spare: dict[Hashable, Tensor] = field(default_factory=dict)
-    fixed: bool = False
+    places: Places | None = None
     prepared: Any = None
-    _free: dict[Any, list[Tensor]] = field(default_factory=dict)
 
     def place(self, key: Hashable, shape: tuple[int, ...], device: torch.device, room: int = 1) -> Tensor | None:
-        """Return a float32 tensor to be written to and kept under `key`.
+        """Return a float32 tensor to be written to and kept under `key`; None where a new one will do.
 
-        It is the one that the prefill before had, if it fits: a CUDA graph that was captured then, on a static cache,
-        reads from its address, and is right for the prompt that fills the cache now. In a graph that is being compiled
-        there is none, for it would be an input that the graph changes.
-
-        `room` says how many of this shape are going to be asked for, so that all are made at once.
+        `room` says how many of this shape are going to be asked for. For a single one a new one will do, unless a
+        graph may read the old one, and in a graph that is being compiled, of which it would be an input that the
+        graph changes. See `Places.take`.
         """
-        if torch.compiler.is_compiling():
+        places = None if torch.compiler.is_compiling() else self.places
+        if places is None or (room == 1 and not places.fixed):
             return None
-        old = self.spare.pop(key, None)
-        if old is not None and (old.shape, old.device) == (shape, device) and _can_be_written(old):
-            return old
-        if not self.fixed and room > 1:
-            free = self._free.setdefault((shape, device), [])
-            if not free:
-                free.extend(torch.empty(room, *shape, dtype=torch.float32, device=device).unbind())
-            return free.pop()
-        made = torch.empty(shape, dtype=torch.float32, device=device)
-        if self.fixed:
-            # As transformers says of the keys and values: a graph reads it where it is, without a copy of its own.
-            torch._dynamo.mark_static_address(made, guard=False)
-        return made
+        return places.take(key, shape, device, room)
 
     def check_length(self, held: Any) -> None:
         """Refuse a cache that was cut to less than the prompt.
 
-        Parameters
-        ----------
-        held : int or Tensor
-            Tokens in the cache. A tensor, which only the device knows, is of a static cache, and those are not cut.
-
-        Raises
-        ------
-        OmnisinkError
-            If a part of the prompt is gone.
+        `held` is the number of tokens in the cache. A tensor, which only the device knows, is of a static cache, and
+        those are not cut.
         """
         if isinstance(held, int) and 0 < held < self.length:
-            raise OmnisinkError(
-                f"the cache was cut to {held} of the {self.length} tokens of its prompt: what was cut off, as a draft "
-                "that was run with the prompt, has had its part in the sinks. Run the prompt in a pass of its own"
-            )
+            raise refusals.cut_prompt(held, self.length)
 
     def select(self, index: Tensor) -> None:
         """Keep, reorder or repeat sequences: the new sequence i is the old sequence ``index[i]``."""
@@ -111,10 +85,6 @@ class SequenceState:
     def __deepcopy__(self, memo: dict[int, Any]) -> SequenceState:
         """Copy the tensors with a copied cache (contrastive branches, prefix reuse) and share the record."""
         return replace(self, tensors={k: t.clone() for k, t in self.tensors.items()}, prepared=None)
-
-
-def _can_be_written(tensor: Tensor) -> bool:
-    return not tensor.requires_grad and (torch.is_inference_mode_enabled() or not tensor.is_inference())
 
 
 def stored_state(cache: Any, owner: Hashable) -> SequenceState | None:

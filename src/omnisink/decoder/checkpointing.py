@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from omnisink.errors import UnsupportedModelError
+from omnisink.decoder import refusals
 
 #: Where torch keeps the hooks that a checkpoint without re-entry puts around what it runs.
 _CHECKPOINT_MODULE = "torch.utils.checkpoint"
@@ -21,19 +21,9 @@ class CheckpointWatch:
         self._hook = _checkpoint_hook()
 
     def refuse_recomputation(self) -> None:
-        """Raise where what runs now will run again in the backward pass, with nothing done to it.
-
-        Raises
-        ------
-        UnsupportedModelError
-            If a checkpoint was entered since.
-        """
+        """Refuse to run where what runs now will run again in the backward pass, with nothing done to it."""
         if self._with_gradients and (not torch.is_grad_enabled() or _checkpoint_hook() is not self._hook):
-            raise UnsupportedModelError(
-                "gradient checkpointing runs the layers a second time in the backward pass, outside the pass of their "
-                "prompt: the gradients would be those of the model without the method. Call "
-                "model.gradient_checkpointing_disable(), or run without gradients (torch.no_grad())"
-            )
+            raise refusals.recomputation()
 
 
 def _checkpoint_hook() -> object:

@@ -3,43 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from omnisink.decoder.arguments import UnnamedMask
-from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.intervention import AttentionCall
+from omnisink.decoder.passes import Pass
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 
 #: Floats up to this, added to a score, close a key: -1e4 is the weakest in use for it.
 _CLOSED = -5e3
 #: A float from this on leaves it open: biases by distance and by position are larger.
 _OPEN = -50.0
+#: Parts of the names under which a text model may take a mask that is not called `attention_mask`.
+_MASK_LIKE = ("mask", "pad")
 
 #: Bool scalars that must turn out False, with what to raise where one does not; looked at when the host may wait.
 Doubts = list[tuple[Tensor, OmnisinkError]]
 
 
-def token_mask_of(
-    mask: Any, batch: int, length: int, device: torch.device, *, is_prefill: bool, deferred_checks: Doubts
-) -> Tensor | None:
-    """Tell real tokens from padding.
+@dataclass(frozen=True)
+class UnnamedMask:
+    """Stands for the mask of a text model that has no argument called ``attention_mask``.
+
+    Attributes
+    ----------
+    text_model : str
+        Its class.
+    candidates : dict of str to Tensor
+        What it was given that might be its mask, by the argument's name.
+    """
+
+    text_model: str
+    candidates: dict[str, Tensor]
+
+    @classmethod
+    def finder(cls, text_model: str, names: list[str]) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+        """Return what finds it among the arguments of a call, the positional ones of which have these names."""
+
+        def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if "attention_mask" in kwargs:
+                return kwargs["attention_mask"]
+            given = {**dict(zip(names, args, strict=False)), **kwargs}
+            masks = {
+                name: value
+                for name, value in given.items()
+                if isinstance(value, Tensor) and any(part in name for part in _MASK_LIKE)
+            }
+            return cls(text_model, masks)
+
+        return find
+
+
+def token_mask_of_prepared(mask: Any, now: Pass) -> Tensor | None:
+    """Tell real tokens from padding by a mask that is not simply (B, T) of ones and zeros.
 
     Parameters
     ----------
     mask : object
-        The text model's ``attention_mask``: None, (B, T) of ones and zeros, a prepared (B, 1, S, T) mask (bool, or
-        float added to scores), flex attention's block mask, or a mapping of such masks by layer kind.
-    batch, length : int
-        B and S of this pass.
-    device : torch.device
-        Where the answer is wanted.
-    is_prefill : bool
-        Whether the pass starts its sequences. In later passes a 2-D mask covers the cached tokens too, and only its
-        end belongs to this pass.
-    deferred_checks : list of (Tensor, OmnisinkError)
-        Takes what only the values of the mask can tell.
+        A prepared (B, 1, S, T) mask (bool, or float added to scores), flex attention's block mask, or an
+        `UnnamedMask`.
+    now : Pass
+        The pass; its `deferred_checks` take what only the values of the mask can tell.
 
     Returns
     -------
@@ -51,28 +78,18 @@ def token_mask_of(
     UnsupportedModelError
         If the mask has a shape or type that does not say which tokens are padding.
     """
-    if isinstance(mask, Mapping):
-        mask = _most_telling(mask)
-    if mask is None:
-        return None
+    batch, length, device = now.batch, now.length, now.device
     if isinstance(mask, UnnamedMask):
-        _refuse_unnamed(mask, batch, deferred_checks)
+        _refuse_unnamed(mask, batch, now.deferred_checks)
         return None
-    if isinstance(mask, Tensor) and mask.dim() == 2:
-        part = mask[:, :length] if is_prefill else mask[:, -length:]
-        if part.shape != (batch, length):
-            raise UnsupportedModelError(
-                f"the attention mask has shape {tuple(mask.shape)}, which does not cover {batch} x {length} tokens"
-            )
-        return part.to(device=device) != 0
-    if not is_prefill:
+    if not now.is_prefill:
         return None  # Prepared masks of later passes place padding among the cached keys, which are not touched.
     if isinstance(mask, Tensor) and mask.dim() == 4:
-        return _real_of_prepared(mask, length, deferred_checks).to(device).expand(batch, -1)
+        return _real_of_prepared(mask, length, now.deferred_checks).to(device).expand(batch, -1)
     if hasattr(mask, "mask_mod"):
         position = torch.arange(length, device=mask.kv_num_blocks.device)[None, :]
         sequence = torch.arange(batch, device=position.device)[:, None]
-        allowed = mask.mask_mod(sequence, torch.zeros_like(position), position, position)
+        allowed: Tensor = mask.mask_mod(sequence, torch.zeros_like(position), position, position)
         return allowed.to(device).expand(batch, length)
     raise UnsupportedModelError(f"cannot tell padding from an attention mask of type {type(mask).__name__}")
 
@@ -215,7 +232,7 @@ def causal_rows(
     return rows_of_triangle
 
 
-def _most_telling(masks: Mapping[str, Any]) -> Any:
+def most_telling(masks: Mapping[str, Any]) -> Any:
     """Choose the full-attention mask where there is one: a window does not hide a token from itself either."""
     present = {kind: mask for kind, mask in masks.items() if mask is not None}
     return present.get("full_attention", next(iter(present.values()), None))

@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from omnisink.decoder import refusals
 from omnisink.decoder.caches import SequenceState, spare_tensors, store_state, stored_state
+from omnisink.decoder.places import Places
 from omnisink.errors import OmnisinkError
-
-_WARM = (
-    "the cache already holds tokens computed outside this method; their keys and values would have to be computed "
-    "again. Start the conversation inside the `with` block, with an empty cache"
-)
 
 
 @dataclass
@@ -65,10 +62,8 @@ def begin_pass(
         The key/value cache given to the layers; None where nothing is cached, so that every pass is a prefill.
     attention_layer : int
         A layer whose cached length can be asked for.
-    batch, length : int
-        B and S of the pass.
-    device : torch.device
-        Where the residual stream enters the decoder.
+    batch, length, device
+        See `Pass`.
     owner : hashable
         Whose state to look for on the cache.
 
@@ -82,35 +77,32 @@ def begin_pass(
     OmnisinkError
         If the cache holds tokens that the method never saw, or another number of sequences than it saw.
     """
+    new = SequenceState(batch, length=length, layer=attention_layer)
     if cache is None:
-        return Pass(True, batch, length, device, None, SequenceState(batch))
-    state = stored_state(cache, owner)
+        return Pass(True, batch, length, device, None, new)
     # Dynamic caches know their length as a plain int; static ones keep it on the device, where looking would wait.
     held = cache.get_seq_length(attention_layer)
     counter = held if isinstance(held, Tensor) else None
-    if state is not None and not (isinstance(held, int) and held == 0):
+    if continues(cache, attention_layer, owner):
+        state = stored_state(cache, owner)
+        assert state is not None
         if state.batch != batch:
-            raise OmnisinkError(
-                f"this pass has {batch} sequences, but its cache was filled with {state.batch}: "
-                "the sink values of the others are unknown"
-            )
+            raise refusals.other_batch(batch, state.batch)
         state.check_length(held)
         return Pass(False, batch, length, device, None, state, held=counter)
-    deferred_checks: list[tuple[Tensor, OmnisinkError]] = []
-    if isinstance(held, Tensor) and torch.compiler.is_compiling():
-        deferred_checks.append((held > 0, OmnisinkError(_WARM)))
+    now = Pass(True, batch, length, device, None, new, held=counter)
+    if counter is not None and torch.compiler.is_compiling():
+        now.deferred_checks.append((counter > 0, refusals.warm_cache()))
     elif int(held) > 0:
-        raise OmnisinkError(_WARM)
-    state = SequenceState(batch, length=length, layer=attention_layer)
+        raise refusals.warm_cache()
     if not torch.compiler.is_compiling():
-        state.spare = spare_tensors(cache, owner)
-        state.fixed = bool(getattr(cache, "is_compileable", False))
-    store_state(cache, owner, state)
-    return Pass(True, batch, length, device, None, state, deferred_checks, counter)
+        new.places = Places(spare_tensors(cache, owner), bool(getattr(cache, "is_compileable", False)))
+    store_state(cache, owner, new)
+    return now
 
 
 def continues(cache: Any, attention_layer: int, owner: Hashable) -> bool:
-    """Tell whether a pass on `cache` continues sequences that `owner` has seen start; see `begin_pass`."""
+    """Tell whether a pass on `cache` continues sequences that `owner` has seen start."""
     if cache is None or stored_state(cache, owner) is None:
         return False
     held = cache.get_seq_length(attention_layer)

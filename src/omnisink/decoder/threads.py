@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from omnisink.errors import OmnisinkError
+from omnisink.decoder import refusals
 
 #: Seconds that the end of a block waits for other threads: what has given its last token returns at once, and what has
 #: not is stopped at its next pass.
@@ -30,26 +30,14 @@ class ThreadGuard:
         self._stopped: set[int] = set()
 
     def enter_pass(self) -> None:
-        """Begin a pass.
-
-        Raises
-        ------
-        OmnisinkError
-            If another thread is in a pass, or the block is being left.
-        """
+        """Begin a pass, unless another thread is in one or the block is being left."""
         thread = threading.get_ident()
         with self._changed:
             if self._closed:
                 self._stopped.add(thread)
-                raise OmnisinkError(
-                    "the block of the method ended while this thread was generating; what is generated after it would "
-                    "be without the method. Join the thread inside the block"
-                )
+                raise refusals.block_ended()
             if self._pass not in (None, thread):
-                raise OmnisinkError(
-                    "another thread is in a pass of this model: what belongs to one prompt could not be kept apart. "
-                    "Let threads take turns, or give each a model of its own"
-                )
+                raise refusals.two_threads()
             self._pass = thread
 
     def leave_pass(self) -> None:
@@ -73,18 +61,10 @@ class ThreadGuard:
                 stopped = thread in self._stopped
                 self._changed.notify_all()
         if stopped:
-            raise OmnisinkError(
-                "the block of the method ended while this thread was generating: half of it is without"
-            )
+            raise refusals.half_generated()
 
     def close(self) -> bool:
-        """Let no pass begin from now on, and wait for what is at work.
-
-        Returns
-        -------
-        bool
-            Whether a thread had not come to the end of what it was doing.
-        """
+        """Let no pass begin from now on, wait for what is at work, and return whether that had not come to its end."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not self._at_work(), _PATIENCE)

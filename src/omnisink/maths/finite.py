@@ -7,30 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from omnisink.maths.sinks import token_magnitude
-
-#: Elements up to which a copy of a residual stream is less than the calls that would save it.
-_FEW = 1 << 20
-
-
-def nonfinite_tokens(magnitude: Tensor, token_mask: Tensor | None = None) -> Tensor:
-    """Mark the real tokens whose residual stream is not finite.
-
-    Parameters
-    ----------
-    magnitude : Tensor
-        (..., S) float, the largest absolute activation of every token, as `token_magnitude` returns it. It must be NaN
-        where any activation is NaN: a kernel that writes it has to propagate NaN through its maximum.
-    token_mask : Tensor, optional
-        (..., S) bool, False at padding, which may hold anything. None: every token is real.
-
-    Returns
-    -------
-    Tensor
-        (..., S) bool. Nothing waits for the accelerator.
-    """
-    bad = ~magnitude.isfinite()
-    return bad if token_mask is None else bad & token_mask
+from omnisink.maths.magnitude import nonfinite_tokens
 
 
 def nonfinite_by_layer(magnitudes: Sequence[Tensor], token_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -55,28 +32,6 @@ def nonfinite_by_layer(magnitudes: Sequence[Tensor], token_mask: Tensor | None =
     stacked = torch.stack([magnitude.to(device) for magnitude in magnitudes])
     bad = nonfinite_tokens(stacked, None if token_mask is None else token_mask.to(device))
     return (bad & stacked.isnan()).any(dim=(1, 2)), (bad & stacked.isinf()).any(dim=(1, 2))
-
-
-def any_nonfinite(hidden: Tensor, token_mask: Tensor | None = None) -> Tensor:
-    """Tell whether any real token of a residual stream is not finite.
-
-    Parameters
-    ----------
-    hidden : Tensor
-        (B, S, d), any floating dtype.
-    token_mask : Tensor, optional
-        (B, S) bool, False at padding.
-
-    Returns
-    -------
-    Tensor
-        Bool scalar on the device of `hidden`. Nothing waits for the accelerator.
-    """
-    if hidden.requires_grad:
-        hidden = hidden.detach()
-    if token_mask is None and hidden.numel() <= _FEW:
-        return (hidden * 0).sum().isnan()  # Few operations, which is what counts where there is little to compute.
-    return nonfinite_tokens(token_magnitude(hidden), token_mask).any()
 
 
 def nonfinite_names(named: Iterable[tuple[str, Tensor]], limit: int = 3) -> list[str]:

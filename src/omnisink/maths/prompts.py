@@ -13,9 +13,10 @@ from torch import Tensor
 
 from omnisink.maths.choice import kernels_run_on
 from omnisink.maths.host import is_eager_cpu
+from omnisink.maths.magnitude import token_magnitude
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 from omnisink.maths.rotation import rotate, sink_direction
-from omnisink.maths.sinks import massive_activation_sinks, token_magnitude
+from omnisink.maths.sinks import massive_activation_sinks
 
 
 class Prompts:

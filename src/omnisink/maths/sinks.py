@@ -1,4 +1,4 @@
-"""Which tokens are sinks: the massive-activation and the sink-dimension criterion.
+"""Which tokens are sinks by their massive activation.
 
 The massive-activation rule compares a token's largest activation with the median of a whole sequence. Sorting for
 that median at every layer would cost more than the method itself, so both paths below answer the equivalent
@@ -8,32 +8,16 @@ Multiplying by r is monotone in floating point too, so the answer is the same to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from omnisink.maths.bisection import by_bisection
 from omnisink.maths.choice import kernels_run_on
 from omnisink.maths.host import is_eager_cpu, token_blocks
+from omnisink.maths.magnitude import token_magnitude
 
 #: Elements from which the median is guessed before it is counted.
 _SAMPLE = 1 << 11
-
-
-def token_magnitude(hidden: Tensor) -> Tensor:
-    """Largest absolute activation of every token, ``m_t = max_i |h[t, i]|``.
-
-    Parameters
-    ----------
-    hidden : Tensor
-        Residual stream, (B, S, d), any floating dtype.
-
-    Returns
-    -------
-    Tensor
-        (B, S), float32. A maximum loses nothing in half precision, so only the result is widened.
-    """
-    return torch.maximum(hidden.amax(dim=-1), -hidden.amin(dim=-1)).float()
 
 
 def massive_activation_sinks(
@@ -85,7 +69,7 @@ def massive_activation_sinks(
         candidate &= token_mask
     if is_eager_cpu(hidden):
         return _by_inspection(hidden, token_mask, magnitude, candidate, median_ratio)
-    return _by_bisection(hidden, token_mask, magnitude, candidate, median_ratio)
+    return by_bisection(hidden, token_mask, magnitude, candidate, median_ratio)
 
 
 def _by_inspection(
@@ -136,84 +120,3 @@ def _is_above_median(rows: Tensor, level: float, median_ratio: float) -> bool:
         if found >= needed or found + left < needed:
             break
     return found >= needed
-
-
-def _by_bisection(
-    hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor, candidate: Tensor, median_ratio: float
-) -> Tensor:
-    """Decide with tensors alone: bisect over the sorted candidates, one counting pass a step."""
-    batch, length, width = hidden.shape
-    if token_mask is None:
-        needed = torch.full((batch,), (length * width + 1) // 2, device=hidden.device)
-    else:
-        needed = (token_mask.sum(dim=1) * width + 1) // 2
-    levels = magnitude.masked_fill(~candidate, 0.0).sort(dim=1, descending=True).values
-    limits = _largest_below(levels, median_ratio)
-    size = hidden.abs()
-    passing = torch.zeros(batch, dtype=torch.long, device=hidden.device)
-    failing = candidate.sum(dim=1)
-    for _ in range(length.bit_length()):
-        open_ = passing < failing
-        probe = (passing + failing) // 2
-        limit = limits.gather(1, probe.clamp(max=length - 1)[:, None])[:, :, None]
-        found = torch.zeros_like(needed)
-        for block in token_blocks(hidden):
-            below = size[:, block] <= limit
-            if token_mask is not None:
-                below = below & token_mask[:, block, None]
-            found = found + below.sum(dim=(1, 2))
-        enough = found >= needed
-        passing = torch.where(open_ & enough, probe + 1, passing)
-        failing = torch.where(open_ & ~enough, probe, failing)
-    level = levels.gather(1, (passing - 1).clamp(min=0)[:, None])
-    return candidate & (magnitude >= level) & (passing > 0)[:, None]
-
-
-def _largest_below(levels: Tensor, ratio: float) -> Tensor:
-    """Return the largest x with ``ratio * x <= level`` in float32; comparing with it saves a product of every element.
-
-    A quotient rounds to within one step of it, so looking a step to either side finds it.
-    """
-    guess = levels / ratio
-    lower = torch.nextafter(guess, torch.zeros_like(guess))
-    upper = torch.nextafter(guess, torch.full_like(guess, float("inf")))
-    found = torch.where(guess * ratio <= levels, guess, lower)
-    return torch.where(upper * ratio <= levels, upper, found)
-
-
-def sink_dimension_sinks(
-    hidden: Tensor, token_mask: Tensor | None = None, *, channels: Sequence[int], threshold: float = 20.0
-) -> Tensor:
-    """Mark the tokens that stand out in known sink channels (Kang et al. 2025).
-
-    Token t is a sink iff ``max over channels of |h[t, c]| / RMS(h[t]) >= threshold``. Computed in float32.
-
-    Parameters
-    ----------
-    hidden : Tensor
-        Residual stream entering a layer, (B, S, d), any floating dtype.
-    token_mask : Tensor, optional
-        (B, S) bool, False at padding, which is never a sink. None: every token is real.
-    channels : sequence of int
-        Channels of the residual stream known to carry massive activations in this model.
-    threshold : float
-        Multiple of the token's root mean square.
-
-    Returns
-    -------
-    Tensor
-        (B, S) bool on the device of `hidden`.
-
-    Raises
-    ------
-    ValueError
-        If a channel lies outside the model width.
-    """
-    width = hidden.shape[-1]
-    outside = [c for c in channels if not 0 <= c < width]
-    if outside or not channels:
-        raise ValueError(f"sink channels must be some of 0..{width - 1}, got {list(channels)}")
-    rms = torch.linalg.vector_norm(hidden, dim=-1, dtype=torch.float32) * width**-0.5
-    peak = hidden[..., list(channels)].abs().amax(dim=-1).float()
-    sinks = (peak >= threshold * rms) & (rms > 0)
-    return sinks if token_mask is None else sinks & token_mask

@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from omnisink.decoder.interface import AttentionCall
+    from omnisink.decoder.intervention import AttentionCall, Context
     from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
-    from omnisink.methods.base import Context, Method
+    from omnisink.methods.base import Method
     from omnisink.methods.controls import OutRoControl
     from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
     from omnisink.methods.knockout import KnockoutTokens, PruneTokens
     from omnisink.methods.measure import Recorder, record
     from omnisink.methods.outro import OutRo
+    from omnisink.methods.outro_trace import OutRoTrace
     from omnisink.methods.presets import Preset
     from omnisink.methods.registry import parse_methods, registered_methods
     from omnisink.methods.sink_method import SinkMethod
@@ -33,6 +34,7 @@ __all__ = [
     "Method",
     "OutRo",
     "OutRoControl",
+    "OutRoTrace",
     "Positions",
     "Preset",
     "PruneTokens",
@@ -52,7 +54,7 @@ __all__ = [
 
 _HOMES = {
     "OutRoControl": "omnisink.methods.controls",
-    "AttentionCall": "omnisink.decoder.interface",
+    "AttentionCall": "omnisink.decoder.intervention",
     "Choices": "omnisink.methods.space",
     "FloatRange": "omnisink.methods.space",
     "IntRange": "omnisink.methods.space",
@@ -61,13 +63,14 @@ _HOMES = {
     "MassiveActivation": "omnisink.methods.criteria",
     "Method": "omnisink.methods.base",
     "OutRo": "omnisink.methods.outro",
+    "OutRoTrace": "omnisink.methods.outro_trace",
     "Positions": "omnisink.methods.criteria",
     "Preset": "omnisink.methods.presets",
     "PruneTokens": "omnisink.methods.knockout",
     "RandomTokens": "omnisink.methods.criteria",
     "Recorder": "omnisink.methods.measure",
     "ReplaceSinkValue": "omnisink.methods.ablation",
-    "Context": "omnisink.methods.base",
+    "Context": "omnisink.decoder.intervention",
     "SinkDimension": "omnisink.methods.criteria",
     "SinkMethod": "omnisink.methods.sink_method",
     "Trace": "omnisink.methods.trace",

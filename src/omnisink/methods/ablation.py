@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.intervention import AttentionCall, Context
 from omnisink.errors import OmnisinkError
 from omnisink.maths.geometry import top_channels
-from omnisink.methods.base import Context, Method
+from omnisink.methods.base import Method
 from omnisink.methods.sink_method import SinkMethod, over_keys
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from omnisink.decoder.interface import AttentionCall
-from omnisink.maths.rotation import rotate_by_same_angle, sink_direction
-from omnisink.methods.base import Context
+from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.maths.rotation import sink_direction
+from omnisink.maths.same_angle import rotate_by_same_angle
 from omnisink.methods.outro import OutRo
 
 DIRECTIONS = ("sink", "random", "layer")
@@ -55,15 +55,15 @@ class OutRoControl(OutRo):
                 f"gamma must not be negative with direction={self.direction!r}: an angle has no other side to turn to"
             )
 
-    def idle(self, layer: int, context: Context) -> bool:
+    def can_skip_layer(self, layer: int, context: Context) -> bool:
         """Leave out the layers without a sink, unless the values of every layer have to be remembered."""
-        return self.direction != "layer" and super().idle(layer, context)
+        return self.direction != "layer" and super().can_skip_layer(layer, context)
 
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Relax and rotate, and remember this layer's values for the next."""
         changed = super().head_output(call, output, context)
         if context.now.is_prefill and self.direction == "layer":
-            context.scratch["value"] = call.value[:, :, : context.now.length]
+            context.scratch["value"] = call.prompt_values
         return changed
 
     def _rotate(
@@ -88,7 +88,7 @@ class OutRoControl(OutRo):
             drawn = torch.randn(direction.shape[1:], generator=generator).to(direction.device)
             return torch.nn.functional.normalize(drawn, dim=-1).expand_as(direction)
         before = context.scratch.get("value")
-        if before is None or before.shape != call.value[:, :, : context.now.length].shape:
+        if before is None or before.shape != call.prompt_values.shape:
             context.record.skipped[call.layer] = "no earlier layer with values of this shape to turn toward"
             return torch.zeros_like(direction)
         sinks = context.record.sinks[call.layer].to(before.device)

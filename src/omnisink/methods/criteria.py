@@ -1,63 +1,28 @@
-"""What makes a token a sink, as settings that can be compared and recorded."""
+"""The criteria for sinks beside the default: known channels, known positions, and controls."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from omnisink.maths.bounds import check_threshold
-from omnisink.maths.sinks import massive_activation_sinks, sink_dimension_sinks
+from omnisink.maths.sink_dimension import sink_dimension_sinks
+from omnisink.methods.criterion import Criterion, MassiveActivation, describe, mark_sinks
 
-
-@runtime_checkable
-class Criterion(Protocol):
-    """Anything that marks sinks in a residual stream."""
-
-    name: ClassVar[str]
-
-    def __call__(self, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
-        """Return (B, S) bool from the residual stream (B, S, d) and the real tokens (B, S), None for all."""
-
-
-@dataclass(frozen=True)
-class MassiveActivation:
-    """The largest activation of a token is massive: ``m_t >= max(min_activation, median_ratio * median)``.
-
-    Parameters
-    ----------
-    min_activation : float
-        Smallest activation that counts (Sun et al. 2024: 100).
-    median_ratio : float
-        Multiple of the sequence's median activation (Sun et al. 2024: 1000).
-
-    Raises
-    ------
-    ValueError
-        If a threshold is not a positive number.
-    """
-
-    min_activation: float = 100.0
-    median_ratio: float = 1000.0
-
-    name: ClassVar[str] = "massive_activation"
-
-    def __post_init__(self) -> None:
-        for setting in ("min_activation", "median_ratio"):
-            check_threshold(setting, getattr(self, setting))
-
-    def __call__(self, hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor | None = None) -> Tensor:
-        """Mark the sinks of (B, S, d); see `omnisink.maths.sinks.massive_activation_sinks`."""
-        return massive_activation_sinks(
-            hidden,
-            token_mask,
-            min_activation=self.min_activation,
-            median_ratio=self.median_ratio,
-            magnitude=magnitude,
-        )
+__all__ = [
+    "Criterion",
+    "MassiveActivation",
+    "Positions",
+    "RandomTokens",
+    "SinkDimension",
+    "describe",
+    "mark_sinks",
+    "resolve_criterion",
+]
 
 
 @dataclass(frozen=True)
@@ -159,13 +124,6 @@ class RandomTokens:
         return free & (rank < count[:, None])
 
 
-def mark_sinks(criterion: Criterion, hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor) -> Tensor:
-    """Mark sinks, (B, S) bool, where the largest activations (B, S) are known; those that need them take them."""
-    if type(criterion) is MassiveActivation:
-        return criterion(hidden, token_mask, magnitude)
-    return criterion(hidden, token_mask)
-
-
 def resolve_criterion(criterion: str | Criterion, channels: Sequence[int] | None = None) -> Criterion:
     """Turn a name into a criterion with its default settings.
 
@@ -197,13 +155,3 @@ def resolve_criterion(criterion: str | Criterion, channels: Sequence[int] | None
             f"unknown criterion {criterion!r}: use '{MassiveActivation.name}', '{SinkDimension.name}' or an object"
         )
     return criterion
-
-
-def describe(criterion: Any) -> dict[str, Any]:
-    """Name and settings of a criterion, as plain data for a record."""
-    settings = dict(vars(criterion)) if hasattr(criterion, "__dict__") else {}
-    plain = {
-        k: list(v) if isinstance(v, tuple) else describe(v) if isinstance(v, Criterion) else v
-        for k, v in settings.items()
-    }
-    return {"name": getattr(criterion, "name", type(criterion).__name__), **plain}

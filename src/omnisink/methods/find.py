@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.intervention import AttentionCall, Context
 from omnisink.errors import UnsupportedModelError
-from omnisink.methods.base import Context
 from omnisink.methods.criteria import Criterion, resolve_criterion
 from omnisink.methods.sink_method import SinkMethod
 from omnisink.methods.sinkmap import SinkMap

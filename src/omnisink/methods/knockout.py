@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.intervention import AttentionCall, Context
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError
 from omnisink.maths.decomposition import KeyMask, attend, attention_from
-from omnisink.methods.base import Context
 from omnisink.methods.sink_method import SinkMethod, over_keys
 
 #: Key under which a cache keeps the tokens that a pruning took away.
@@ -62,7 +61,7 @@ class KnockoutTokens(SinkMethod):
             columns,
             _without(mask, over_keys(masked, keys)),
             scaling=call.scaling,
-            softcap=call.options.get("softcap"),
+            softcap=call.softcap,
         ).transpose(1, 2)
         stay = (own | unchanged)[:, :, None, None] | (read[..., -1:] == 0)
         return torch.where(stay, output, read[..., :-1].to(output.dtype))
@@ -74,7 +73,7 @@ class KnockoutTokens(SinkMethod):
 
     def attention_input(self, call: AttentionCall, context: Context) -> AttentionCall:
         """Refuse learned sink logits, which have no place among the tokens that are left."""
-        if call.options.get("s_aux", call.options.get("sinks")) is not None:
+        if call.learned_sink is not None:
             raise OmnisinkError(f"{type(self).__name__} does not know what learned sink logits should become")
         return call
 
@@ -156,9 +155,7 @@ class PruneTokens(KnockoutTokens):
             raise OmnisinkError(f"a prompt has no sink at layer {self.layer} to rank its tokens; give Positions")
         else:
             first = sinks.int().argmax(dim=1)
-            scores = attention_from(call.query, call.key[:, :, :length], first, token_mask, scaling=call.scaling).mean(
-                dim=1
-            )
+            scores = attention_from(call.query, call.prompt_keys, first, token_mask, scaling=call.scaling).mean(dim=1)
         # Less what rounding may have added to the product: 28 % of 25 tokens are 7, not 7.000000000000001.
         count = (candidates.sum(dim=1).double() * self.keep - 1e-6).ceil().clamp(min=1)
         rank = scores.masked_fill(~candidates, -1.0).argsort(dim=1, descending=True).argsort(dim=1)

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import read_anatomy
-from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.intervention import AttentionCall, Context
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError
 from omnisink.maths.decomposition import attend, attention_from, num_visible_queries, split_columns, split_sink_part
 from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
 from omnisink.maths.rotation import sink_value
-from omnisink.methods.base import Context
 from omnisink.methods.criteria import Criterion, MassiveActivation, describe
 from omnisink.methods.measurements import Recording
 from omnisink.methods.sink_method import SinkMethod
@@ -56,7 +55,7 @@ class Recorder(SinkMethod):
     @property
     def set_names(self) -> tuple[str, ...]:
         """Names of the measured sets, in order: what each criterion marks, then `sets`."""
-        return (*(criterion_name(c) for c in (self.criterion, *self.others)), *self.sets)
+        return (*(criterion_name(c) for c in (self.sink_criterion, *self.others)), *self.sets)
 
     def chosen(self, layer: int, depth: int) -> bool:
         """Every layer, unless some were named."""
@@ -83,7 +82,7 @@ class Recorder(SinkMethod):
 
     def _measure(self, call: AttentionCall, output: Tensor, marked: Tensor, context: Context) -> None:
         length, device = context.now.length, output.device
-        query, key, value = call.query, call.key[:, :, :length], call.value[:, :, :length]
+        query, key, value = call.query, call.prompt_keys, call.prompt_values
         token_mask = context.now.token_mask_on(device)
         if token_mask is None:
             token_mask = torch.ones(len(query), length, dtype=torch.bool, device=device)
@@ -92,8 +91,8 @@ class Recorder(SinkMethod):
         sets = torch.cat([marked, *(self._set(name, token_mask)[:, None] for name in self.sets)], dim=1)
         options = {
             "scaling": call.scaling,
-            "softcap": call.options.get("softcap"),
-            "learned_sink": call.options.get("s_aux", call.options.get("sinks")),
+            "softcap": call.softcap,
+            "learned_sink": call.learned_sink,
         }
         mask = visible_keys(call, context.now.token_mask_on(device), length)
         drawn = torch.zeros(*query.shape[:3], device=device) if self.received else None
@@ -219,13 +218,13 @@ def record(
     written: nn.Module = getattr(model, "_orig_mod", model)  # torch.compile() hides the model's arguments.
     names = inspect.signature(type(written).forward).parameters
     # Layers that share keys and values run on the tokens alone whose logits are asked for; all are to be measured.
-    shared = getattr(read_anatomy(written).text_model.config, "num_kv_shared_layers", 0)
-    for name, quiet in (("use_cache", False), ("logits_to_keep", 0 if shared else 1)):
+    parts = read_anatomy(written).runs_parts
+    for name, quiet in (("use_cache", False), ("logits_to_keep", 0 if parts else 1)):
         if name in names:
             inputs.setdefault(name, quiet)
     with torch.inference_mode(), recorder(model) as trace:
         model(**inputs)
-    return Recording.of(trace.record, recorder.set_names, [describe(c) for c in (recorder.criterion, *others)])
+    return Recording.of(trace.record, recorder.set_names, [describe(c) for c in (recorder.sink_criterion, *others)])
 
 
 def criterion_name(criterion: Criterion) -> str:

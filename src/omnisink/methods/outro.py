@@ -1,33 +1,104 @@
-"""OutRo: rotate head outputs toward the sink's value, and let the sink see the whole prompt once."""
+"""OutRo: rotate head outputs toward the sink's value, and let the sink see the whole prompt once.
+
+The method in steps, with the symbols of the paper (Yoo, Jang, Chung; arXiv 2603.14337). A decoder of L layers gets a
+prompt of S tokens. Layer l receives the residual stream h (S, d); its attention has queries q, keys k, values v and
+head outputs o (S, H, D), which stand before the output projection. In a prefill, layer by layer:
+
+1. Find the sinks (`residual_stream`). Token t is one iff ``m_t >= max(100, 1000 * median |h|)`` with the massive
+   activation ``m_t = max_i |h[t, i]|``; `criterion` puts another rule in its place. Not in the last two layers.
+2. Run the model's own attention; it gives o.
+3. Relax the mask (`_relax`), at layers with ``l % max(1, L // 7) == 0``: the row of o of a sink that has not been
+   relaxed before becomes attention over all keys of the prompt, later ones included.
+4. Take the sink's value (`_prefill`): ``v_sink``, the mean of the values v of the layer's sinks, for each head.
+5. Rotate (`_rotate`) the head output o of every token that is no sink, of this or an earlier layer, toward it:
+   ``o' = o + gate * gamma * (|o . v_sink| / |v_sink|^2) * v_sink`` with ``gate = tanh(relu(cos(o, v_sink)) / tau)``,
+   then scale o' to the length of o.
+
+A generated token (`step`) finds no new sinks: its head outputs are rotated as in 5, with the prefill's ``v_sink``.
+Every sequence of a batch has its own sinks, median and ``v_sink``, and padding takes no part in them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.passes import Pass
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.outro_settings import OutRoSettings
 from omnisink.maths.prompts import Prompts
 from omnisink.maths.rotation import Rotation, rotate
-from omnisink.methods.base import Context, Method
-from omnisink.methods.criteria import MassiveActivation, describe
+from omnisink.methods.criterion import Criterion, MassiveActivation
 from omnisink.methods.outro_space import OutRoSpace
+from omnisink.methods.outro_trace import OutRoTrace
 from omnisink.methods.presets import Preset
+from omnisink.methods.sink_method import SinkMethod
 from omnisink.methods.space import SearchSpace
+from omnisink.methods.trace import Record
+
+if TYPE_CHECKING:
+    from contextlib import _GeneratorContextManager
 
 #: Key under which a cache keeps which prompt of the prefill each of its sequences comes from.
 _ORIGIN = "origin"
 
 
+@dataclass
+class OutRoRecord(Record):
+    """What OutRo did in one prefill and in the passes that continued it.
+
+    Attributes
+    ----------
+    relaxed_at : Tensor or None
+        (B, S) int32, one plus the layer at which the row of a token was relaxed, and 0 where it was not.
+    rotated : list of int
+        Layers whose head outputs were rotated in the prefill where they have a sink, in order.
+    later : list of [Tensor, int or Tensor]
+        Tokens rotated after the prefill at every layer where their prompt has a sink: from which prompt each sequence
+        of a pass comes, (B',) int64, and the tokens of every one of them, or of each, (B',).
+    held : Tensor or None
+        The cache's own count of its tokens. It also knows of passes that a captured or compiled graph made.
+    unseen : bool
+        Whether a compiled graph made passes that nothing has counted.
+    windows : dict of int to int
+        The window of layers that have one, where relaxation was due.
+    """
+
+    relaxed_at: Tensor | None = None
+    rotated: list[int] = field(default_factory=list)
+    later: list[list[Any]] = field(default_factory=list)
+    held: Tensor | None = None
+    unseen: bool = False
+    windows: dict[int, int] = field(default_factory=dict)
+
+    def count(self, now: Pass, origin: Tensor) -> None:
+        """Count the tokens of a pass, on the host: nothing that outlives the pass is written on the device.
+
+        `origin`, (B',) int64, says from which prompt of the prefill each of its sequences comes.
+        """
+        if now.held is not None:
+            self.held = now.held
+        if now.is_prefill:
+            self.later.append([origin, 0])
+        elif torch.compiler.is_compiling():
+            self.unseen |= now.held is None
+        elif now.token_mask is not None:
+            self.later.append([origin, now.token_mask.sum(dim=1)])
+        elif self.later[-1][0] is origin and isinstance(self.later[-1][1], int):
+            self.later[-1][1] += now.length
+        else:
+            self.later.append([origin, now.length])
+
+
 @dataclass(frozen=True)
-class OutRo(OutRoSettings, Method):
+class OutRo(SinkMethod, OutRoSettings):
     """Output rotation and mask relaxation around attention sinks (Yoo, Jang, Chung; arXiv 2603.14337).
 
     In a prefill every layer finds its sinks, takes their mean value vector, lets sinks that have not been relaxed yet
@@ -38,15 +109,24 @@ class OutRo(OutRoSettings, Method):
     ----------
     gamma, tau, rotate, relax, decode, min_activation, median_ratio, detect_layers, relax_layers, max_relaxed
         See `omnisink.maths.outro_settings.OutRoSettings`, which a server's settings share.
+    criterion : Criterion, optional
+        What makes a token a sink. None is `MassiveActivation` with `min_activation` and `median_ratio`.
 
     Raises
     ------
     ValueError
-        If a setting is not a number of its range.
+        If a setting is not of its kind or range, or thresholds are given beside a criterion.
     """
 
-    watches_steps: ClassVar[bool] = False
+    criterion: Criterion | None = None
+    #: No setting here: `detect_layers` says which layers look for sinks, as in a server.
+    layers: ClassVar[None] = None  # type: ignore[misc]
 
+    watches_steps: ClassVar[bool] = False
+    keeps_sinks: ClassVar[bool] = False
+    record_type: ClassVar[type[Record]] = OutRoRecord
+    trace_type: ClassVar[type[OutRoTrace]] = OutRoTrace
+    search_space: ClassVar[SearchSpace] = OutRoSpace()
     source: ClassVar[str] = "Yoo, Jang, Chung (arXiv 2603.14337)"
     tested: ClassVar[str] = (
         "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams; torch.compile; "
@@ -63,16 +143,25 @@ class OutRo(OutRoSettings, Method):
         ),
     }
 
-    search_space: ClassVar[SearchSpace] = OutRoSpace()
+    if TYPE_CHECKING:  # The block gives the trace named above.
+
+        def __call__(self, model: nn.Module) -> _GeneratorContextManager[OutRoTrace, None, None]: ...  # noqa: D102
+
+    def __post_init__(self) -> None:
+        OutRoSettings.__post_init__(self)
+        SinkMethod.__post_init__(self)
+        thresholds = self.min_activation, self.median_ratio
+        if self.criterion is not None and thresholds != (OutRoSettings.min_activation, OutRoSettings.median_ratio):
+            raise ValueError("min_activation and median_ratio belong to the default criterion: give them to that")
 
     @property
-    def criterion(self) -> MassiveActivation:
-        """The criterion with this method's thresholds."""
-        return MassiveActivation(self.min_activation, self.median_ratio)
+    def sink_criterion(self) -> Criterion:
+        """The criterion that was given, or massive activation with this method's thresholds."""
+        return MassiveActivation(self.min_activation, self.median_ratio) if self.criterion is None else self.criterion
 
-    def criterion_settings(self) -> dict[str, Any]:
-        """Name and thresholds of the criterion."""
-        return describe(self.criterion)
+    def chosen(self, layer: int, depth: int) -> bool:
+        """Whether a layer of a decoder with `depth` layers looks for sinks."""
+        return self.detects(layer, depth)
 
     def check(self, anatomy: Anatomy) -> None:
         """Refuse layers that the model does not have."""
@@ -90,15 +179,17 @@ class OutRo(OutRoSettings, Method):
         if self.decode:
             context.record.count(now, now.state.tensors[_ORIGIN])
 
-    def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
-        """Find the layer's sinks in a prefill."""
-        if context.now.is_prefill and self.detects(layer, len(context.anatomy.layers)):
-            prompts: Prompts = context.scratch["prompts"]
-            context.record.sinks[layer], context.record.finite.magnitudes[layer] = prompts.find_sinks(
-                layer, hidden, min_activation=self.min_activation, median_ratio=self.median_ratio
-            )
+    def find_sinks(self, layer: int, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Find the layer's sinks in a prefill; for the default criterion there are kernels."""
+        criterion = self.sink_criterion
+        if type(criterion) is not MassiveActivation:
+            return super().find_sinks(layer, hidden, context)
+        prompts: Prompts = context.scratch["prompts"]
+        return prompts.find_sinks(
+            layer, hidden, min_activation=criterion.min_activation, median_ratio=criterion.median_ratio
+        )
 
-    def idle(self, layer: int, context: Context) -> bool:
+    def can_skip_layer(self, layer: int, context: Context) -> bool:
         """Leave out the layers of a prefill in which no sequence has a sink: `head_output` returns what it is given.
 
         A subclass whose `head_output` does more there has to say so here.
@@ -108,17 +199,19 @@ class OutRo(OutRoSettings, Method):
 
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Relax and rotate in a prefill, rotate in later passes."""
-        if context.now.is_prefill:
+        now = context.now
+        if now.is_prefill:
             return self._prefill(call, output, context)
-        direction = context.now.state.tensors.get(call.layer)
+        direction = now.state.tensors.get(call.layer)
         if direction is None or not self.decode:
             return output
-        return self._rotate(call, output, direction, self._padding(context, output), context)
+        token_mask = now.token_mask_on(output.device)
+        return self._rotate(call, output, direction, None if token_mask is None else ~token_mask, context)
 
     def step(self, context: Context) -> Mapping[int, Callable[[Tensor], Tensor]] | None:
         """Rotate with the vectors of the prefill; a subclass that does more is asked at every layer."""
         kind, state = type(self), context.now.state
-        if kind.head_output is not OutRo.head_output or kind._rotate is not OutRo._rotate:
+        if any(getattr(kind, name) is not getattr(OutRo, name) for name in _AT_EVERY_LAYER):
             return None
         if state.prepared is None:
             state.prepared = {
@@ -162,12 +255,18 @@ class OutRo(OutRoSettings, Method):
             window=call.window,
             most=self.max_relaxed,
             scaling=call.scaling,
-            softcap=call.options.get("softcap"),
-            learned_sink=call.options.get("s_aux", call.options.get("sinks")),
+            softcap=call.softcap,
+            learned_sink=call.learned_sink,
         )
         context.record.relaxed_at = prompts.relaxed_at
         if too_many is not None:
-            context.record.defer_check(too_many, self._too_many(call.layer))
+            context.record.defer_check(
+                too_many,
+                OmnisinkError(
+                    f"layer {call.layer} has more than {self.max_relaxed} sinks to relax in one sequence, so some "
+                    "were not: raise max_relaxed, or check the thresholds"
+                ),
+            )
         return output
 
     def _rotate(
@@ -179,12 +278,6 @@ class OutRo(OutRoSettings, Method):
             return prompts.rotate(output, direction, gamma=self.gamma, tau=self.tau)
         return rotate(output, direction, gamma=self.gamma, tau=self.tau, frozen=frozen)
 
-    def _padding(self, context: Context, output: Tensor) -> Tensor | None:
-        token_mask = context.now.token_mask_on(output.device)
-        return None if token_mask is None else ~token_mask
 
-    def _too_many(self, layer: int) -> OmnisinkError:
-        return OmnisinkError(
-            f"layer {layer} has more than {self.max_relaxed} sinks to relax in one sequence, so some were not: "
-            "raise max_relaxed, or check the thresholds"
-        )
+#: A subclass with one of these of its own has to be asked at every layer of a decode step.
+_AT_EVERY_LAYER = ("attention_input", "attend", "head_output", "_rotate")

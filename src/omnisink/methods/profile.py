@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +200,9 @@ def make_method(profile: Profile, kind: type[Method]) -> Any:
     if not issubclass(kind, base):
         raise OmnisinkError(f"{path}: it is a profile of {shown(profile.method)}, not of {kind.__name__}")
     types = field_types(base)
-    _same_keys(path, "the profile's settings", profile.settings, tuple(types), tuple(types))
+    # A setting whose default is None may have come later than the profile, and says then that all is as before.
+    needed = tuple(one.name for one in fields(base) if one.default is not None)
+    _same_keys(path, "the profile's settings", profile.settings, needed, tuple(types))
     values = {}
     for name, value in profile.settings.items():
         try:

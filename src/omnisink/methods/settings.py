@@ -15,7 +15,14 @@ from torch import Tensor
 from omnisink.errors import shown
 from omnisink.methods import criteria
 
-_IN_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", types.NoneType: "null"}
+_IN_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+    types.NoneType: "null",
+    criteria.Criterion: "a criterion's name and settings",
+}
 _MANY = {float: "numbers", int: "whole numbers", str: "texts"}
 _PAIRS = {"(": ")", "[": "]"}
 _QUOTES = "'\""

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.intervention import AttentionCall, Context
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.layers import is_detection_layer
-from omnisink.maths.sinks import token_magnitude
-from omnisink.methods.base import Context, Method
-from omnisink.methods.criteria import Criterion, MassiveActivation, describe, mark_sinks
+from omnisink.maths.magnitude import token_magnitude
+from omnisink.methods.base import Method
+from omnisink.methods.criterion import Criterion, MassiveActivation, describe, mark_sinks
 
 #: With a layer, the key under which a cache keeps the sinks of its prompts.
 _SINKS = "sinks"
@@ -33,19 +33,28 @@ class SinkMethod(Method):
         Layers to look at and act on; None is all but the last two, in which activations of every token grow.
     """
 
-    criterion: Criterion = field(default_factory=MassiveActivation)
+    criterion: Criterion | None = field(default_factory=MassiveActivation)
     layers: tuple[int, ...] | None = None
 
     #: The shared tests of the package run every one of its methods so.
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides"
+    #: Whether `prompt_sinks` is asked for: the sinks are then kept with the cache.
+    keeps_sinks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.criterion is not None and not callable(self.criterion):
+            raise ValueError(f"criterion must be an object such as SinkDimension((138, 378)), got {self.criterion!r}")
         if self.layers is not None:
             object.__setattr__(self, "layers", tuple(sorted({int(layer) for layer in self.layers})))
 
+    @property
+    def sink_criterion(self) -> Criterion:
+        """What makes a token a sink: `criterion`, or what stands for it where that is None."""
+        return MassiveActivation() if self.criterion is None else self.criterion
+
     def criterion_settings(self) -> dict[str, Any]:
         """Name and settings of the criterion."""
-        return describe(self.criterion)
+        return describe(self.sink_criterion)
 
     def check(self, anatomy: Anatomy) -> None:
         """Refuse layers that the model does not have."""
@@ -60,10 +69,16 @@ class SinkMethod(Method):
     def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
         """Mark the sinks of a prefill."""
         if context.now.is_prefill and self.chosen(layer, len(context.anatomy.layers)):
-            magnitude = context.record.finite.magnitudes[layer] = token_magnitude(hidden.detach())
-            marked = mark_sinks(self.criterion, hidden, context.now.token_mask_on(hidden.device), magnitude)
-            context.record.sinks[layer] = marked
-            context.now.state.tensors[_SINKS, layer] = marked
+            marked, magnitude = self.find_sinks(layer, hidden, context)
+            context.record.sinks[layer], context.record.finite.magnitudes[layer] = marked, magnitude
+            if self.keeps_sinks:
+                context.now.state.tensors[_SINKS, layer] = marked
+
+    def find_sinks(self, layer: int, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Return the sinks of a prompt, (B, S) bool, and the largest activation of every token, (B, S) float32."""
+        magnitude = token_magnitude(hidden.detach())
+        token_mask = context.now.token_mask_on(hidden.device)
+        return mark_sinks(self.sink_criterion, hidden, token_mask, magnitude), magnitude
 
     def prompt_sinks(self, call: AttentionCall, context: Context) -> Tensor | None:
         """Return the sinks of a layer's prompts, in the prefill and in the passes after it.

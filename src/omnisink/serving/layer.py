@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from omnisink.maths.host import is_eager_cpu
+from omnisink.maths.magnitude import token_magnitude
 from omnisink.maths.relaxation import attend_to_all, choose_rows, replace_rows
 from omnisink.maths.rotation import rotate, sink_direction
-from omnisink.maths.sinks import massive_activation_sinks, token_magnitude
+from omnisink.maths.sinks import massive_activation_sinks
 from omnisink.serving.counters import Counters
 from omnisink.serving.sequences import Prefill, Sequences, Step
 

@@ -97,9 +97,14 @@ def read_settings(given: Any) -> ServingSettings:
         return ServingSettings()
     if not isinstance(given, Mapping):
         raise ValueError(f'outro must be an object with settings, as {{"gamma": 0.3}}, got {shown(given)}')
+    if given.get("criterion") is not None:
+        raise ValueError(
+            f"criterion must be left out in a server, got {shown(given['criterion'])}: a server finds sinks by their "
+            "massive activation, with min_activation and median_ratio. Other criteria run on transformers"
+        )
     known = [one.name for one in fields(ServingSettings)]
-    _refuse_unknown(given, known)
-    return ServingSettings(**given)
+    _refuse_unknown(given, [*known, "criterion"])
+    return ServingSettings(**{name: value for name, value in given.items() if name != "criterion"})
 
 
 def read_request(given: Any, settings: ServingSettings) -> RequestSettings:

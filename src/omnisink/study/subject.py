@@ -12,7 +12,7 @@ from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.replay import replay
-from omnisink.decoder.tape import Tape
+from omnisink.decoder.replay.tape import Tape
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
 from omnisink.methods.modality import label_tokens

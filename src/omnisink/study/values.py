@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnisink.decoder.interface import AttentionCall
+from omnisink.decoder.intervention import AttentionCall, Context
 from omnisink.maths.geometry import linear_cka, mean_cosine, top_channels
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroSinkKey
-from omnisink.methods.base import Context, Method
+from omnisink.methods.base import Method
 from omnisink.methods.criteria import Positions
 from omnisink.methods.knockout import PruneTokens
 from omnisink.methods.measure import Recorder

@@ -15,8 +15,8 @@ from typing import Any
 from torch import nn
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.calls import Call, stand_in_front
-from omnisink.decoder.tape import Tape
+from omnisink.decoder.replay.calls import Call, stand_in_front
+from omnisink.decoder.replay.tape import Tape
 
 
 @contextmanager
@@ -56,10 +56,10 @@ def share(anatomy: Anatomy) -> Iterator[None]:
     ...     with OutRo(gamma=0.3)(model):
     ...         turned = model.generate(**inputs)     # begins at the first layer with a sink
 
-    The first run is recorded, up to the layer where a method does something (`Method.idle`). In later ones towers and
-    layers are answered as long as they are given, to the bit, what they were given then, and no method has anything to
-    do there; from then on everything is run. So each gives what it would give alone, to the bit. One more prompt is
-    simply run.
+    The first run is recorded, up to the layer where a method does something (`Method.can_skip_layer`). In later ones
+    towers and layers are answered as long as they are given, to the bit, what they were given then, and no method has
+    anything to do there; from then on everything is run. So each gives what it would give alone, to the bit. One more
+    prompt is simply run.
 
     Parameters
     ----------

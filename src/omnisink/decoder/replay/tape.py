@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.calls import Call, RecordedCall, copied, same
-from omnisink.decoder.interface import needed
+from omnisink.decoder.interface import LISTENERS
+from omnisink.decoder.replay.calls import Call, RecordedCall, copied, same
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 
 #: What the text model collects from inside its layers; a layer that is not run has nothing to give.
@@ -228,7 +228,8 @@ class Tape:
     def _changes(self, index: int, call: Call, now: _Pass) -> bool:
         """Whether runs that share layers part at this one: something wants it to run, or it is not the same call."""
         site = self._anatomy.attention.get(index)
-        if site is not None and needed(site, index):
+        listeners = () if site is None else vars(site.module).get(LISTENERS, ())
+        if not all(context.can_skip(index) for _, _, context in listeners):
             return True
         record = now.run.layers.get(index)
         if now.fills:
