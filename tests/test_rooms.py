@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,35 @@ def test_tests_stand_in_the_folder_of_their_room() -> None:
     assert [folder for folder in sorted(folders - APART.keys()) if not (PACKAGE / folder).is_dir()] == []
     assert APART.keys() <= folders
     assert {path.name for path in tests.glob("test_*.py")} == OF_ALL
+
+
+def test_no_circle_of_imports() -> None:
+    """Imports inside functions count too: a circle that is put off is a circle. Those for types alone do not."""
+    modules = {".".join(("omnisink", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in sources()}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+
+    class Imports(ast.NodeVisitor):
+        def __init__(self) -> None:
+            self.found: set[str] = set()
+
+        def visit_If(self, node: ast.If) -> None:
+            if "TYPE_CHECKING" not in ast.unparse(node.test):
+                self.generic_visit(node)
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                self.found.add(whole if whole in modules else str(node.module))
+
+    graph = {}
+    for name, path in modules.items():
+        visitor = Imports()
+        visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+        graph[name] = sorted(visitor.found & modules.keys() - {name})
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_maths_uses_torch_alone() -> None:

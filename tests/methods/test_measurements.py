@@ -211,7 +211,7 @@ def relabelled(**changes: Any) -> Callable[[Path, Path], None]:
         (repacked(lambda arrays: arrays.update(strange=np.zeros(3))), "the array 'strange' is none that is measured"),
         (repacked(lambda arrays: arrays.update(mass=np.zeros((1, 1)))), "mass is of the shape"),
         (repacked(lambda arrays: arrays.update(mass=arrays["mass"].astype(str))), "mass holds <U"),
-        (repacked(lambda arrays: arrays.update(token_mask=np.zeros(3, bool))), "real is of the shape"),
+        (repacked(lambda arrays: arrays.update(real=np.zeros(3, bool))), "real is of the shape"),
         (repacked(lambda arrays: arrays.update(real=arrays["real"].astype(int))), "real is of the shape"),
         (claiming, r"claims \(1000000, 1000000\) of float64, and holds 0 bytes"),
         (lambda data, names: data.write_bytes(b"PK" + b"x" * 50), "BadZipFile"),

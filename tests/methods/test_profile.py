@@ -176,7 +176,7 @@ def broken(**changes):
         (broken(format=...), "its format is None"),
         (broken(model=...), "must not lack model"),
         (broken(surprise=1), "must not have surprise"),
-        (broken(method="Other"), "there is no method 'Other'"),
+        (broken(method="Other"), "it is a profile of 'Other', not of OutRo"),
         (broken(method=7), "method must be a text, got 7"),
         (broken(method="zero-heads"), "it is a profile of 'zero-heads', not of OutRo"),
         (broken(settings=[1]), "settings must be an object"),

@@ -123,7 +123,8 @@ def evaluate(
         from omnisink.evaluation.running.parts import failures, whole
         from omnisink.evaluation.running.run import Settings, check_run, run
         from omnisink.media import Uniform
-        from omnisink.methods.registry import BASELINE, parse_methods
+        from omnisink.methods.names import BASELINE
+        from omnisink.methods.registry import parse_methods
         from omnisink.models.facts import check_can_answer_some
 
     chosen = Settings(

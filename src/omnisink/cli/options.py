@@ -177,8 +177,8 @@ def starts_of(names: str, model: str, gamma: float | None, tau: float | None, pr
     if profile is None:
         return [make_outro(model, gamma, tau=tau)]
     from omnisink.methods.outro import OutRo
-    from omnisink.methods.profile import profiled_class, read_profile
-    from omnisink.methods.registry import kinds_named
+    from omnisink.methods.profile import read_profile
+    from omnisink.methods.registry import kinds_named, profiled_class
 
     kind = profiled_class(read_profile(profile))
     if not any(issubclass(one, kind) for one in kinds_named(names)):

@@ -138,7 +138,8 @@ def study(
 
 def _arms(names: str, model: str, tau: float | None, seed: int) -> dict[str, Method]:
     """Return the methods that ``--methods`` adds to the study's own arms."""
-    from omnisink.methods.registry import BASELINE, parse_methods
+    from omnisink.methods.names import BASELINE
+    from omnisink.methods.registry import parse_methods
 
     found = parse_methods(names, options.make_outro(model, None, tau=tau), seed)
     if None in found.values():

@@ -65,3 +65,9 @@ def any_nonfinite(hidden: Tensor, token_mask: Tensor | None = None) -> Tensor:
     if token_mask is None and hidden.numel() <= _FEW:
         return (hidden * 0).sum().isnan()  # Few operations, which is what counts where there is little to compute.
     return nonfinite_tokens(token_magnitude(hidden), token_mask).any()
+
+
+def stacked(magnitudes: dict[int, Tensor]) -> Tensor:
+    """Return magnitudes of the same shape (B, S) as one tensor: an operation for all layers, not one for each."""
+    device = next(iter(magnitudes.values())).device
+    return torch.stack([m if m.device == device else m.to(device) for m in magnitudes.values()])

@@ -16,13 +16,10 @@ from typing import Any, cast
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
+from omnisink.methods.names import FILE_ATTRIBUTE, IN_FILE
 
-#: What stands between a file and the class in it.
-IN_FILE = "::"
 #: Attribute of classes that came from a file: the SHA-256 of the file. It goes with a class to another process.
 _CODE = "_omnisink_code_sha256"
-#: Attribute of such classes: the file, as the user named it.
-_FILE = "_omnisink_file"
 #: How the modules of files are called, before the SHA-256.
 _MODULE = "omnisink_method_"
 
@@ -85,7 +82,7 @@ def class_in_file(name: str) -> type[Method]:
         for value in vars(module).values():
             if _is_method(value) and value.__module__ == module_name:
                 setattr(value, _CODE, code)
-                setattr(value, _FILE, path)
+                setattr(value, FILE_ATTRIBUTE, path)
     module = sys.modules[module_name]
     if not hasattr(module, attribute):
         own = [one for one, value in vars(module).items() if _is_method(value) and value.__module__ == module_name]
@@ -110,12 +107,6 @@ def _checked(found: Any, where: str) -> type[Method]:
 def code_of(kind: type[Method]) -> str | None:
     """Return the SHA-256 of the file that a class was named by; None for classes of packages."""
     found: str | None = getattr(kind, _CODE, None)
-    return found
-
-
-def file_of(kind: type[Method]) -> str | None:
-    """Return the file that a class was named by, as it was named; None for classes of packages."""
-    found: str | None = getattr(kind, _FILE, None)
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from omnisink.maths.magnitude import any_nonfinite, nonfinite_tokens
+from omnisink.maths.magnitude import any_nonfinite, nonfinite_tokens, stacked
 
 
 @dataclass
@@ -73,9 +73,3 @@ class Finiteness:
             from omnisink.methods.nonfinite import error
 
             raise error(self, model)
-
-
-def stacked(magnitudes: dict[int, Tensor]) -> Tensor:
-    """Return magnitudes of the same shape (B, S) as one tensor: an operation for all layers, not one for each."""
-    device = next(iter(magnitudes.values())).device
-    return torch.stack([m if m.device == device else m.to(device) for m in magnitudes.values()])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from omnisink.errors import OmnisinkError
 from omnisink.maths.finite import cause_of_nonfinite, nonfinite_by_layer
-from omnisink.maths.magnitude import nonfinite_tokens
-from omnisink.methods.finiteness import Finiteness, stacked
+from omnisink.maths.magnitude import nonfinite_tokens, stacked
+
+if TYPE_CHECKING:
+    from omnisink.methods.finiteness import Finiteness
 
 
 def error(finite: Finiteness, model: nn.Module | None) -> OmnisinkError:
@@ -33,7 +38,7 @@ def reduce(finite: Finiteness, earlier: Finiteness | None) -> Finiteness:
         mask = None if finite.token_mask is None else finite.token_mask.to(sizes.device)
         largest = torch.where(nonfinite_tokens(sizes, mask), sizes, 0).amax(dim=(1, 2), keepdim=True)
         peaks = dict(zip(finite.magnitudes, largest.unbind(), strict=True))
-    now = Finiteness(None, peaks, finite.prompt, finite.generated)
+    now = replace(finite, token_mask=None, magnitudes=peaks)
     return now if earlier is None else _merge(now, earlier)
 
 
@@ -43,7 +48,8 @@ def _merge(one: Finiteness, other: Finiteness) -> Finiteness:
     if both:
         first, second = (stacked({layer: of.magnitudes[layer] for layer in both}) for of in (one, other))
         peaks.update(zip(both, torch.maximum(first, second.to(first.device)).unbind(), strict=True))
-    return Finiteness(None, peaks, _either(one.prompt, other.prompt), _either(one.generated, other.generated))
+    prompt, generated = _either(one.prompt, other.prompt), _either(one.generated, other.generated)
+    return replace(one, magnitudes=peaks, prompt=prompt, generated=generated)
 
 
 def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:

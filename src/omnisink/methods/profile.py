@@ -14,6 +14,7 @@ from torch import nn
 
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.errors import OmnisinkError, shown
+from omnisink.methods.names import IN_FILE, name_of
 from omnisink.methods.settings import field_types, from_plain
 from omnisink.results.reading import parse_object, read_whole
 
@@ -158,22 +159,6 @@ def read_profile(path: str | Path) -> Profile:
     return Profile(path, data["method"], settings, model, data.get("gain", {}))
 
 
-def profiled_class(profile: Profile) -> type[Method]:
-    """Return the class of the method that a profile is of.
-
-    Raises
-    ------
-    OmnisinkError
-        If there is no such method, or it cannot be imported.
-    """
-    from omnisink.methods.registry import find_method
-
-    try:
-        return find_method("outro" if profile.method == "OutRo" else profile.method)
-    except OmnisinkError as error:
-        raise OmnisinkError(f"{profile.path}: the method of the profile cannot be used: {error}") from None
-
-
 def make_method(profile: Profile, kind: type[Method]) -> Any:
     """Build a method with the settings of a profile.
 
@@ -196,8 +181,8 @@ def make_method(profile: Profile, kind: type[Method]) -> Any:
         or out of range.
     """
     path = profile.path
-    base = next((one for one in kind.__mro__ if _is_called(one, profile.method)), None) or profiled_class(profile)
-    if not issubclass(kind, base):
+    base = next((one for one in kind.__mro__ if _is_called(one, profile.method)), None)
+    if base is None:
         raise OmnisinkError(f"{path}: it is a profile of {shown(profile.method)}, not of {kind.__name__}")
     types = field_types(base)
     # A setting whose default is None may have come later than the profile, and says then that all is as before.
@@ -216,8 +201,10 @@ def make_method(profile: Profile, kind: type[Method]) -> Any:
 
 
 def _is_called(kind: type, method: str) -> bool:
-    """Whether a class is the one in a file that a profile names; the file may be imported by another name here."""
-    return "::" in method and kind.__name__ == method.rpartition("::")[2]
+    """Whether a class is the one that a profile names; a file may be imported by another name here."""
+    if IN_FILE in method:
+        return kind.__name__ == method.rpartition(IN_FILE)[2]
+    return name_of(kind) == ("outro" if method == "OutRo" else method)
 
 
 def _same_keys(

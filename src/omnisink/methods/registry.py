@@ -11,30 +11,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields, replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
-from omnisink.methods.classes import IN_FILE, class_at, class_in_file, class_of_entry_point, code_of, file_of
+from omnisink.methods.classes import class_at, class_in_file, class_of_entry_point, code_of
+from omnisink.methods.names import BASELINE, BUILT_IN, IN_FILE, outside_methods
 from omnisink.methods.presets import Preset
+from omnisink.methods.profile import Profile
 from omnisink.methods.settings import field_types, plain_settings, read_value, split_outside, to_plain
-
-#: Entry points of this group name a subclass of `Method`.
-GROUP = "omnisink.methods"
-#: The model without any method.
-BASELINE = "baseline"
-
-_OUTRO_CONTROL = "omnisink.methods.controls:OutRoControl"
-#: The package's own methods, by name; a file is imported when its method is named.
-BUILT_IN: dict[str, str] = {
-    "outro": "omnisink.methods.outro:OutRo",
-    "outro-control": _OUTRO_CONTROL,
-    "replace-sink-value": "omnisink.methods.ablation:ReplaceSinkValue",
-    "zero-sink-key": "omnisink.methods.ablation:ZeroSinkKey",
-    "zero-heads": "omnisink.methods.ablation:ZeroHeads",
-    "knockout-tokens": "omnisink.methods.knockout:KnockoutTokens",
-}
 
 
 @dataclass(frozen=True)
@@ -81,7 +67,7 @@ def registered_methods() -> list[Registered]:
         If an entry point cannot be loaded, or is not a method.
     """
     own = [Registered(name, class_at(home), "omnisink") for name, home in BUILT_IN.items()]
-    return own + [Registered(one.name, _from_package(one), _package_of(one)) for one in _entry_points()]
+    return own + [Registered(one.name, _from_package(one), _package_of(one)) for one in outside_methods()]
 
 
 def find_method(name: str) -> type[Method]:
@@ -106,21 +92,25 @@ def find_method(name: str) -> type[Method]:
         return class_in_file(name)
     if name in BUILT_IN:
         return class_at(BUILT_IN[name])
-    others = {one.name: one for one in _entry_points()}
+    others = {one.name: one for one in outside_methods()}
     if name in others:
         return _from_package(others[name])
     known = ", ".join([BASELINE, *BUILT_IN, *others])
     raise OmnisinkError(f"there is no method {name!r}: use one of {known}, or FILE.py{IN_FILE}CLASS")
 
 
-def name_of(kind: type[Method]) -> str:
-    """Return the name by which `find_method` finds a class; ``module::Class`` where it finds none."""
-    if (file := file_of(kind)) is not None:
-        return f"{file}{IN_FILE}{kind.__name__}"
-    home = f"{kind.__module__}:{kind.__name__}"
-    others = {point.value: point.name for point in _entry_points()}
-    own = {where: name for name, where in BUILT_IN.items()}
-    return own.get(home) or others.get(home) or f"{kind.__module__}{IN_FILE}{kind.__name__}"
+def profiled_class(profile: Profile) -> type[Method]:
+    """Return the class of the method that a profile is of.
+
+    Raises
+    ------
+    OmnisinkError
+        If there is no such method, or it cannot be imported.
+    """
+    try:
+        return find_method("outro" if profile.method == "OutRo" else profile.method)
+    except OmnisinkError as error:
+        raise OmnisinkError(f"{profile.path}: the method of the profile cannot be used: {error}") from None
 
 
 def parse_methods(
@@ -271,10 +261,6 @@ def _known(kind: type[Method]) -> str:
 
 def _as_text(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _entry_points() -> list[EntryPoint]:
-    return sorted(entry_points(group=GROUP), key=lambda one: one.name)
 
 
 def _package_of(point: EntryPoint) -> str:

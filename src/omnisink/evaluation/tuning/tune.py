@@ -20,8 +20,9 @@ from omnisink.evaluation.tuning.search import Trial, choose, probability_margin,
 from omnisink.evaluation.tuning.tuned import Tested, gain_of
 from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
+from omnisink.methods.names import name_of
 from omnisink.methods.outro import OutRo
-from omnisink.methods.registry import name_of, settings_of
+from omnisink.methods.registry import settings_of
 from omnisink.methods.settings import plain_settings
 from omnisink.methods.space import space_of
 from omnisink.models.loaded import Loaded
