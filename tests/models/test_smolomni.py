@@ -60,8 +60,9 @@ def test_the_clip_of_the_demo_has_its_sink_at_position_0_in_the_middle_layers(sm
     assert counts == {"text": (0,), "video": (), "audio": ()}
 
 
-#: Right answers among the 120, by category, as measured when the weights were shipped; a machine may round a few over.
-EXPECTED = {"visual": 36, "audio": 26, "existence": 9, "cross-modal": 25, "temporal": 16}
+#: Right answers among the first 60, by category, as measured with the weights that are shipped; a machine may round a few
+#: over.
+EXPECTED = {"visual": 17, "audio": 12, "existence": 5, "cross-modal": 13, "temporal": 9}
 ROUNDING = 2
 
 
@@ -69,9 +70,9 @@ ROUNDING = 2
 @pytest.mark.slow
 def test_scores_on_a_fixed_sample_are_what_they_were(smolomni, tmp_path):
     out = tmp_path / "records.jsonl"
-    run(smolomni, "test", 120, ["without"], tmp_path / "clips", out)
+    run(smolomni, "test", 60, ["without"], tmp_path / "clips", out)
     records = [json.loads(line) for line in out.read_text().splitlines()]
-    assert len(records) == 120
+    assert len(records) == 60
     right = Counter(r["category"] for r in records if r["right"])
     for category, expected in EXPECTED.items():
         assert abs(right[category] - expected) <= ROUNDING, (category, right)

@@ -203,7 +203,7 @@ def test_no_layer_costs_an_operator_of_pytorch(padded, monkeypatch):
     mask[0, 0] = 0
     mask = mask if padded else None
     added = []
-    for depth in (7, 14):
+    for depth in (4, 8):
         model, counts = tiny_llama(num_hidden_layers=depth), []
         for method in (None, OutRo()):
             with method(model) if method else contextlib.nullcontext(), torch.inference_mode():
