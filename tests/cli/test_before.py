@@ -77,7 +77,7 @@ def test_a_video_without_sound_is_told_first_where_the_model_hears(refused: Type
         )
         assert "cannot see: the family takes no video" in refused(
             verb, "mute.mp4", "What is it?", "--model", "smollm2-135m"
-        ) or "takes text alone" in refused(verb, "mute.mp4", "What is it?", "--model", "smollm2-135m")
+        ) or "takes text only" in refused(verb, "mute.mp4", "What is it?", "--model", "smollm2-135m")
 
 
 def test_layers_devices_and_types_are_looked_at_first(refused: Typed, text: Path) -> None:

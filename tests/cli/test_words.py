@@ -97,8 +97,8 @@ def test_a_word_longer_than_a_name_of_a_file_may_be_is_none():
         (("ask", FILE, "What?", "--audio", "absent.wav", "--model", "x"), "absent.wav: there is no such file"),
         (("ask", FILE, "What?", "--audio", FILE, "--no-audio", "--model", "x"), "exclude each other"),
         (("ask", "What?", "--choices", "one", "--model", "x"), "choices must be two texts or more"),
-        (("ask", FILE, "What?", "--model", "smollm2-135m"), "smollm2-135m takes text alone"),
-        (("find", FILE, "What?", "--model", "smollm2-135m"), "smollm2-135m takes text alone"),
+        (("ask", FILE, "What?", "--model", "smollm2-135m"), "smollm2-135m takes text only"),
+        (("find", FILE, "What?", "--model", "smollm2-135m"), "smollm2-135m takes text only"),
         (("find", FILE, FILE, "--model", "x"), "two files and no question"),
     ],
 )

@@ -106,7 +106,7 @@ def test_a_model_that_cannot_see_stops_with_the_reason(llama_folder, clip, tmp_p
     ]
     (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(OmnisinkError, match="takes text alone"):
+    with pytest.raises(OmnisinkError, match="takes text only"):
         run(
             "--model",
             llama_folder,

@@ -115,9 +115,9 @@ def test_in_a_window_the_mean_runs_over_the_queries_that_reach_the_key(backend):
 
 
 def test_layers_with_heads_of_different_widths_stand_beside_each_other():
-    from omnisink.verification.families_text import _PATTERN, _builder
+    from omnisink.verification.families_text import _PATTERN, text_builder
 
-    model = _builder(
+    model = text_builder(
         "Gemma4TextConfig", "Gemma4ForCausalLM", scale=8.0, head_dim=16, global_head_dim=32, sliding_window=64,
         layer_types=_PATTERN, num_kv_shared_layers=2, vocab_size_per_layer_input=128, hidden_size_per_layer_input=8,
     )()  # fmt: skip

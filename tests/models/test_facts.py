@@ -38,7 +38,7 @@ def test_the_thinker_of_a_whole_model_is_what_will_be_loaded(tmp_path):
 def test_the_embedded_models_are_known_by_name():
     check_can_answer("smolomni", {"image", "video", "audio"})
     check_can_answer("SmolLM2-135M", ())
-    with pytest.raises(OmnisinkError, match="takes text alone: no processor"):
+    with pytest.raises(OmnisinkError, match="takes text only: no processor"):
         check_can_answer("smollm2-135m", {"video"})
 
 
@@ -63,7 +63,7 @@ def test_what_cannot_be_read_is_left_to_loading(content, tmp_path):
 def test_questions_are_refused_where_the_model_can_be_asked_none_of_them(llama_folder):
     video, text = Item("a", "What?", "yes", video=CLIP), Item("b", "Why?", "yes")
     picture = Item("c", "What?", "yes", image=CLIP)
-    with pytest.raises(OmnisinkError, match="takes text alone"):
+    with pytest.raises(OmnisinkError, match="takes text only"):
         check_can_answer_some(llama_folder, [video, picture])
     check_can_answer_some(llama_folder, [video, text])
     check_can_answer_some(llama_folder, [])
@@ -79,4 +79,4 @@ def test_a_text_model_is_refused_before_it_is_loaded(verb, llama_folder, tmp_pat
     (tmp_path / "q.jsonl").write_text(json.dumps(row))
     source = "--data" if verb == "study" else "--task"
     args = (verb, "--model", str(folder), source, str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "out"))
-    assert "takes text alone" in refused(*args)
+    assert "takes text only" in refused(*args)

@@ -17,8 +17,23 @@ def text_prompts(model: Any, lengths: tuple[int, ...] = (16, 11), padding_side: 
     return text_inputs(model, lengths, padding_side)
 
 
-def _builder(config: str, model: str, *, scale: float = 1.0, **settings: Any) -> Callable[..., Any]:
-    """Return a builder of `model` from `config`, classes of transformers, with tiny settings and `settings` on top."""
+def text_builder(config: str, model: str, *, scale: float = 1.0, **settings: Any) -> Callable[..., Any]:
+    """Return a function that builds a tiny text decoder of transformers.
+
+    Parameters
+    ----------
+    config, model : str
+        Names of the classes in transformers, such as ``"LlamaConfig"`` and ``"LlamaForCausalLM"``.
+    scale : float
+        What the model multiplies its embeddings by.
+    **settings
+        Settings of the configuration beside `omnisink.verification.tiny.TEXT_SETTINGS`, or instead of them.
+
+    Returns
+    -------
+    callable
+        The ``build`` of a `Family`.
+    """
 
     def build(attn_implementation: str = "sdpa", plant: bool = True) -> Any:
         from omnisink.verification.tiny import TEXT_SETTINGS, make
@@ -29,7 +44,8 @@ def _builder(config: str, model: str, *, scale: float = 1.0, **settings: Any) ->
     return build
 
 
-def _family(name: str, title: str, example: str, build: Callable[..., Any], **more: Any) -> Family:
+def text_family(name: str, title: str, example: str, build: Callable[..., Any], **more: Any) -> Family:
+    """Return the entry of a text family; `more` are further fields of `Family`, such as ``backends``."""
     return Family(name, title, ("text",), example, build, text_prompts, **more)
 
 
@@ -65,59 +81,64 @@ _LATENT: dict[str, Any] = {
 }
 
 TEXT: list[Family] = [
-    _family("llama", "Llama", "meta-llama/Llama-3.1-8B-Instruct", _builder("LlamaConfig", "LlamaForCausalLM")),
-    _family("qwen2", "Qwen2", "Qwen/Qwen2.5-7B-Instruct", _builder("Qwen2Config", "Qwen2ForCausalLM")),
-    _family("qwen3", "Qwen3", "Qwen/Qwen3-8B", _builder("Qwen3Config", "Qwen3ForCausalLM", head_dim=16)),
-    _family(
+    text_family("llama", "Llama", "meta-llama/Llama-3.1-8B-Instruct", text_builder("LlamaConfig", "LlamaForCausalLM")),
+    text_family("qwen2", "Qwen2", "Qwen/Qwen2.5-7B-Instruct", text_builder("Qwen2Config", "Qwen2ForCausalLM")),
+    text_family("qwen3", "Qwen3", "Qwen/Qwen3-8B", text_builder("Qwen3Config", "Qwen3ForCausalLM", head_dim=16)),
+    text_family(
         "mistral",
         "Mistral",
         "mistralai/Mistral-7B-Instruct-v0.1",
-        _builder("MistralConfig", "MistralForCausalLM", sliding_window=64),
+        text_builder("MistralConfig", "MistralForCausalLM", sliding_window=64),
     ),
-    _family(
+    text_family(
         "mistral_window",
         "Mistral, prompt longer than its window",
         "mistralai/Mistral-7B-Instruct-v0.1",
-        _builder("MistralConfig", "MistralForCausalLM", sliding_window=8),
+        text_builder("MistralConfig", "MistralForCausalLM", sliding_window=8),
         expectation="partial",
         note="rotated as usual; not relaxed, because the window does not cover the prompt",
     ),
-    _family(
-        "mixtral", "Mixtral", "mistralai/Mixtral-8x7B-Instruct-v0.1", _builder("MixtralConfig", "MixtralForCausalLM")
+    text_family(
+        "mixtral",
+        "Mixtral",
+        "mistralai/Mixtral-8x7B-Instruct-v0.1",
+        text_builder("MixtralConfig", "MixtralForCausalLM"),
     ),
-    _family("phi3", "Phi-3", "microsoft/Phi-3.5-mini-instruct", _builder("Phi3Config", "Phi3ForCausalLM")),
-    _family("smollm3", "SmolLM3", "HuggingFaceTB/SmolLM3-3B", _builder("SmolLM3Config", "SmolLM3ForCausalLM")),
-    _family("olmo2", "OLMo 2", "allenai/OLMo-2-1124-7B-Instruct", _builder("Olmo2Config", "Olmo2ForCausalLM")),
-    _family("glm4", "GLM-4", "zai-org/GLM-4-9B-0414", _builder("Glm4Config", "Glm4ForCausalLM", head_dim=16)),
-    _family(
+    text_family("phi3", "Phi-3", "microsoft/Phi-3.5-mini-instruct", text_builder("Phi3Config", "Phi3ForCausalLM")),
+    text_family("smollm3", "SmolLM3", "HuggingFaceTB/SmolLM3-3B", text_builder("SmolLM3Config", "SmolLM3ForCausalLM")),
+    text_family("olmo2", "OLMo 2", "allenai/OLMo-2-1124-7B-Instruct", text_builder("Olmo2Config", "Olmo2ForCausalLM")),
+    text_family("glm4", "GLM-4", "zai-org/GLM-4-9B-0414", text_builder("Glm4Config", "Glm4ForCausalLM", head_dim=16)),
+    text_family(
         "granite",
         "Granite (its own attention scale)",
         "ibm-granite/granite-3.3-8b-instruct",
-        _builder(
+        text_builder(
             "GraniteConfig", "GraniteForCausalLM", attention_multiplier=0.1, embedding_multiplier=12.0, scale=12.0
         ),
     ),
-    _family(
+    text_family(
         "gemma2",
         "Gemma 2 (soft-capped scores)",
         "google/gemma-2-9b-it",
-        _builder("Gemma2Config", "Gemma2ForCausalLM", **_GEMMA, scale=8.0, sliding_window=64),
+        text_builder("Gemma2Config", "Gemma2ForCausalLM", **_GEMMA, scale=8.0, sliding_window=64),
         backends=("eager", "flex_attention"),
         note=_WINDOW_NOTE,
     ),
-    _family(
+    text_family(
         "gemma3",
         "Gemma 3 text (sliding-window layers)",
         "google/gemma-3-1b-it",
-        _builder("Gemma3TextConfig", "Gemma3ForCausalLM", **_GEMMA, scale=8.0, sliding_window=8, layer_types=_PATTERN),
+        text_builder(
+            "Gemma3TextConfig", "Gemma3ForCausalLM", **_GEMMA, scale=8.0, sliding_window=8, layer_types=_PATTERN
+        ),
         expectation="partial",
         note="on sliding-window layers that do not cover the prompt: rotated, not relaxed",
     ),
-    _family(
+    text_family(
         "gemma4",
         "Gemma 4 text (shared keys and values)",
         "google/gemma-4-E2B-it",
-        _builder(
+        text_builder(
             "Gemma4TextConfig",
             "Gemma4ForCausalLM",
             scale=8.0,
@@ -133,11 +154,11 @@ TEXT: list[Family] = [
         note=f"{_WINDOW_NOTE}; layers that share keys and values are left out where the model runs them on the last "
         "token alone, as generate() makes it do",
     ),
-    _family(
+    text_family(
         "gpt_oss",
         "gpt-oss (learned sinks)",
         "openai/gpt-oss-20b",
-        _builder(
+        text_builder(
             "GptOssConfig",
             "GptOssForCausalLM",
             head_dim=16,
@@ -149,11 +170,11 @@ TEXT: list[Family] = [
         backends=("eager",),
         note=_WINDOW_NOTE,
     ),
-    _family(
+    text_family(
         "llama4",
         "Llama 4 text (chunked attention)",
         "meta-llama/Llama-4-Scout-17B-16E-Instruct",
-        _builder(
+        text_builder(
             "Llama4TextConfig",
             "Llama4ForCausalLM",
             head_dim=16,
@@ -164,46 +185,46 @@ TEXT: list[Family] = [
         ),
         note=_WINDOW_NOTE,
     ),
-    _family(
+    text_family(
         "deepseek_v3",
         "DeepSeek-V3 (latent attention)",
         "deepseek-ai/DeepSeek-V3",
-        _builder("DeepseekV3Config", "DeepseekV3ForCausalLM", **_LATENT),
+        text_builder("DeepseekV3Config", "DeepseekV3ForCausalLM", **_LATENT),
     ),
-    _family(
+    text_family(
         "deepseek_v32",
         "DeepSeek-V3.2 (sparse attention)",
         "deepseek-ai/DeepSeek-V3.2",
-        _builder(
+        text_builder(
             "DeepseekV32Config", "DeepseekV32ForCausalLM", **_LATENT, index_n_heads=2, index_head_dim=16, index_topk=8
         ),
         expectation="refused",
         note="an indexer chooses each query's keys, so that head outputs share no dense prompt",
         backends=("eager",),
     ),
-    _family(
+    text_family(
         "qwen3_next",
         "Qwen3-Next (gated and linear attention)",
         "Qwen/Qwen3-Next-80B-A3B-Instruct",
-        _builder("Qwen3NextConfig", "Qwen3NextForCausalLM", **_LINEAR, **_EXPERTS),
+        text_builder("Qwen3NextConfig", "Qwen3NextForCausalLM", **_LINEAR, **_EXPERTS),
         expectation="partial",
         note=_HYBRID_NOTE,
         backends=("sdpa", "eager"),
     ),
-    _family(
+    text_family(
         "qwen3_5",
         "Qwen3.5 text (gated and linear attention)",
         "Qwen/Qwen3.5-4B",
-        _builder("Qwen3_5TextConfig", "Qwen3_5ForCausalLM", **_LINEAR),
+        text_builder("Qwen3_5TextConfig", "Qwen3_5ForCausalLM", **_LINEAR),
         expectation="partial",
         note=_HYBRID_NOTE,
         backends=("sdpa", "eager"),
     ),
-    _family(
+    text_family(
         "gemma3n",
         "Gemma 3n (stacked residual streams)",
         "google/gemma-3n-E2B-it",
-        _builder(
+        text_builder(
             "Gemma3nTextConfig",
             "Gemma3nForCausalLM",
             scale=8.0,
@@ -219,20 +240,20 @@ TEXT: list[Family] = [
         note="AltUp carries several residual streams through each layer; the method is defined on one",
         backends=("sdpa",),
     ),
-    _family(
+    text_family(
         "codegen",
         "CodeGen",
         "Salesforce/codegen-350M-mono",
-        _builder("CodeGenConfig", "CodeGenForCausalLM", n_embd=64, n_layer=5, n_head=4, rotary_dim=8),
+        text_builder("CodeGenConfig", "CodeGenForCausalLM", n_embd=64, n_layer=5, n_head=4, rotary_dim=8),
         expectation="refused",
         note=_NOT_REACHED,
         backends=("eager",),
     ),
-    _family(
+    text_family(
         "mamba",
         "Mamba",
         "state-spaces/mamba-130m-hf",
-        _builder("MambaConfig", "MambaForCausalLM", state_size=8),
+        text_builder("MambaConfig", "MambaForCausalLM", state_size=8),
         expectation="refused",
         note="a state-space model has no attention",
         backends=("eager",),

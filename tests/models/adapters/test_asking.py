@@ -225,9 +225,9 @@ def test_an_answer_has_a_token_at_least(omni, count):
 
 
 def test_a_text_model_and_an_unknown_family_say_so(llama_folder, clip, monkeypatch):
-    with pytest.raises(OmnisinkError, match="takes text alone"):
+    with pytest.raises(OmnisinkError, match="takes text only"):
         load_model(llama_folder).inputs("Why?", video=clip)
-    monkeypatch.setattr(registry, "BUILT_IN", {})
+    monkeypatch.setattr(registry, "ADAPTERS", ())
     loaded = load_model(llama_folder)
     loaded.processor = object()
     with pytest.raises(OmnisinkError, match="of the type llama, for which there is no adapter"):
@@ -271,5 +271,5 @@ def test_an_adapter_from_outside_is_found_and_comes_first(monkeypatch):
     with pytest.raises(OmnisinkError, match="the adapter mine .* cannot be loaded"):
         registry.find_adapter("qwen3_vl")
     monkeypatch.setattr(registry, "entry_points", _Points("builtins:int"))
-    with pytest.raises(OmnisinkError, match="is no subclass of Adapter"):
+    with pytest.raises(OmnisinkError, match="is not a subclass of Adapter"):
         registry.find_adapter("qwen3_vl")

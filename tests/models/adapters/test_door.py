@@ -134,7 +134,7 @@ def test_a_family_without_an_adapter_is_asked_about_text_by_the_template_that_wr
     from omnisink.models.adapters import registry
 
     loaded = replace(families("qwen2_5_vl"))
-    monkeypatch.setattr(registry, "BUILT_IN", {})
+    monkeypatch.setattr(registry, "ADAPTERS", ())
     assert QUESTION in loaded.tokenizer.decode(loaded.inputs(QUESTION)["input_ids"][0])
     monkeypatch.setattr(loaded.processor, "chat_template", "{% for m in messages %}T{{ m.content }}{% endfor %}")
     monkeypatch.setattr(loaded.tokenizer, "chat_template", "{% for m in messages %}T{{ m.content }}{% endfor %}")

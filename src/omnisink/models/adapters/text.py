@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts
 
 
-class TextAlone(Adapter):
+class TextOnly(Adapter):
     """Batches of questions without media, for any model with a tokenizer.
 
     Parameters
@@ -38,7 +38,7 @@ class TextAlone(Adapter):
     def lacks(self, name: str, modality: str) -> str:
         """Say why nothing but text can be asked about."""
         if self.unknown is None:
-            return f"{name} takes text alone: no processor was saved with it"
+            return f"{name} takes text only: no processor was saved with it"
         return (
             f"{name} is of the type {self.unknown}, for which there is no adapter; docs/write-an-adapter.md says how "
             "to write one. Your own inputs work with `with OutRo()(model):` all the same"
