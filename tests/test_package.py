@@ -246,15 +246,63 @@ def test_the_script_of_the_readme_works(qwen2_folder: Path, capsys: pytest.Captu
     assert "layers" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("module", ["omnisink", "omnisink.methods"])
-def test_the_page_of_the_interface_has_every_public_name(module: str) -> None:
-    page = (DOCS / "api.md").read_text(encoding="utf-8")
-    written = set(re.findall(r"^::: [\w.]*\.(\w+)$", page, re.M))
-    for members in re.findall(r"^      members: \[(.*)\]$", page, re.M):
-        written |= set(members.split(", "))
+def public_modules() -> list[str]:
+    """Return every module of omnisink that says in `__all__` what is imported from it."""
+    root = ROOT / "src"
+    files = [
+        p for p in sorted((root / "omnisink").rglob("*.py")) if re.search(r"^__all__", p.read_text("utf-8"), re.M)
+    ]
+    return [".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for p in files]
+
+
+def named_object(dotted: str) -> object:
+    """Import what a dotted name stands for: a module, or something in one."""
+    try:
+        return import_module(dotted)
+    except ModuleNotFoundError:
+        module, _, name = dotted.rpartition(".")
+        return getattr(import_module(module), name)
+
+
+@pytest.fixture(scope="module")
+def documented() -> list[object]:
+    """Return all that the pages of the interface list; a name that is not there fails here."""
+    found: list[object] = []
+    for page in sorted(DOCS.glob("api*.md")):
+        for entry in re.split(r"^(?=::: )", page.read_text(encoding="utf-8"), flags=re.M)[1:]:
+            thing = named_object(entry.splitlines()[0].removeprefix("::: ").strip())
+            members = re.search(r"^      members: \[(.*)\]$", entry, re.M)
+            named = members[1].split(", ") if members and members[1] else []
+            found += [thing, *(getattr(thing, name) for name in named if hasattr(thing, name))]
+            # Attributes of a dataclass without a default are on no class, only in its annotations.
+            absent = [n for n in named if not hasattr(thing, n) and n not in getattr(thing, "__annotations__", {})]
+            assert not absent, f"{page.name}: {entry.splitlines()[0]} has no {absent}"
+    return found
+
+
+@pytest.mark.parametrize("module", public_modules())
+def test_the_pages_of_the_interface_have_every_public_name(module: str, documented: list[object]) -> None:
     names = [name for name in import_module(module).__all__ if not name.startswith("__")]
     assert names
-    assert [name for name in names if name not in written] == []
+    known = {id(thing) for thing in documented}
+    assert [name for name in names if id(getattr(import_module(module), name)) not in known] == []
+
+
+def imported_names(page: Path) -> list[tuple[str, str]]:
+    """Return what the Python code of a page imports from omnisink, as modules and names."""
+    found = []
+    for block in code_blocks(page):
+        for module, names in re.findall(r"^\W*from (omnisink[\w.]*) import (\([^)]*\)|.+)$", block, re.M):
+            listed = re.sub(r"#.*|[()]", "", names).split(",")
+            found += [(module, name.split(" as ")[0].strip()) for name in listed if name.strip()]
+    return found
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if imported_names(p)], ids=lambda p: p.name)
+def test_what_the_documentation_imports_is_in_the_interface(page: Path, documented: list[object]) -> None:
+    known = {id(thing) for thing in documented}
+    for module, name in imported_names(page):
+        assert id(named_object(f"{module}.{name}")) in known, f"{page.name} imports {name} from {module}"
 
 
 def refusals() -> list[tuple[str, list[str]]]:

@@ -1,1 +1,5 @@
-"""Asking models about video, sound and images: one small file for every family."""
+"""How a family of models is asked about media, one file each. A new adapter derives from `Adapter`."""
+
+from omnisink.models.adapters.base import Adapter, pictures
+
+__all__ = ["Adapter", "pictures"]
