@@ -278,8 +278,8 @@ def test_the_history_takes_a_new_column(tmp_path):
 
 def test_a_figure_beyond_its_target_is_marked():
     line = Line("prefill", "prefill 768", "measured", 1.0, 1.2, 1.3, 20.0, 9)
-    assert "at most 1.100: NO" in table.told(line)
-    assert "at most 1.100: yes" in table.told(replace(line, p50=1.1))
-    assert "at most" not in table.told(replace(line, case="prefill 256"))
-    assert "FAILED  why" in table.told(Line("checks", "a", "failed", detail="why"))
+    assert "at most 1.100: NO" in table.line_text(line)
+    assert "at most 1.100: yes" in table.line_text(replace(line, p50=1.1))
+    assert "at most" not in table.line_text(replace(line, case="prefill 256"))
+    assert "FAILED  why" in table.line_text(Line("checks", "a", "failed", detail="why"))
     assert Line(**asdict(line)) == line

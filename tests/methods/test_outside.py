@@ -161,7 +161,7 @@ def test_it_answers_a_question(file: Path, package: None, llama_folder: Path) ->
         (("ask", "why?", "--method", "{file}", "--no-relax"), "--no-relax is a setting of OutRo"),
         (("ask", "why?", "--method", "baseline", "--tau", "2"), "--tau is a setting of OutRo"),
         (("ask", "why?", "--method", "outro,baseline"), "one method at a time"),
-        (("ask", "why?", "--method", "baseline", "--compare"), "the baseline is no method to compare"),
+        (("ask", "why?", "--method", "baseline", "--compare"), "the baseline is not a method to compare"),
         (("ask", "why?", "--method", "no-such"), "there is no method 'no-such'"),
         (("ask", "why?", "--method", "{file}:strength=nan"), "strength must be a finite number"),
         (("eval", "--methods", "baseline,{file}", "--gamma", "2"), "--gamma is a setting of OutRo"),
@@ -302,7 +302,7 @@ def test_its_settings_are_tuned_and_come_back(
     manifest = json.loads((run / "manifest.json").read_text())
     kept = {key: value for key, value in manifest["methods"][name].items() if key in profile["settings"]}
     assert kept == profile["settings"]
-    with pytest.raises(OmnisinkError, match="which is none of the methods"):
+    with pytest.raises(OmnisinkError, match="which is not among the methods"):
         typed("eval", *words, "--methods", "baseline,outro", "--profile", path, "--out", tmp_path / "no")
 
 

@@ -140,7 +140,7 @@ def test_whatever_a_template_raises_is_one_line(source, says):
     ["{{ messages[-1].content }}", "{{ messages[-1].content | tojson }}", "{{ messages[-1]['content'] ~ '' }}"],
 )
 def test_a_template_that_prints_the_parts_is_refused_by_name(source):
-    with pytest.raises(OmnisinkError, match="mine is for text alone: it prints the parts of a question as a list"):
+    with pytest.raises(OmnisinkError, match="mine is for text only: it prints the parts of a question as a list"):
         write_parts(parts(source, processor=True), said())
     assert "Why?" in write_text(parts(source), said()), "for a text model it is the right one"
 

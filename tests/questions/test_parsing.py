@@ -128,8 +128,8 @@ def test_letters_are_taken_off(filed: list[str], texts: list[str], labels: str) 
 
 
 def test_in_the_files_of_benchmarks_one_blank_alone_belongs_to_a_letter() -> None:
-    assert split_letters(["A.  bell", "B. drum "], letters_alone=True) == ((" bell", "drum "), ("A", "B"))
-    assert split_letters(["a. bell", "b. drum"], letters_alone=True) == (("a. bell", "b. drum"), ())
+    assert split_letters(["A.  bell", "B. drum "], letters_only=True) == ((" bell", "drum "), ("A", "B"))
+    assert split_letters(["a. bell", "b. drum"], letters_only=True) == (("a. bell", "b. drum"), ())
 
 
 def test_roman_numbers_are_taken_off() -> None:
@@ -160,4 +160,4 @@ def test_what_is_no_letter_stays(filed: list[str]) -> None:
 def test_letters_in_another_order_are_refused() -> None:
     with pytest.raises(OmnisinkError, match="carry the letters B, A, and stand in another order"):
         split_letters(["B. bell", "A. drum"])
-    assert split_letters(["B. bell", "A. drum"], letters_alone=True)[1] == ()
+    assert split_letters(["B. bell", "A. drum"], letters_only=True)[1] == ()

@@ -1,1 +1,1 @@
-"""The command line: one small file a verb; torch is imported only when a verb needs it."""
+"""The command line: one small file for each command; torch is imported only when a command needs it."""

@@ -1,4 +1,4 @@
-"""The entry point: its verbs, and what becomes of errors."""
+"""The entry point: its commands, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _root(
         print(context.get_help())
 
 
-for verb in (demo, ask, find, study):
-    app.command()(verb)
+for command in (demo, ask, find, study):
+    app.command()(command)
 app.command("eval")(evaluate)
 for tool in (compare, tune, export, methods, models, synthav, doctor):
     app.command()(tool)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import media, options
-from omnisink.cli.before import check_model, check_there
 from omnisink.cli.output import note, print_json, read_text, stdout, working
+from omnisink.cli.preflight import check_model, check_there
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def ask(
         method, model, seed, gamma=gamma, tau=tau, no_rotate=no_rotate, no_relax=no_relax, no_decode=no_decode
     )
     if compare and chosen is None:
-        raise OmnisinkError("--compare answers without the method and with it: the baseline is no method to compare")
+        raise OmnisinkError("--compare answers with and without the method: the baseline is not a method to compare")
     check_model(model, device, dtype)
     loaded = options.load(
         model,
@@ -186,7 +186,7 @@ def _summary(trace: Trace | None, method: Method | None) -> str:
     if trace.sinks.layers:
         line = f"sinks at layers {_spans(trace.sinks.layers)}"
     elif outro:
-        return "no sink was found in the prompt: the answer is the untouched model's"
+        return "no sink was found in the prompt: the answer is that of the baseline"
     elif method.criterion_settings():
         line = "no sink was found in the prompt"
     else:

@@ -48,7 +48,7 @@ def show_comparison(
     resamples: int = 9999,
     json: bool = False,
 ) -> None:
-    """Compare, print and write: what the verb does, and what `omnisink eval` ends with. Arguments as the options."""
+    """Compare, print and write, for this command and for the end of `omnisink eval`. Arguments as the options."""
     with working("reading and comparing"):
         from omnisink.evaluation.comparing.compare import compare as compare_runs
         from omnisink.evaluation.comparing.tables import tables_of, write_tables

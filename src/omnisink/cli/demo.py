@@ -23,7 +23,7 @@ QUESTIONS: list[tuple[str, tuple[str, ...], str, str]] = [
     ("What is on screen when the clock sounds?", ("circle", "clock", "star", "bird"), "B", "needs picture and sound"),
 ]
 NEW_TOKENS = 8
-#: Enough for a median and its spread; fewer on a machine so busy that they would take longer than that many seconds.
+#: Enough for a median and its spread, and the most seconds they may take: a busy machine measures fewer.
 PAIRS = 9
 SECONDS = 15.0
 DECODED = 8

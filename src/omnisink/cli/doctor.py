@@ -55,7 +55,7 @@ def doctor(json: options.JsonFlag = False) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Return what the verb shows, as plain data.
+    """Return what the command shows, as plain data.
 
     This is for environments in which something is wrong, so an import that fails is a finding and not the end.
     """

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
-from omnisink.cli.before import check_model, check_statistics, check_there
 from omnisink.cli.compare import show_comparison
 from omnisink.cli.media import FramesOption, warnings_noted
 from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
+from omnisink.cli.preflight import check_model, check_statistics, check_there
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="How questions are put and answers read. [default: the task's]")
     ] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the task. [default: its own]")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask so many questions only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask only this many questions.")] = None,
     lengths: options.LengthsOption = None,
     only: options.OnlyOption = None,
     allow_missing: options.AllowMissingFlag = False,
@@ -222,7 +222,7 @@ def _batch_size(given: str) -> int | None:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """Show a bar with speed and time left; a line of text now and then where stderr is no terminal."""
+    """Show a bar with speed and time left; a line of text now and then where stderr is not a terminal."""
     from rich import progress as rich
 
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from omnisink.cli import media, options
-from omnisink.cli.before import check_model, check_there
 from omnisink.cli.output import (
     check_writable,
     note,
@@ -21,6 +20,7 @@ from omnisink.cli.output import (
     working,
     write_text,
 )
+from omnisink.cli.preflight import check_model, check_there
 from omnisink.errors import OmnisinkError
 
 

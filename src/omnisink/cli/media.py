@@ -1,4 +1,4 @@
-"""What the verbs that take a clip share: their arguments, and what becomes of them."""
+"""Arguments of the commands that take a clip, and how they are read."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _OPTION = re.compile(r"--?[^\W\d]|--$|-$")
 def gather_choices(arguments: list[str]) -> list[str]:
     """Let ``--choices`` take all words up to the next option: ``--choices a b`` is ``--choices a --choices b``.
 
-    What begins with a minus and no letter is a choice too, as a negative number.
+    A word that begins with a minus sign but no letter after it, such as a negative number, is a choice too.
     """
     out: list[str] = []
     inside = False
@@ -69,7 +69,7 @@ def gather_choices(arguments: list[str]) -> list[str]:
         if word == "--choices":
             inside = True
             if following is None or _OPTION.match(following):
-                out.append(word)  # To be told that it lacks a value.
+                out.append(word)  # The parser will say that it lacks a value.
         elif word.startswith("--choices="):
             inside = True
             out.append(word)
@@ -100,7 +100,7 @@ def split_words(words: Sequence[str], choices: Sequence[str] | None = None) -> t
     if files and len(words) == 1 and len(files) < len(choices or ()):
         raise OmnisinkError(f"{files[0]} is a file among the choices; the file comes first, then the question")
     if len(words) == 2 and not words[0].strip():
-        raise OmnisinkError("the name of the file is empty; for a question without a file, give the question alone")
+        raise OmnisinkError("the name of the file is empty; for a question without a file, give only the question")
     if len(words) == 1:
         if is_file(words[0]):
             raise OmnisinkError(
@@ -147,7 +147,7 @@ def check_media(
     OmnisinkError
         If options contradict each other.
     MediaError
-        If a file is not there, or is no media file.
+        If a file does not exist, or is not a media file.
     """
     if audio is not None and no_audio:
         raise OmnisinkError("--audio and --no-audio exclude each other")
@@ -212,10 +212,10 @@ def warnings_noted(several: bool = False) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LongPromptWarning)
         yield
-    told = list(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, LongPromptWarning)))
-    if several and told[1:]:
-        told = [f"{told[0]} ({len(told) - 1:,} more warnings of this kind)"]
-    for line in told:
+    messages = list(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, LongPromptWarning)))
+    if several and messages[1:]:
+        messages = [f"{messages[0]} ({len(messages) - 1:,} more warnings of this kind)"]
+    for line in messages:
         note(line)
 
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they stand for."""
+"""Options that several commands share, and what they stand for."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ ProfileOption = Annotated[
 NoRotateOption = Annotated[bool, typer.Option("--no-rotate", help="Rotate nothing.")]
 NoRelaxOption = Annotated[bool, typer.Option("--no-relax", help="Relax no mask.")]
 NoDecodeOption = Annotated[
-    bool, typer.Option("--no-decode", help="Leave generated tokens alone, as the authors' release does.")
+    bool, typer.Option("--no-decode", help="Do not change generated tokens, as in the authors' release.")
 ]
 OnlyOption = Annotated[
     list[str] | None,
-    typer.Option("--only", metavar="KIND=GROUP", help="Questions of a group alone, as task='AV Matching'; repeat it."),
+    typer.Option("--only", metavar="KIND=GROUP", help="Only questions of a group, as task='AV Matching'; repeatable."),
 ]
 AllowMissingFlag = Annotated[
     bool, typer.Option("--allow-missing", help="Go on without files that are missing: their questions become errors.")
@@ -148,7 +148,7 @@ def make_outro(model: str, gamma: float | None, *, profile: str | None = None, *
     Raises
     ------
     OmnisinkError
-        If one is out of range, or the file is no profile.
+        If one is out of range, or the file is not a profile.
     """
     with working("importing"):
         from omnisink.methods.outro import OutRo
@@ -172,7 +172,7 @@ def starts_of(names: str, model: str, gamma: float | None, tau: float | None, pr
     Raises
     ------
     OmnisinkError
-        If a setting is out of range, the file is no profile, or it is one of a method that is not in the list.
+        If a setting is out of range, the file is not a profile, or it is one of a method that is not in the list.
     """
     if profile is None:
         return [make_outro(model, gamma, tau=tau)]
@@ -182,7 +182,7 @@ def starts_of(names: str, model: str, gamma: float | None, tau: float | None, pr
 
     kind = profiled_class(read_profile(profile))
     if not any(issubclass(one, kind) for one in kinds_named(names)):
-        raise OmnisinkError(f"{profile} is a profile of {kind.__name__}, which is none of the methods {names}")
+        raise OmnisinkError(f"{profile} is a profile of {kind.__name__}, which is not among the methods {names}")
     if issubclass(OutRo, kind):
         return [make_outro(model, gamma, profile=profile, tau=tau)]
     return [make_outro(model, gamma, tau=tau), kind.from_profile(profile)]
@@ -204,7 +204,7 @@ def make_method(name: str | None, model: str, seed: int = 0, **outro: float | bo
     model : str
         What ``--model`` says; OutRo's strength belongs to a model.
     seed : int
-        For methods that draw at random.
+        Seed of methods that draw at random.
     **outro
         What OutRo's own options say, by the name of the option; None where one is not given.
 

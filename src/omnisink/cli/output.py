@@ -1,4 +1,4 @@
-"""What every verb says and how: results to stdout, everything else to stderr, machines and terminals told apart."""
+"""How every command prints: results to stdout, everything else to stderr, and what differs on a terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stderr() -> Console:
 
 
 def text(value: str) -> Any:
-    """Keep a text as it is: square brackets in an answer or a path are no markup."""
+    """Keep a text as it is: square brackets in an answer or a path are not markup."""
     from rich.text import Text
 
     return Text(value)

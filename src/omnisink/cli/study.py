@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
-from omnisink.cli.before import check_model, check_report, check_there
 from omnisink.cli.demo import CLIP, QUESTIONS
 from omnisink.cli.media import warnings_noted
 from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
+from omnisink.cli.preflight import check_model, check_report, check_there
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def study(
         typer.Option(metavar="LIST", help="Further arms of the causal question, named as for `omnisink eval`."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A first answer for one clip, in under two minutes.")] = False,
-    items: Annotated[int | None, typer.Option("--items", min=1, help="Use the first so many items.")] = None,
+    items: Annotated[int | None, typer.Option("--items", min=1, help="Use only the first items, this many.")] = None,
     gamma: Annotated[
         list[float] | None,
         typer.Option("--gamma", metavar="NUMBER", help="Strength of the rotation; may be repeated."),
@@ -191,7 +191,7 @@ def _describe(loaded: Loaded) -> dict[str, Any]:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """Show a bar with the time that is left; a line of text now and then where stderr is no terminal."""
+    """Show a bar with the time that is left; a line of text now and then where stderr is not a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))

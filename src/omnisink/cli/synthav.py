@@ -20,7 +20,7 @@ class SplitName(str, Enum):
 
 def synthav(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for the clips and questions.jsonl.")],
-    split: Annotated[SplitName, typer.Option(help="The test split alone holds combinations training never shows.")] = (
+    split: Annotated[SplitName, typer.Option(help="Only the test split has combinations unseen in training.")] = (
         SplitName.test
     ),
     n: Annotated[int, typer.Option("--n", min=1, help="How many questions.")] = 100,

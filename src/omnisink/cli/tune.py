@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
-from omnisink.cli.before import check_model, check_statistics, check_there
 from omnisink.cli.media import FramesOption
 from omnisink.cli.output import CHECK_FAILED, check_writable, note, stderr, text, working
+from omnisink.cli.preflight import check_model, check_statistics, check_there
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def tune(
     ] = None,
     lengths: options.LengthsOption = None,
     only: options.OnlyOption = None,
-    limit: Annotated[int, typer.Option(min=2, help="Search on so many questions; all are held in memory.")] = 200,
+    limit: Annotated[int, typer.Option(min=2, help="Number of questions to search on; all are held in memory.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
     frames: FramesOption = None,
@@ -211,7 +211,7 @@ def _brief(settings: dict[str, Any]) -> str:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """Show a bar with the time left; a line of text now and then where stderr is no terminal."""
+    """Show a bar with the time left; a line of text now and then where stderr is not a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

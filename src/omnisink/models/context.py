@@ -25,13 +25,13 @@ def context_length(config: Any) -> int | None:
     Parameters
     ----------
     config : PretrainedConfig
-        Of the model; of a composite the text decoder's part is read.
+        Configuration of the model; of a composite the text decoder's part is read.
 
     Returns
     -------
     int or None
         Tokens, with rotary scaling counted; None where the configuration names no limit, as of state-space models.
-        A sliding window is no limit: what lies behind it is not attended to, but its tokens may be there.
+        A sliding window is not a limit: tokens behind it are not attended to, but they may be there.
     """
     text = config.get_text_config(decoder=True)
     length = next((value for name in _NAMES if (value := _positive(getattr(text, name, None)))), None)
@@ -75,7 +75,7 @@ def check_length(
     subject: str = "the prompt has",
     remedy: str = "shorten the text, or take fewer frames or less sound",
 ) -> None:
-    """Refuse so many tokens, or warn about them; for callers who know the number before there are inputs."""
+    """Refuse this number of tokens, or warn; for callers who know the number before there are inputs."""
     limit = context_length(parts.model.config)
     if limit is None or needed <= limit:
         return
@@ -109,7 +109,7 @@ def room_for_answers(parts: ModelParts, inputs: Mapping[str, Any], wanted: int) 
     Returns
     -------
     list of int
-        Of length B, at least 1 each.
+        B numbers, each at least 1.
     """
     limit, count = context_length(parts.model.config), len(inputs["input_ids"])
     if limit is None or inputs["input_ids"].shape[1] + wanted <= limit:
@@ -142,7 +142,7 @@ def _positions(model: Any, inputs: Mapping[str, Any]) -> list[int]:
 
 
 def _computes_positions(config: Any) -> bool:
-    """Tell rotary positions, of which there is no last one, from a table with a row for each."""
+    """Whether positions are rotary, without a last one, and not a table with a row for each."""
     text = config.get_text_config(decoder=True)
     return getattr(text, "rope_parameters", None) is not None or not hasattr(text, "max_position_embeddings")
 

@@ -28,12 +28,12 @@ class Question(Protocol):
 
     @property
     def audio(self) -> Path | Literal[False] | None:
-        """A file with sound; anything else is none of its own."""
+        """A file with sound; anything else means that there is no separate sound file."""
 
 
 #: Any of these files says that a processor was saved with the model.
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
-#: Of omni models that also speak, the part that is loaded.
+#: The part that is loaded of omni models that also speak.
 _THINKER = {"qwen2_5_omni": "qwen2_5_omni_thinker", "qwen3_omni_moe": "qwen3_omni_moe_thinker"}
 #: The embedded models: their types, and whether they have a processor.
 _EMBEDDED = {embedded.NAME: ("llama", False), smolomni.NAME: ("qwen2_5_omni_thinker", True)}
@@ -42,12 +42,12 @@ _EMBEDDED = {embedded.NAME: ("llama", False), smolomni.NAME: ("qwen2_5_omni_thin
 def check_can_answer(
     name_or_path: str | Path, modalities: Collection[Modality], *, revision: str | None = None
 ) -> None:
-    """Refuse media that a model does not take, from its configuration alone.
+    """Refuse media that a model does not take, by its configuration only.
 
     Parameters
     ----------
     name_or_path : str or Path
-        As for `load_model`.
+        See `load_model`.
     modalities : collection of str
         What it is to be asked about beside text: some of ``"image"``, ``"video"``, ``"audio"``.
     revision : str, optional
@@ -66,19 +66,19 @@ def check_can_answer(
 def check_can_answer_some(
     name_or_path: str | Path, questions: Iterable[Question], *, revision: str | None = None
 ) -> None:
-    """Refuse a set of questions of which a model can be asked none, from its configuration alone.
+    """Refuse a set of questions if the model can be asked none of them, by its configuration only.
 
     Parameters
     ----------
     name_or_path, revision
-        As for `check_can_answer`.
+        See `check_can_answer`.
     questions : iterable of Item or Instance
         What it is to be asked. Where it can be asked some, those go on and the others become errors of their own.
 
     Raises
     ------
     OmnisinkError
-        As `check_can_answer`, if that is so of every question.
+        See `check_can_answer`; raised if every question has a problem.
     """
     problems = [_problem(name_or_path, needed, revision) for needed in {frozenset(_needs(q)) for q in questions}]
     if problems and None not in problems:

@@ -29,7 +29,7 @@ def finite_logits(model: Any) -> Iterator[None]:
     Raises
     ------
     OmnisinkError
-        In the block or at its end; with the names of the weights, if it is their fault.
+        In the block or at its end. It names the weights if they are the cause.
     """
     head = model.get_output_embeddings()
     if head is None:
@@ -41,7 +41,7 @@ def finite_logits(model: Any) -> Iterator[None]:
         nonlocal bad
         if torch.compiler.is_compiling():
             return
-        # Of every sequence the last token, which no padding is; a maximum propagates NaN, and -inf alone is no choice.
+        # The last token of every sequence is never padding. A maximum propagates NaN; all -inf is not a choice either.
         now = ~logits.detach()[:, -1].amax(dim=-1).isfinite().all()
         if is_eager_cpu(now):
             if bool(now):

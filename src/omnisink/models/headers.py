@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself without its weights being read: its layers, and whether it can have so many."""
+"""What a checkpoint says without its weights being read: its number of layers, and whether that is possible."""
 
 from __future__ import annotations
 
@@ -64,12 +64,13 @@ def check_layers(name: str, folder: Path) -> None:
     name : str
         The model, for the error.
     folder : Path
-        With ``config.json`` and files in safetensors.
+        The folder with ``config.json`` and files in safetensors.
 
     Raises
     ------
     OmnisinkError
-        If ``config.json`` is no JSON object, or says so many layers; if a file of weights has no header.
+        If ``config.json`` is not a JSON object or names more layers than there are tensors, or a file of weights has
+        no header.
     """
     config = parse_object(read_whole(folder / "config.json", _CONFIG), f"{name}: config.json")
     depth, where = max(_depths(config), default=(0, ""))

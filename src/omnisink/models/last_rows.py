@@ -1,4 +1,4 @@
-"""Logits of the last tokens alone: a vocabulary of 150,000 times a long prompt is more than the model itself."""
+"""Logits of the last tokens only: a vocabulary of 150,000 times a long prompt takes more memory than the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omnisink.models.finite import finite_logits
 
 @contextmanager
 def last_rows(model: Any, count: int | None = 1) -> Iterator[None]:
-    """Let the output layer see the last tokens alone, also in families that know no ``logits_to_keep``.
+    """Give the output layer only the last tokens, also in families without ``logits_to_keep``.
 
     Parameters
     ----------

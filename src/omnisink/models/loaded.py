@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Loaded(ModelParts):
-    """A model ready to be asked: its parts, where they come from, and the verbs.
+    """A model ready to be asked: its parts, where they come from, and what can be asked of it.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Loaded(ModelParts):
         choices : sequence of str, optional
             Put below the question with letters; or a list of such lists.
         system : str, optional
-            System message; None is the family's own, ``""`` is none but what the chat template writes of itself.
+            System message; None is the family's own, ``""`` is none but what the chat template adds.
         frames : FrameChoice, optional
             Which frames, as ``ByFps(1.0)``; None is the family's own rule.
         allow_long_prompt : bool
@@ -139,13 +139,13 @@ class Loaded(ModelParts):
         Parameters
         ----------
         question, video, audio, image, choices, system, frames, allow_long_prompt
-            As for `inputs`.
+            See `inputs`.
         method : callable, optional
             As ``OutRo(gamma=0.3)``: the answer is made under it.
         max_new_tokens : int
             Longest answer, in tokens. It is cut where the model's context ends.
         **options
-            For `generate`; a `streamer` is given the tokens of one question as they are made.
+            Further arguments of `generate`; a `streamer` is given the tokens of one question as they are made.
 
         Returns
         -------

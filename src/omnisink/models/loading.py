@@ -44,8 +44,8 @@ def load_model(
     Parameters
     ----------
     name_or_path : str or Path
-        ``"smolomni"`` or ``"smollm2-135m"`` for the embedded models, a local folder, or a name on the Hub. Of the
-        omni models with a talker the thinker alone is loaded.
+        ``"smolomni"`` or ``"smollm2-135m"`` for the embedded models, a local folder, or a name on the Hub. Of
+        omni models with a talker only the thinker is loaded.
     device : str or torch.device, optional
         Where the whole model goes; None is the CPU. Not together with `device_map`.
     dtype : str or torch.dtype, optional

@@ -13,7 +13,7 @@ class ModelParts:
     Attributes
     ----------
     model : PreTrainedModel
-        In evaluation mode.
+        The model, in evaluation mode.
     tokenizer : object
         Its tokenizer.
     processor : object or None
@@ -21,7 +21,7 @@ class ModelParts:
     name : str
         The name it was asked for by; messages use it.
     system : str or None
-        System message of every question that has none of its own; None is the family's, ``""`` is none.
+        System message of every question without one of its own; None is the family's, ``""`` is no message.
     allow_long_prompts : bool
         Run prompts that are longer than the model's context, with a warning, instead of refusing them.
     """

@@ -212,7 +212,7 @@ def make_model(
         Weights of the towers, float32, and a low-rank update of the decoder, which is merged. Without them the towers
         are as they are initialized.
     **options
-        For `from_pretrained`; float32 unless they say otherwise.
+        Further arguments of `from_pretrained`; the dtype is float32 unless they say otherwise.
 
     Returns
     -------
@@ -244,7 +244,7 @@ def make_state(weights: dict[str, Any], trained: dict[str, Any] | None = None) -
     Parameters
     ----------
     weights, trained
-        As for `make_model`.
+        See `make_model`.
 
     Returns
     -------
@@ -303,7 +303,7 @@ def load_parts(language: Path | None = None) -> tuple[Any, dict[str, Any], Any]:
     Parameters
     ----------
     language : Path, optional
-        As for `load_smolomni`.
+        See `load_smolomni`.
 
     Returns
     -------

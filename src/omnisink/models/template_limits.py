@@ -71,7 +71,7 @@ def is_plain(template: str) -> bool:
     Returns
     -------
     bool
-        True only for templates of a form that is known to be harmless; False is no proof of harm.
+        True only for templates of a form that is known to be harmless; False does not prove harm.
     """
     try:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
@@ -100,7 +100,7 @@ def write_limited(work: Callable[[], str], name: str) -> str:
     work : callable
         Returns the prompt.
     name : str
-        Of the model, for messages.
+        Name of the model, for messages.
 
     Returns
     -------
@@ -116,39 +116,39 @@ def write_limited(work: Callable[[], str], name: str) -> str:
         raise OmnisinkError(f"the chat template of {name} is not plain, and cannot be run under limits on this system")
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of threads: the child runs the template alone.
+        warnings.simplefilter("ignore", DeprecationWarning)  # Of threads; the child runs only the template.
         child = os.fork()
     if child == 0:
         _in_child(work, writing)
     os.close(writing)
     try:
-        told = json.loads(_read(reading) or "{}")
+        reply = json.loads(_read(reading) or "{}")
     finally:
         os.close(reading)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    if "text" in told:
-        return str(told["text"])
+    if "text" in reply:
+        return str(reply["text"])
     raise OmnisinkError(
-        told.get("error") or f"it takes more than {SECONDS} s or {MEMORY // 2**20} MiB, and was stopped"
+        reply.get("error") or f"it takes more than {SECONDS} s or {MEMORY // 2**20} MiB, and was stopped"
     )
 
 
 def _in_child(work: Callable[[], str], writing: int) -> None:
-    """Set limits, work, tell the parent, and leave without a word to anything that belongs to the parent."""
-    told: dict[str, str] = {}
+    """Set limits, work, report to the parent, and exit without running the parent's exit handlers."""
+    reply: dict[str, str] = {}
     try:
         _limit()
         text = work()
-        told = {"text": text} if len(text) <= CHARACTERS else {"error": f"it writes {len(text):,} characters"}
+        reply = {"text": text} if len(text) <= CHARACTERS else {"error": f"it writes {len(text):,} characters"}
     except MemoryError:
-        told = {}
+        reply = {}
     except BaseException as error:
-        told = {"error": " ".join(str(error)[:1000].split()) or type(error).__name__}
+        reply = {"error": " ".join(str(error)[:1000].split()) or type(error).__name__}
     finally:
         try:
             with os.fdopen(writing, "w") as file:
-                json.dump(told, file)
+                json.dump(reply, file)
         finally:
             os._exit(0)
 
@@ -202,7 +202,7 @@ def _plain_filter(one: nodes.Filter) -> bool:
 
 
 def _by_constants(name: str, of: nodes.Call | nodes.Filter) -> bool:
-    """Tell what makes a text longer by a factor that stands in the template, and is no large one."""
+    """Whether an operation makes a text longer by a small factor that the template states."""
     given = [*of.args, *(pair.value for pair in of.kwargs)]
     known = all(isinstance(a, nodes.Const) and len(str(a.value)) < _LARGE for a in given)
     return name in _LONGER and known and not of.dyn_args and not of.dyn_kwargs

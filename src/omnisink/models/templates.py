@@ -91,7 +91,7 @@ def _write(
     texts = [text.strip() for text in _texts(messages)]
     if _PRINTED_PART.search(written) and not any(map(_PRINTED_PART.search, texts)):
         raise OmnisinkError(
-            f"the chat template of {parts.name} is for text alone: it prints the parts of a question as a list. "
+            f"the chat template of {parts.name} is for text only: it prints the parts of a question as a list. "
             "Save the checkpoint with the processor's own chat template"
         )
     if lost := next((text for text in texts if text not in written), None):

@@ -33,7 +33,7 @@ def check_choices(choices: Sequence[str] | None) -> tuple[str, ...]:
     Raises
     ------
     OmnisinkError
-        If there is one alone, more than the alphabet has letters, an empty one, or letters in another order.
+        If there is only one, there are more than the alphabet has letters, an empty one, or letters in another order.
     """
     if choices is None:
         return ()

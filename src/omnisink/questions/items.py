@@ -35,7 +35,7 @@ class Item:
     id : str
         Unique in its file.
     question : str
-        As asked, without the choices; empty for a passage.
+        The question without the choices; empty for a passage.
     answer : str
         A letter where there are choices, ``"yes"`` or ``"no"``, or free text; empty for a passage.
     choices : tuple of str
@@ -45,7 +45,7 @@ class Item:
     audio : Path, False or None
         A file with sound. None is the sound of the video, where there is one; False leaves it out.
     category : str or None
-        What kind of question it is.
+        Kind of the question.
     cluster : str
         What makes items dependent: the file that the question is about, relative to the folder, else the id.
     passage : str or None
@@ -67,7 +67,7 @@ class Item:
 def read_items(path: str | Path, limit: int | None = None) -> list[Item]:
     """Read items, one JSON object a line; blank lines are skipped.
 
-    A row with an ``answer`` is a question, in ``question`` or ``text``; one that has ``text`` alone is a passage. A
+    A row with an ``answer`` is a question, in ``question`` or ``text``; one that has only ``text`` is a passage. A
     question has ``choices``, ``video``, ``audio`` and ``image`` as it needs; any row may have an ``id`` (else the
     number of its line) and a ``category``. Files are named relative to the folder of `path`. Other keys are ignored.
 
@@ -76,12 +76,12 @@ def read_items(path: str | Path, limit: int | None = None) -> list[Item]:
     path : str or Path
         The JSON Lines file, in UTF-8.
     limit : int, optional
-        Read the first so many items and nothing of the rest.
+        Read only the first items, this many.
 
     Returns
     -------
     list of Item
-        In the order of the file. A question for yes or no asks for that in its last line.
+        The items in the order of the file. A question for yes or no asks for that in its last line.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def read_usable_items(
     Returns
     -------
     list of Item
-        In the order of the file.
+        The items in the order of the file.
     list of (int, str)
         The number of the line of every row that was left out before the last item, and why.
 
@@ -130,15 +130,15 @@ def read_usable_items(
 
 
 def scan_items(path: str | Path, *, check_files: bool = True) -> Iterator[tuple[int, Item | OmnisinkError]]:
-    """Yield the number of every line of a file of items, and its item or why it is none; see `read_items`.
+    """Yield the number of every line of a file of items, and its item, or the error of the line; see `read_items`.
 
     Parameters
     ----------
     path : str or Path
         The JSON Lines file.
     check_files : bool
-        Whether a row whose file is missing or empty is none; one that names a folder, or something outside the
-        folder of the file, is none all the same.
+        Whether a row whose file is missing or empty is an error. A row that names a folder, or something outside
+        the folder of the file, is always one.
 
     Yields
     ------

@@ -12,7 +12,7 @@ _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 #: A label: in brackets, or with one of these after it. Behind a number or a small letter with a mark there must be a
 #: space, so that "1.5" and "a.m." stay whole; behind a capital there may be none, but "A.M." stays whole too.
 _FORM = r"\s*(?:[(\[（]\s*{label}\s*[)\]）][.:]?[ \t]?|{label}\s?[.:)．：）、](?!\w\.){gap})"
-#: One blank alone belongs to the label: what a choice begins with after it is the choice's own.
+#: Only one blank belongs to the label: further blanks belong to the choice.
 _GAP, _SPACE = r"[ \t]?", r"(?:[ \t]|$)"
 
 
@@ -21,7 +21,7 @@ def _form(label: str, gap: str = _SPACE) -> str:
 
 
 def _kinds(count: int) -> list[tuple[tuple[str, ...], list[str]]]:
-    """Return the ways of numbering so many choices, that of benchmarks first: labels, and a pattern for each."""
+    """Return the ways of numbering `count` choices, that of benchmarks first: labels, and a pattern for each."""
     letters, numbers = tuple(LETTERS[:count]), tuple(str(i + 1) for i in range(count))
     found = [
         (letters, [_form(a, _GAP) for a in letters]),
@@ -35,7 +35,7 @@ def _kinds(count: int) -> list[tuple[tuple[str, ...], list[str]]]:
     return found
 
 
-def split_letters(choices: Sequence[str], *, letters_alone: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_letters(choices: Sequence[str], *, letters_only: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Take the letters off choices that have them.
 
     Parameters
@@ -44,26 +44,26 @@ def split_letters(choices: Sequence[str], *, letters_alone: bool = False) -> tup
         As they are filed: ``"A. bell"``, ``"(b) bell"``, ``"II) bell"``, ``"3. bell"``, or without anything. A label
         is taken off only where all choices have theirs, of one kind and in order, and not all of them are empty
         without it; so "A. Lincoln" beside "G. Washington" stays.
-    letters_alone : bool
-        Whether capital letters alone are labels, as in the files of benchmarks, whose texts then keep their blanks.
+    letters_only : bool
+        Whether only capital letters are labels, as in the files of benchmarks; the texts then keep their blanks.
 
     Returns
     -------
     tuple of str, tuple of str
-        The texts alone, and the labels, which are empty where there were none.
+        The texts without labels, and the labels, which are empty if there were none.
 
     Raises
     ------
     OmnisinkError
-        If the choices have the letters of so many choices in another order, and letters are not alone looked for.
+        If the choices have the right letters in another order, and `letters_only` is false.
     """
-    kinds = _kinds(len(choices))[: 1 if letters_alone else None] if 0 < len(choices) <= len(LETTERS) else []
+    kinds = _kinds(len(choices))[: 1 if letters_only else None] if 0 < len(choices) <= len(LETTERS) else []
     for labels, forms in kinds:
         found = [re.match(form, choice) for form, choice in zip(forms, choices, strict=True)]
         texts = [choice[m.end() :] for m, choice in zip(found, choices, strict=True) if m is not None]
         if len(texts) == len(choices) and any(text.strip() for text in texts):
-            return tuple(texts) if letters_alone else tuple(text.strip() for text in texts), labels
-    if not letters_alone:
+            return tuple(texts) if letters_only else tuple(text.strip() for text in texts), labels
+    if not letters_only:
         _check_order(choices)
     return tuple(choices), ()
 

@@ -17,7 +17,7 @@ def spellings(tokenizer: Any, answer: str) -> list[int]:
     Parameters
     ----------
     tokenizer : object
-        Of the model.
+        Tokenizer of the model.
     answer : str
         A letter, or a word.
 
@@ -41,7 +41,7 @@ def answer_tokens(tokenizer: Any, answers: Sequence[str]) -> dict[str, list[int]
     Parameters
     ----------
     tokenizer : object
-        Of the model.
+        Tokenizer of the model.
     answers : sequence of str
         The answers of one question.
 

@@ -28,9 +28,9 @@ def parse_letter(answer: str, count: int) -> str | None:
     Parameters
     ----------
     answer : str
-        What the model said.
+        Answer of the model.
     count : int
-        How many choices there were.
+        Number of choices.
 
     Returns
     -------

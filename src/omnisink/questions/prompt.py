@@ -20,7 +20,7 @@ class Prompt:
     Attributes
     ----------
     question : str
-        What the user says, without the choices.
+        The user's question, without the choices.
     video, image : Path or None
         Files.
     sound : Path or None
@@ -28,13 +28,13 @@ class Prompt:
     choices : tuple of str
         Empty for an open question.
     system : str or None
-        System message; None is the family's own, ``""`` is none.
+        System message; None is the family's own, ``""`` is no message.
     frames : FrameChoice or None
         Which frames of the video; None is the family's own rule.
     text_first : bool
         Whether the text comes before the media.
     reply : str
-        What the answer is made to begin with; it is part of the prompt, and not of the answer.
+        Forced beginning of the answer; it is part of the prompt, and not of the answer.
     """
 
     question: str
@@ -76,7 +76,7 @@ class Media:
     sound : Clip or None
         The sound, the video's own or another's.
     image_record : MediaRecord or None
-        What was read of the image.
+        The record of the image file.
     """
 
     video: Clip | None = None
@@ -136,9 +136,9 @@ class Encoded(dict[str, Any]):
     Attributes
     ----------
     prompts : list of Prompt
-        What was asked, one for each sequence.
+        The prompts, one for each sequence.
     facts : list of Facts
-        What became of it.
+        The token counts and media records, one for each sequence.
     """
 
     def __init__(self, data: dict[str, Any], prompts: list[Prompt], facts: list[Facts]) -> None:

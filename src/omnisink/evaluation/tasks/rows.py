@@ -215,7 +215,7 @@ def split_options(given: Any, odd: OddRows | None = None) -> tuple[tuple[str, ..
         if len(given) != 1:
             raise OmnisinkError(wrong)
         (odd or OddRows()).meet("one_option", wrong)
-    return split_letters(given, letters_alone=True)[0], tuple(given)
+    return split_letters(given, letters_only=True)[0], tuple(given)
 
 
 def _written_out(text: str) -> Any:

@@ -39,9 +39,9 @@ class Answer:
     facts : Facts
         Numbers of tokens of each modality, seconds of sound, and what was read of the files.
     trace : object or None
-        What the method did, where there was one; shared by all answers of a batch.
+        Trace of the method, if there was one; shared by all answers of a batch.
     new_tokens : int
-        How many tokens were generated, the one that ends the answer included; an empty answer has that one.
+        Number of generated tokens, with the one that ends the answer; an empty answer has only that one.
     """
 
     text: str
@@ -73,9 +73,9 @@ def gather(
     audio : path, bool or None
         A file with sound; True or None: the video's own sound, where the model hears; False: none. Or a list.
     choices : sequence of str, optional
-        Of one question, or of each: a list of lists.
+        Choices of one question, or a list of choices for each question.
     system, frames
-        For all questions.
+        System message and choice of frames for all questions.
     hears : bool
         Whether the model takes sound.
 

@@ -1,4 +1,4 @@
-"""What a family has to say of itself, and all that it need not say."""
+"""The base class of adapters: what a family must define, and the defaults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Adapter(ABC):
-    """A family of models that can be asked about media.
+    """How a family of models is asked about media.
 
     A subclass names its model types and says what differs from the defaults, which fit processors that take texts with
     placeholders and put the right number of tokens in their place. It keeps no state: every call is given the parts of
@@ -60,7 +60,7 @@ class Adapter(ABC):
         return found
 
     def audio_tokens(self, samples: int) -> int:
-        """Return how many audio tokens so many samples must become."""
+        """Return the number of audio tokens that this number of samples must become."""
         raise NotImplementedError
 
     def audio_units(self, tokens: int, seconds: float) -> list[Unit]:
@@ -87,7 +87,7 @@ class Adapter(ABC):
         return {}
 
     def generate_options(self, max_new_tokens: int) -> dict[str, Any]:
-        """Return the options of a greedy answer. Sampling is said to be off, as some families have it on."""
+        """Return the options of a greedy answer. Sampling is turned off, since some families have it on."""
         return {
             "max_new_tokens": max_new_tokens,
             "do_sample": False,
@@ -98,7 +98,7 @@ class Adapter(ABC):
             "top_k": None,
         }
 
-    # What follows is the same for all.
+    # The rest is the same for all families.
 
     def read(self, parts: ModelParts, prompts: Sequence[Prompt]) -> list[Media]:
         """Read the files of a batch. Prompts about one file share what was read of it."""
@@ -142,7 +142,7 @@ class Adapter(ABC):
         prompts : sequence of Prompt
             At least one.
         media : sequence of Media, optional
-            What `read` returned for these prompts; None reads it now.
+            Result of `read` for these prompts; None reads the files now.
 
         Returns
         -------
@@ -207,12 +207,12 @@ class Adapter(ABC):
         parts : ModelParts
             Model and processor.
         inputs : Encoded
-            What `encode` returned.
+            Result of `encode`.
 
         Returns
         -------
         list of list of Span
-            For every sequence, in order.
+            The spans of every sequence, in order.
         """
         ids, mask = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
         rows = []
@@ -245,7 +245,7 @@ class Adapter(ABC):
         return f"{name} cannot {'hear' if modality == 'audio' else 'see'}: the family takes no {modality}"
 
     def _messages(self, parts: ModelParts, prompt: Prompt, media: Media) -> list[Message]:
-        """Return what is said, as content parts: the system message where there is one, and the question."""
+        """Return the messages as content parts: the system message where there is one, and the question."""
         defaults = (prompt.system, parts.system, self.default_system)
         system = next((said for said in defaults if said is not None), None)
         content = self.content(prompt, media)
@@ -260,7 +260,7 @@ class Adapter(ABC):
         return write_parts(parts, self._messages(parts, prompt, media)) + prompt.reply
 
     def _facts(self, parts: ModelParts, prompt: Prompt, media: Media, row: int, made: dict[str, Any]) -> Facts:
-        """Count the tokens of one sequence, and see to it that the sound is among them."""
+        """Count the tokens of one sequence, and check that the sound is among them."""
         holders = self.placeholders(parts, prompt)
         ids = made["input_ids"][row].tolist()
         token_mask = made["attention_mask"][row].tolist()

@@ -1,4 +1,4 @@
-"""What `generate` returned, told apart from the prompt."""
+"""The generated tokens, separated from the prompt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from omnisink.errors import OmnisinkError
 def new_tokens(returned: Any, prompt: Tensor, most: int) -> Tensor:
     """Return the generated tokens of every sequence.
 
-    Most models return the prompt and what follows it. Some with code of their own return what follows alone, because
+    Most models return the prompt and what follows it. Some with code of their own return only what follows, because
     they give embeddings to `generate`. Only what begins with the prompt's ids is cut.
 
     Parameters
     ----------
     returned : Tensor or ModelOutput
-        What `generate` returned.
+        Result of `generate`.
     prompt : Tensor
         (B, S) int64, the ids that it was given.
     most : int
@@ -48,10 +48,10 @@ def new_tokens(returned: Any, prompt: Tensor, most: int) -> Tensor:
     if made.shape[1] >= length and bool((made[:, :length] == prompt.to(made.device)).all()):
         made = made[:, length:]
     if made.shape[1] == 0:
-        raise OmnisinkError("generate() made no token at all, not even one that ends an answer: that is no answer")
+        raise OmnisinkError("generate() made no token at all, not even one that ends an answer: that is not an answer")
     if made.shape[1] > most:
         raise OmnisinkError(
             f"generate() returned {made.shape[1]} tokens where {most} were asked for, and they do not begin with the "
-            "prompt: what the answer is among them cannot be told"
+            "prompt: which of them are the answer is unknown"
         )
     return made

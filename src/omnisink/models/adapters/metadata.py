@@ -1,4 +1,4 @@
-"""What processors that write times into the prompt are told of a clip."""
+"""Times and frame rate of a clip, for processors that write times into the prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def video_metadata(clip: Clip) -> Any:
     Returns
     -------
     VideoMetadata
-        Whose `timestamps` are the clip's times, and whose `sampled_fps` is the rate of the kept frames.
+        Its `timestamps` are the clip's times, and its `sampled_fps` is the rate of the kept frames.
     """
     from transformers.video_utils import VideoMetadata
 

@@ -27,7 +27,7 @@ _TOKENS_PER_SECOND = 25
 
 
 class Qwen25Omni(Adapter):
-    """The thinker alone: the talker is not loaded."""
+    """The thinker only: the talker is not loaded."""
 
     model_types = ("qwen2_5_omni_thinker",)
     modalities = frozenset({"image", "video", "audio"})
@@ -70,15 +70,15 @@ class Qwen25Omni(Adapter):
         return int(processor.video_processor.patch_size * processor.video_processor.merge_size)
 
     def extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        """Say to `generate` what the template and the processor were told: video and sound take turns."""
+        """Pass to `generate` what the template and the processor were given: video and sound take turns."""
         return take_turns(prompts)
 
 
 def _padded(samples: int) -> int:
     """Return how far sound is padded: past the last window of the spectrogram, so that its frames do not change.
 
-    By itself the processor makes a spectrogram of 300 seconds, whatever it was given. The model looks at the frames of
-    the sound alone.
+    By itself the processor makes a spectrogram of 300 seconds, whatever it was given. The model looks only at the
+    frames of the sound.
     """
     return (-(-samples // _HOP) + _MARGIN) * _HOP
 

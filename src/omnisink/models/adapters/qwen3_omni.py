@@ -25,7 +25,7 @@ _SAME = 0.02
 
 
 class Qwen3Omni(Adapter):
-    """The thinker alone: the talker is not loaded."""
+    """The thinker only: the talker is not loaded."""
 
     model_types = ("qwen3_omni_moe_thinker",)
     modalities = frozenset({"image", "video", "audio"})
@@ -49,7 +49,7 @@ class Qwen3Omni(Adapter):
         ]
 
     def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
-        """Run `Qwen3OmniMoeProcessor`, told how many frames a second it is given."""
+        """Run `Qwen3OmniMoeProcessor` with the number of frames per second."""
         processor, options = parts.processor, dict[str, Any]()
         clips = [(m.video, m.frames) for m in media if m.video is not None]
         if clips:
@@ -67,5 +67,5 @@ class Qwen3Omni(Adapter):
         return processor(text=texts, padding=True, padding_side="left", return_tensors="pt", **options)
 
     def extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        """Say to `generate` what the template and the processor were told: video and sound take turns."""
+        """Pass to `generate` what the template and the processor were given: video and sound take turns."""
         return take_turns(prompts)

@@ -79,7 +79,7 @@ def scale(frames: NDArray[np.uint8], factor: int, least: int, most: int) -> Any:
     frames : ndarray of uint8
         (N, H, W, 3).
     factor, least, most : int
-        As for `smart_size`.
+        See `smart_size`.
 
     Returns
     -------

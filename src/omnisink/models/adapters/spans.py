@@ -17,7 +17,7 @@ class Span:
     Attributes
     ----------
     modality : {"text", "image", "video", "audio"}
-        What the tokens are.
+        Modality of the tokens.
     start, stop : int
         Positions in the row, padding counted; `stop` is the first that no longer belongs to it.
     begins, ends : float or None
@@ -75,7 +75,7 @@ def find_spans(
     Returns
     -------
     list of Span
-        In order, without overlap.
+        The spans in order, without overlap.
     """
     queues = {modality: list(found) for modality, found in units.items()}
     kinds = [placeholders.get(i, "text") if r else None for i, r in zip(ids, token_mask, strict=True)]

@@ -1,4 +1,4 @@
-"""Text in, text out: models without a processor, and text alone for those of a family without an adapter."""
+"""Text in, text out: models without a processor, and models of families without an adapter."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TextOnly(Adapter):
         return self._written(parts, self._messages(parts, prompt, media)) + prompt.reply
 
     def _written(self, parts: ModelParts, messages: list[Message]) -> str:
-        """Write with the template for text, or where that is none, with the processor's."""
+        """Write with the tokenizer's template, or if it has none, with the processor's."""
         of_parts = getattr(parts.processor, "chat_template", None)
         if of_parts and not getattr(parts.tokenizer, "chat_template", None):
             return write_parts(parts, messages)

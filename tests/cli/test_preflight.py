@@ -13,7 +13,7 @@ import pytest
 from typer import BadParameter
 
 from omnisink.cli import app as program
-from omnisink.cli import before
+from omnisink.cli import preflight
 from omnisink.cli.demo import CLIP
 from omnisink.errors import OmnisinkError
 from omnisink.models import loading
@@ -115,7 +115,7 @@ def test_data_and_libraries_are_looked_at_first(
     named = "--data" if verb == "study" else "--task"
     assert "absent.jsonl" in refused(verb, named, "absent.jsonl", "--out", "run")
     assert "unknown device" in refused(verb, named, items, "--out", "run", "--device", "toaster")
-    monkeypatch.setattr(before, "find_spec", lambda name: None)
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     assert "statistics need scipy and statsmodels" in refused(verb, named, items, "--out", "run")
 
 

@@ -1,4 +1,4 @@
-"""What can be known before a model is loaded: a mistyped word is to cost a second, and not the minute of a load."""
+"""Checks before a model is loaded, so that a mistyped option costs a second and not the minute of a load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STATISTICS = {"scipy": "scipy", "statsmodels": "statsmodels"}
 
 
 def check_statistics() -> None:
-    """Refuse to compare without what comparing needs.
+    """Check that the libraries of the statistics are installed.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def check_statistics() -> None:
 
 
 def check_report() -> None:
-    """Refuse to draw a page without what drawing needs; errors as for `check_statistics`."""
+    """Check that the libraries of a report are installed; errors as for `check_statistics`."""
     from omnisink.report.write import check_libraries
 
     check_statistics()
@@ -36,7 +36,7 @@ def check_report() -> None:
 
 
 def check_there(model: str, download: bool = False) -> None:
-    """Refuse a model that is neither a folder nor on this machine, before PyTorch is imported.
+    """Check that a model is a folder or in the local cache, before PyTorch is imported.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def check_there(model: str, download: bool = False) -> None:
 def check_model(
     model: str, device: str | None, dtype: str, layers: Iterable[int] = (), name: str = "--layers"
 ) -> None:
-    """Refuse what of a model's options is known to be wrong without its weights.
+    """Check the options of a model as far as that is possible without its weights.
 
     Parameters
     ----------
@@ -68,12 +68,12 @@ def check_model(
     layers : iterable of int
         Layers that are asked for, by their numbers.
     name : str
-        What asked for them, for the error.
+        The option that named them, for the error.
 
     Raises
     ------
     OmnisinkError
-        If the device or the type is none, or the model has no such layer.
+        If there is no such device, dtype or layer.
     """
     with working("looking at the model"):
         from omnisink.models.headers import depth_of
