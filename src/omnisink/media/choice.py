@@ -33,14 +33,14 @@ class FrameChoice(Protocol):
 
 @dataclass(frozen=True)
 class ByFps:
-    """So many frames a second, and no more than a cap; with a cap too small for the rate, that many evenly.
+    """A number of frames per second, up to a cap; if the rate gives more, `cap` frames evenly spaced.
 
     Parameters
     ----------
     fps : float
-        Frames a second.
+        Frames per second.
     cap : int, optional
-        Most frames; None is no cap.
+        Most frames; None for no cap.
     """
 
     fps: float = 2.0
@@ -67,7 +67,7 @@ class Uniform:
     Parameters
     ----------
     count : int
-        How many.
+        Number of frames.
     """
 
     count: int

@@ -24,7 +24,7 @@ class MediaRecord:
     video_codec, audio_codec : str or None
         None where the file has no such stream.
     width, height : int or None
-        Of the upright frames, before any resizing.
+        Size of the upright frames, before any resizing.
     rotation : int
         Degrees anticlockwise by which the stored frames were turned.
     average_fps : float or None
@@ -36,7 +36,7 @@ class MediaRecord:
     times_from_rate : bool
         Whether the file has no timestamps, as raw streams have none, so that the times are made from its frame rate.
     audio_rate, audio_channels : int or None
-        Of the stream, before mixing and resampling.
+        Rate and channels of the stream, before mixing and resampling.
     audio_tracks : int
         Tracks of sound in the file; the one that a player would choose is read.
     samples, samples_damaged : int

@@ -30,7 +30,7 @@ def decode_with_torchcodec(
     stream : int
         Which of its streams.
     index : FrameIndex
-        Of that stream.
+        Index of the stream's frames.
     chosen : ndarray of int64
         (N,) frames, as `FrameChoice.select` returns them.
     size : tuple of int and int

@@ -23,11 +23,11 @@ from omnisink.media.frames import MISSING, FrameIndex
 from omnisink.media.orientation import swaps
 from omnisink.media.streams import video_stream
 
-#: A jump empties the decoder's pipeline, which is worth it from about so many frames on.
+#: A jump empties the decoder's pipeline, which pays off from about this number of frames on.
 _WORTH_A_JUMP = 12
 #: Frames of more pixels than this are decoded on one thread, since every thread holds some.
 _LARGE = 2**24
-#: Fewer than one frame in so many is wanted: nearly every one is jumped to.
+#: If fewer than one frame in this number is wanted, nearly every one is jumped to.
 _SPARSE = 200
 
 
@@ -63,7 +63,7 @@ def decode_chosen(
     path : str or Path
         The file.
     index : FrameIndex
-        Of its video.
+        Index of the video's frames.
     chosen : ndarray of int64
         (N,) frames, as `FrameChoice.select` returns them.
     size : tuple of int and int
@@ -122,9 +122,9 @@ class FrameReader:
     path : str or Path
         The file.
     index : FrameIndex
-        Of its video.
+        Index of the video's frames.
     threads : int
-        Of the decoder; 0 leaves it to FFmpeg.
+        Threads of the decoder; 0 leaves the number to FFmpeg.
     jump : bool
         Jump to keyframes. Without it everything up to the last wanted frame is decoded.
 
@@ -195,7 +195,7 @@ class FrameReader:
         return shown
 
     def _worth_a_jump(self, number: int) -> bool:
-        """Jump to the keyframe before a frame, if that is nearer; tells whether it did."""
+        """Jump to the keyframe before a frame, if that is nearer; returns whether it did."""
         key = self._index.key_before(number) if self._jump else None
         if key is None or key - self._place <= _WORTH_A_JUMP:
             return False

@@ -43,7 +43,7 @@ def open_media(path: str | Path, max_seconds: float | None) -> Iterator[av.conta
     Parameters
     ----------
     path : str or Path
-        The file. Still and moving pictures that Pillow reads are no business of this function.
+        The file. Still and moving pictures that Pillow reads are not read here.
     max_seconds : float or None
         Longest that is accepted.
 
@@ -131,7 +131,7 @@ def _open(av: Any, path: str | Path, file: Path) -> av.container.InputContainer:
         if kind is not None:
             raise MediaError(f"{path}: not a media file but {kind}, which is not read")
         opened.seek(0)
-        # FFmpeg tells a stream of JPEG frames from one JPEG by the name alone.
+        # FFmpeg distinguishes a stream of JPEG frames from one JPEG only by the name.
         known = "mjpeg" if is_motion_jpeg(opened) else None
         opened.seek(0)
         options = {"fd": str(opened.fileno()), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS}

@@ -52,7 +52,7 @@ class FrameIndex:
     lost : int
         Frames before the first that can be decoded.
     from_order : bool
-        Whether the packets have no times, and frames are told by the order in which they are decoded.
+        Whether the packets have no times, so that frames are known by the order in which they are decoded.
     from_rate : bool
         Whether the decoder has none either, and the times are made from the frame rate.
     special : str or None
@@ -225,7 +225,7 @@ def _ascending(seconds: NDArray[np.float64]) -> NDArray[np.float64] | None:
 
 
 def _decoded(packet: Any) -> list[Any]:
-    """Decode a packet; what fails gives nothing, and an empty packet that is not the last is none for the decoder."""
+    """Decode a packet; what fails gives nothing, and the decoder is not given an empty packet that is not the last."""
     from av.error import FFmpegError
 
     if packet.size == 0 and packet.dts is not None:
@@ -237,7 +237,7 @@ def _decoded(packet: Any) -> list[Any]:
 
 
 def says_duration(container: Any) -> bool:
-    """Tell whether the end of all streams has to be compared with what the head says, as nothing else tells it."""
+    """Whether the end of all streams must be compared with the file's head, since nothing else gives it."""
     return container.format.name in _SAY_DURATION
 
 
@@ -263,7 +263,7 @@ def packet_end(packet: Any) -> float:
 def _check_count(path: str | Path, container: Any, stream: Any, count: int) -> None:
     """Refuse a file with fewer frames than its head says."""
     # An index that an edit list shortened counts what is left of it. An AVI counts empty chunks, too, which FFmpeg
-    # leaves out; it has told its size already.
+    # leaves out; it has given its size already.
     entries = len(stream.index_entries) if container.format.name.startswith("mov") else 0
     expected = 0 if container.format.name == "avi" else entries or stream.frames
     if expected and count < expected:

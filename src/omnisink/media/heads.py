@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 #: Containers and raw streams that FFmpeg may read. Playlists, descriptions of streams, lists of files, scripts, text
-#: drawn as pictures and devices are left out: they open other files or addresses, or are no recordings. So are
+#: drawn as pictures and devices are left out: they open other files or addresses, or are not recordings. So are
 #: FFmpeg's readers of still pictures, some of which follow patterns in file names; Pillow reads pictures.
 CONTAINERS = (
     "aac,ac3,ac4,aiff,amr,amrnb,amrwb,ape,asf,asf_o,au,av1,avi,avs2,avs3,caf,cavsvideo,dirac,dnxhd,dsf,dts,dtshd,"
@@ -58,7 +58,7 @@ _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def refused_kind(head: bytes) -> str | None:
-    """Return what a file is that omnisink does not read, told by its first 512 bytes; None where they say nothing."""
+    """Return the name of a format that omnisink does not read, by the first 512 bytes; None if they do not show it."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for begin, kind in _TEXTS:
         if text.startswith(begin):

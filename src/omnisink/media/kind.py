@@ -1,4 +1,4 @@
-"""What kind of file one is, told by its content and not by its name."""
+"""The kind of a file, recognised by its content and not by its name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Contents:
     Attributes
     ----------
     picture : {"video", "image"} or None
-        A moving picture, a still one, or none; the cover of a song is none.
+        A moving picture, a still one, or none; the cover of a song does not count.
     sound : bool
         Whether it has a track of sound.
     """
@@ -31,7 +31,7 @@ class Contents:
 
 
 def contents_of(path: str | Path) -> Contents:
-    """Look what a file holds; nothing is decoded but what tells the formats apart.
+    """Find out what a file holds; only what distinguishes the formats is decoded.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def check_streams(path: str | Path, *, video: bool, sound: bool) -> tuple[int, i
     path : str or Path
         A local file.
     video, sound : bool
-        What is wanted.
+        The kinds that are wanted.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def check_streams(path: str | Path, *, video: bool, sound: bool) -> tuple[int, i
     Raises
     ------
     MediaError
-        If it is no media, or has no picture or sound that is wanted, none that can be decoded, or one beyond a limit.
+        If the file is not media, lacks the picture or sound that is wanted, cannot be decoded, or is beyond a limit.
     """
     frames, size = look_at_picture(path)
     if frames:

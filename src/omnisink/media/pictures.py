@@ -24,7 +24,7 @@ from omnisink.media.scaling import kept_size
 if TYPE_CHECKING:
     from PIL import Image
 
-#: What is read. Others of Pillow's formats start programs (EPS), are no pictures, or are told by nothing in the file.
+#: Formats that are read. Others of Pillow's start programs (EPS), are not pictures, or cannot be recognised.
 FORMATS = (
     *(
         "PNG",
@@ -53,7 +53,7 @@ _FILTERS = Lock()
 
 
 def frames_of_picture(path: str | Path) -> int:
-    """Return how many moments a picture has: 0 if the file is none, 1 for a still one, more for a moving one.
+    """Return how many moments a picture has: 0 if the file is not a picture, 1 for a still one, more for a moving one.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def read_still(path: str | Path) -> tuple[NDArray[np.uint8], str]:
     Raises
     ------
     MediaError
-        If it is no picture, cut off or damaged, or too large.
+        If it is not a picture, is cut off or damaged, or is too large.
     """
     with _opened(path) as image:
         if image is None:
@@ -140,7 +140,7 @@ def read_moving(
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Any]:
-    """Open a picture; None where the file is none. Whatever a decoder stumbles over is told as damage to the file."""
+    """Open a picture; None if the file is not one. Whatever fails in a decoder is reported as damage to the file."""
     from PIL import Image, UnidentifiedImageError
 
     file = check_file(path)
@@ -176,7 +176,7 @@ def _opened(path: str | Path) -> Iterator[Any]:
 
 
 def _with_canvas(file: BinaryIO, head: bytes) -> BinaryIO:
-    """Say of a moving WebP that it is transparent: its frames may be, or leave free, what is no part of them.
+    """Say of a moving WebP that it is transparent: its frames may be, or may leave parts of the canvas free.
 
     Encoders leave the mark out where every frame is opaque, though smaller than the whole; Pillow fills up with black.
     """

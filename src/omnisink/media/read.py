@@ -52,9 +52,9 @@ def read_clip(
     max_side : int, optional
         Scale frames down so that no side is longer.
     max_pixels : int, optional
-        Scale frames down so that all kept ones together have no more pixels; None is no limit.
+        Scale frames down so that all kept ones together have no more pixels; None for no limit.
     max_seconds : float, optional
-        Longest file that is accepted; None is no limit.
+        Longest file that is accepted; None for no limit.
     backend : {"pyav", "torchcodec"}
         What decodes the frames. torchcodec has to be installed.
     jump : bool

@@ -11,9 +11,9 @@ def kept_size(width: int, height: int, count: int, max_side: int | None, max_pix
     Parameters
     ----------
     width, height : int
-        Of the stored frames.
+        Size of the stored frames.
     count : int
-        How many are kept.
+        Number of frames that are kept.
     max_side : int or None
         No side is to be longer.
     max_pixels : int or None

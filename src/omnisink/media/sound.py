@@ -55,7 +55,7 @@ def decode_sound(path: str | Path, container: Any, stream: Any, rate: int, max_s
     Parameters
     ----------
     path : str or Path
-        For errors.
+        Name of the file in errors.
     container, stream
         Open for reading, at the beginning.
     rate : int
@@ -71,7 +71,7 @@ def decode_sound(path: str | Path, container: Any, stream: Any, rate: int, max_s
     Raises
     ------
     MediaError
-        If nothing can be decoded, clearly less than the file says, or what is decoded is no sound.
+        If nothing can be decoded, clearly less than the file says, or what is decoded is not sound.
     """
     track = _Track(path, rate, max_seconds)
     holes = _Holes() if container.format.name.startswith("matroska") else None
@@ -121,7 +121,7 @@ class _Track:
         Parameters
         ----------
         packet : Packet
-            Of the stream; the empty one at the end too.
+            A packet of the stream, or the empty one at the end.
         hole : bool
             Whether something is missing from the file before it.
         shift : float
@@ -252,11 +252,11 @@ def _said_to_last(path: str | Path, container: Any, stream: Any) -> float | None
     whole = duration_of(container)
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    told = stream.metadata.get("DURATION")
-    if told is not None and whole is not None:
+    written = stream.metadata.get("DURATION")
+    if written is not None and whole is not None:
         # Matroska's tag of the track, as hours:minutes:seconds.
         try:
-            hours, minutes, seconds = (float(part) for part in told.split(":"))
+            hours, minutes, seconds = (float(part) for part in written.split(":"))
         except ValueError:
             return None
         ends = 3600 * hours + 60 * minutes + seconds
@@ -273,9 +273,9 @@ def align(
     Parameters
     ----------
     path : str or Path
-        For errors.
+        Name of the file in errors.
     sound : Sound
-        What was decoded.
+        The decoded sound.
     rate : int
         Samples per second.
     zero : float

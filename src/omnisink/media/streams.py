@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def moving_pictures(container: av.container.InputContainer) -> list[Any]:
-    """Return the video streams that are no cover pictures."""
+    """Return the video streams that are not cover pictures."""
     return [s for s in container.streams.video if not s.disposition & type(s.disposition).attached_pic]
 
 

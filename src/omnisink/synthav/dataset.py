@@ -69,7 +69,7 @@ def write_split(out: str | Path, split: Split, count: int) -> Iterator[Question]
     out : str or Path
         The folder; it is made if need be. Clips that are there already are left as they are.
     split, count
-        As for `draw_split`.
+        See `draw_split`.
 
     Yields
     ------

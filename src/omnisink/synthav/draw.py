@@ -23,7 +23,7 @@ def draw(scene: Scene, times: NDArray[np.float64], side: int = SIDE) -> NDArray[
     Parameters
     ----------
     scene : Scene
-        What to draw.
+        Scene to draw.
     times : ndarray of float
         Seconds.
     side : int

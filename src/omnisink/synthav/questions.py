@@ -45,7 +45,7 @@ class Question:
     clip : str
         Name of the clip.
     category, kind : str
-        As ``"visual"`` and ``"colour"``.
+        Group and kind of the question, such as ``"visual"`` and ``"colour"``.
     text : str
         The question, without its choices.
     choices : tuple of str
@@ -82,7 +82,7 @@ def make_questions(scene: Scene, salt: int = 0) -> list[Question]:
     Returns
     -------
     list of Question
-        In no particular order; one at most of every kind.
+        The questions in no particular order, at most one of every kind.
     """
     writer = _Writer(scene, random_of(scene.split, scene.index, 2 + salt))
     _visual(writer)

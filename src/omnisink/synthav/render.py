@@ -20,7 +20,7 @@ def render(scene: Scene, path: str | Path) -> None:
     Parameters
     ----------
     scene : Scene
-        What to render.
+        Scene to render.
     path : str or Path
         The file; one that is there is replaced.
 

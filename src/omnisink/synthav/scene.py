@@ -1,6 +1,6 @@
 """What a clip shows and plays, drawn from a seed before anything is rendered.
 
-Every scene is a function of its split and its index alone. The splits draw from different streams of random numbers,
+Every scene is a function of its split and its index only. The splits draw from different streams of random numbers,
 so that no two of them share a seed.
 """
 
@@ -49,7 +49,7 @@ class Thing:
     radius : float
         Half its extent, as a share of the frame.
     reach : float
-        How far it travels during the whole clip, as a share of the frame; 0 if it stays.
+        Distance travelled during the whole clip, as a share of the frame; 0 if the thing stays in place.
     begins, ends : float
         Its time on screen in seconds.
     """
@@ -90,11 +90,11 @@ class Sound:
     kind : str
         One of `SOUNDS`.
     begins : float
-        In seconds.
+        Start in seconds.
     pitch, loudness : str
-        Words of the vocabulary; the pitch matters for tones alone.
+        Words of the vocabulary; the pitch matters only for tones.
     word, speaker : str
-        What the voice says, and which voice it is.
+        Text that is spoken, and the voice.
     """
 
     kind: str
@@ -112,13 +112,13 @@ class Scene:
     Attributes
     ----------
     split, index
-        Where it comes from; they determine everything else.
+        Origin of the scene; they determine everything else.
     layout : str
         ``"single"``, ``"pair"``, ``"overlap"``, ``"many"`` or ``"sequence"``.
     things : tuple of Thing
-        From back to front.
+        The things from back to front.
     sounds : tuple of Sound
-        In order of time.
+        The sounds in order of time.
     bar : float or None
         Left edge of an upright bar in front of everything, as a share of the frame.
     texture : int
@@ -190,7 +190,7 @@ def _draw(rng: Generator, split: Split, index: int) -> Scene:
 
 
 def _words(rng: Generator, count: int) -> list[tuple[str, str]]:
-    """Draw that many shapes and colours, no shape and no colour twice."""
+    """Draw `count` shapes and colours, no shape and no colour twice."""
     shapes = rng.permutation(OBJECTS)[:count]
     colours = rng.permutation(list(COLOURS))[:count]
     return [(str(s), str(c)) for s, c in zip(shapes, colours, strict=True)]

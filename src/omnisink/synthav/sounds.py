@@ -29,7 +29,7 @@ def play(scene: Scene) -> Wave:
     Parameters
     ----------
     scene : Scene
-        What to play.
+        Sound to play.
 
     Returns
     -------
