@@ -1,7 +1,7 @@
 """What attention reads from which tokens: exact, in float32, and never with a whole S x S map.
 
 Attention is linear in the values. So whatever the values are replaced by, the same weights read it out: the values of
-the sinks alone and those of the rest split every head output exactly, ``o = o_sink + o_rest``; columns of ones and
+the sinks and those of the rest split every head output exactly, ``o = o_sink + o_rest``; columns of ones and
 zeros that mark a set of tokens give the attention mass on that set. One pass over blocks of queries answers all of it,
 and a block of weights is forgotten before the next is made: memory is O(S).
 """
@@ -108,7 +108,7 @@ class _BlockMask:
     width : int
         Keys T' that it speaks of.
     first : int
-        All queries of the block see all keys before this one, so that scores are left alone there.
+        All queries of the block see all keys before this one, so that scores are not masked there.
     hidden : Tensor or None
         (B or 1, 1, n, T' - first) bool, True where a key may not be seen; None where a float is added instead.
     added : Tensor or None
@@ -160,7 +160,7 @@ def visible(seen: Tensor) -> Tensor:
     Parameters
     ----------
     seen : Tensor
-        Of any shape; bool, or float.
+        Tensor of any shape; bool or float.
 
     Returns
     -------
@@ -211,7 +211,7 @@ def split_sink_part(
     Parameters
     ----------
     query, key, mask
-        As for `attend`.
+        See `attend`.
     value : Tensor
         (B, K, T, D'), before repetition.
     sinks : Tensor
@@ -219,7 +219,7 @@ def split_sink_part(
     sets : Tensor
         (B, n, T) bool.
     **options
-        For `attend`.
+        Further arguments of `attend`.
 
     Returns
     -------

@@ -21,7 +21,7 @@ class PackedPrompts:
     spans : sequence of (int, int)
         First token of each prompt, and the one after its last.
     slots : sequence of int
-        Where the vectors of each are kept.
+        Slots of the sequences' vectors.
     relaxes : sequence of bool
         Whether rows of each are relaxed.
     tokens : int
@@ -29,7 +29,7 @@ class PackedPrompts:
     layers : int
         Layers of the decoder.
     device : torch.device
-        Where it all is.
+        Device of the tensors.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class PackedPrompts:
 def rotate_packed(
     output: Tensor, directions: Tensor, gammas: Tensor, slots: Tensor, *, tau: float, frozen: Tensor | None = None
 ) -> None:
-    """Rotate tokens of any sequences in place, by kernels alone.
+    """Rotate tokens of any sequences in place, only by kernels.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def clean(value: Any) -> Any:
 
 
 def clean_text(text: str) -> str:
-    """Spell out characters that are invisible, reorder the line, or are no characters; cut what is very long."""
+    """Spell out code points that are invisible, reorder the line, or are not characters; cut very long text."""
     if text.startswith("data:image/") and PICTURE.fullmatch(text):
         return text
     if len(text) > LONGEST:

@@ -68,7 +68,7 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
             "scores",
             "Scores",
             "What does every method score?",
-            "Errors are no answers: they are counted and left out. An answer that could not be parsed is wrong.",
+            "Errors are not answers: they are counted and left out. An answer that could not be parsed is wrong.",
             notes,
             charts.levels(results),
         ),

@@ -34,7 +34,7 @@ def write_charts(figures: Iterable[Figure], folder: Path) -> None:
     Parameters
     ----------
     figures : iterable of Figure
-        What to write.
+        Figures to write.
     folder : Path
         An existing folder.
 

@@ -31,7 +31,7 @@ class Column:
     code : bool
         It holds names out of code; on the page they are words.
     on_page : bool
-        Whether the page shows it too, not the CSV file alone.
+        Whether the page shows it, and not only the CSV file.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Figure:
     name : str
         Stem of the files and anchor on the page.
     title : str
-        What is seen.
+        Title of the chart.
     caption : str
         One or two plain sentences on how to read it.
     alternative : str
-        What the numbers say, for somebody who cannot see the chart.
+        The numbers in words, for readers who cannot see the chart.
     chart : altair chart
         Vega-Lite, without title, width and theme; its data are named, not inlined.
     data : mapping
@@ -71,7 +71,7 @@ class Figure:
     table_open : bool
         Show the table from the start.
     note : str
-        What was left out or gathered, if anything was.
+        Note about numbers that were left out or grouped, if any were.
     """
 
     name: str

@@ -250,7 +250,7 @@ def _fact(value: Any) -> str:
 
 
 def _baseline(given: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what the untouched model does, as pairs to show."""
+    """Return the results of the baseline, as pairs to show."""
     pairs = [
         ("accuracy", interval(given.get("accuracy"), given.get("accuracy_low"), given.get("accuracy_high"), ".1%")),
         ("loss (nats)", interval(given.get("loss"), given.get("loss_low"), given.get("loss_high"), NATS)),

@@ -30,9 +30,9 @@ class Section:
     title : str
         Its heading.
     words : str
-        What the section is about, for somebody who meets it first.
+        Introduction of the section, for readers who are new to the subject.
     readings : sequence of str
-        What the study reads out of its numbers.
+        Findings of the study, in sentences.
     figures : sequence of Figure
         Its charts.
     """
@@ -56,7 +56,7 @@ def sections_of(results: Mapping[str, Any]) -> list[Section]:
     Returns
     -------
     list of Section
-        In the order of the page.
+        The sections in the order of the page.
     """
     readings = results.get("readings") or {}
     sections = []

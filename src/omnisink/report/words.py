@@ -56,7 +56,7 @@ def _written(value: float, form: str) -> str:
 
 
 def interval(value: Any, low: Any, high: Any, form: str = "") -> str:
-    """Write a number with its interval, or alone where there is none."""
+    """Write a number with its interval if there is one."""
     if low is None or high is None:
         return number(value, form)
     return f"{number(value, form)} ({number(low, form).removesuffix(' pts')} to {number(high, form)})"

@@ -78,14 +78,14 @@ def put(folder: Path, sections: Sequence[Section], html: str) -> Path:
     folder : Path
         Made where it does not exist.
     sections : sequence of Section
-        What the page shows, whose charts are written as pictures and tables too.
+        Sections of the page; their charts are also written as pictures and tables.
     html : str
         The page.
 
     Returns
     -------
     Path
-        Of the page.
+        Path of the page.
 
     Raises
     ------

@@ -42,7 +42,7 @@ class ServedModel:
     sequences : Sequences
         Those alive.
     counters : Tally
-        What has been counted.
+        The counters.
 
     Raises
     ------

@@ -26,7 +26,7 @@ class _Building:
 
     @classmethod
     def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> Any:
-        """Allow whole graphs for decoding alone: where prompts run, the pass looks at which there are."""
+        """Allow full graphs only for decoding: a pass with prompts depends on which prompts there are."""
         from vllm.v1.attention.backend import AttentionCGSupport
 
         own = super().get_cudagraph_support(vllm_config, kv_cache_spec)  # type: ignore[misc]

@@ -57,7 +57,7 @@ class Counters:
     slots : int
         Slots of sequences, without the one that is nobody's.
     device : torch.device
-        Where the model is.
+        Device of the model.
     publish : bool
         Whether this worker is the one that writes them down: under tensor parallelism all see the same.
     """

@@ -29,13 +29,13 @@ def ask(client: Any, clip: Path, question: str, outro: Any = None, **options: An
     Parameters
     ----------
     client : OpenAI
-        For the server.
+        Client of the server.
     clip : Path
         A video.
     question : str
-        What to ask.
+        Question to ask.
     outro : object, optional
-        What the request says about OutRo.
+        OutRo's settings in the request.
     **options
         More of the request's fields.
 

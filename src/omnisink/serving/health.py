@@ -57,7 +57,7 @@ def check(url: str, timeout: float = 60.0) -> tuple[bool, str]:
     if moved["requests_with_sinks"] == 0:
         return True, "OutRo is on; the known prompt has no sink in this model, so nothing was to be seen of it"
     if not _far(first, off):
-        return False, "a sink was found, and the answer is that of the model alone"
+        return False, "a sink was found, and the answer is that of the model without OutRo"
     return True, f"OutRo is on: {moved['tokens_rotated']:.0f} tokens rotated, {moved['rows_relaxed']:.0f} rows relaxed"
 
 

@@ -32,7 +32,7 @@ class OutRoLayer:
     sequences : Sequences
         The worker's.
     counters : Tally
-        What is counted.
+        The counters.
     """
 
     def __init__(

@@ -72,11 +72,11 @@ def serve(
     Parameters
     ----------
     model : str or Path
-        What to serve.
+        Model to serve.
     outro : dict, optional
-        OutRo's settings; None: vLLM alone.
+        OutRo's settings; None for vLLM without OutRo.
     log : Path
-        Where its output goes.
+        File for its output.
     options : sequence of str
         More of vLLM's options.
     port : int, optional
@@ -116,7 +116,7 @@ def stop(server: Server) -> int:
     Returns
     -------
     int
-        How many of its processes had to be killed.
+        Number of its processes that had to be killed.
     """
     if server.process.poll() is None:
         server.process.send_signal(signal.SIGTERM)

@@ -1,7 +1,7 @@
 """Which sequences are alive in a worker, what belongs to each, and what each has to do in a step.
 
-The scheduler names every request that starts, is started again after a preemption, is preempted, or has ended. From
-that alone, and by the request's own id, a sequence gets a slot for its sink values and gives it back.
+The scheduler names every request that starts, is started again after a preemption, is preempted, or has ended. By
+these events and the request's id, a sequence gets a slot for its sink values and gives it back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Prefill:
     Attributes
     ----------
     slot : int
-        Where its sink values are kept.
+        Slot of its sink values.
     settings : RequestSettings
         What to do to it.
     prompt : int
@@ -120,7 +120,7 @@ class Sequences:
     tokens : int
         Tokens of a pass at most.
     device : torch.device
-        Where the model is.
+        Device of the model.
     depth : int
         Layers of the decoder; needed where kernels run.
 
@@ -213,7 +213,7 @@ class Sequences:
         names : sequence of str
             Ids of the requests, in the order of the pass; padding after them is not named.
         starts : list of int
-            Where each begins among the tokens, and where the last ends.
+            First token of each sequence, and the end of the last.
 
         Returns
         -------

@@ -91,7 +91,7 @@ def read_settings(given: Any) -> ServingSettings:
     Raises
     ------
     ValueError
-        If it is no mapping, a name is unknown, or a value is out of range.
+        If it is not a mapping, a name is unknown, or a value is out of range.
     """
     if given is True:
         return ServingSettings()

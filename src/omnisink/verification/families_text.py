@@ -152,7 +152,7 @@ TEXT: list[Family] = [
         ),
         expectation="partial",
         note=f"{_WINDOW_NOTE}; layers that share keys and values are left out where the model runs them on the last "
-        "token alone, as generate() makes it do",
+        "token only, as generate() makes it do",
     ),
     text_family(
         "gpt_oss",

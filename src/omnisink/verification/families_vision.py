@@ -70,7 +70,7 @@ def qwen3_image_and_video(model: Any) -> dict[str, Any]:
 def pixels(count: int, *shape: int) -> Callable[[Any], dict[str, Any]]:
     """Return a maker of prompts with `count` image tokens and pixels of the given shape.
 
-    Models without a video token of their own are given frames as so many images.
+    Models without a video token of their own are given every frame as an image.
     """
 
     def inputs(model: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What omnisink has to know of a model family to verify it."""
+"""The entry of a model family: what is built, and what is promised."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Family:
     title : str
         Name for people.
     modalities : tuple of str
-        What it takes: ``"text"``, ``"image"``, ``"video"``, ``"audio"``.
+        Modalities it takes: ``"text"``, ``"image"``, ``"video"``, ``"audio"``.
     example : str
         A checkpoint on the Hub.
     build : callable

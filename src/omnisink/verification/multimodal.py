@@ -39,9 +39,9 @@ def build_with(
         Settings of the parts; the text part also gets the tiny settings that all share. None where the model has no
         such part.
     scale : float
-        What the model multiplies its text embeddings by.
+        Factor by which the model multiplies its text embeddings.
     **settings
-        Of the whole.
+        Further settings of the composite configuration.
 
     Returns
     -------

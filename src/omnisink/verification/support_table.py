@@ -33,7 +33,7 @@ def write_table(results: Iterable[Result], path: str | Path, versions: dict[str,
     path : str or Path
         The page.
     versions : dict of str to str
-        What the results hold for.
+        Environment of the results.
 
     Raises
     ------
@@ -58,11 +58,11 @@ def write_gpu_column(
     Parameters
     ----------
     results : iterable of Result
-        Of families in the table.
+        Results of families in the table.
     path : str or Path
         The page.
     versions : dict of str to str
-        What the results hold for.
+        Environment of the results.
     device, date : str
         Name of the accelerator, and when it ran.
 

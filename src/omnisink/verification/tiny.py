@@ -45,12 +45,12 @@ def make(build: Callable[[], nn.Module], *, plant: bool, scale: float = 1.0) -> 
     plant : bool
         Whether `SINK_TOKEN` gets its massive activation.
     scale : float
-        What the model multiplies its embeddings by, so that the planted activation can allow for it.
+        Factor by which the model multiplies its embeddings; the planted activation allows for it.
 
     Returns
     -------
     PreTrainedModel
-        In evaluation mode, float32, on the CPU.
+        The model in evaluation mode, float32, on the CPU.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -74,7 +74,7 @@ def plant_sink(model: PreTrainedModel, scale: float = 1.0) -> None:
     model : PreTrainedModel
         The model; changed in place. Of a thinker with a talker, the thinker is.
     scale : float
-        What the model multiplies its embeddings by.
+        Factor by which the model multiplies its embeddings.
     """
     embedding = getattr(model, "thinker", model).get_input_embeddings().weight
     with torch.no_grad():
@@ -101,7 +101,7 @@ def text_inputs(
     Parameters
     ----------
     model : PreTrainedModel
-        For its device.
+        The model; its device is used.
     lengths : sequence of int
         Real tokens of each prompt.
     padding_side : str

@@ -39,7 +39,7 @@ class Result:
     modalities : tuple of str
         The family's.
     expectation : str
-        What the family promises.
+        Promise of the family.
     outcome : str
         ``"supported"``; ``"partial"``, where layers were left out and reported; ``"refused"``; ``"failed"``; or
         ``"absent"``, where the installed transformers has no such model.
@@ -50,11 +50,11 @@ class Result:
     refusal : str
         The message of a refusal, or which class is absent.
     problems : list of str
-        What did not hold.
+        Checks that failed.
     note : str
         The family's.
     seconds : float
-        How long it took.
+        Duration of the verification.
     """
 
     name: str
@@ -91,18 +91,18 @@ def verify_all(
     Parameters
     ----------
     families : iterable of Family
-        What to verify.
+        The family.
     attach : callable
         The method: ``with attach(model) as trace``.
     progress : callable, optional
-        Told the title of a family before its turn.
+        Called with the title of each family before it is verified.
     device : str or torch.device
-        Where the models run.
+        Device of the models.
 
     Returns
     -------
     list of Result
-        In the order of the families.
+        The results in the order of the families.
     """
     results = []
     for family in families:
@@ -116,18 +116,18 @@ def verify(family: Family, attach: Attach, device: str | torch.device = "cpu") -
     """Run one family's tiny model on every backend it names.
 
     On each, a left-padded batch of two prompts is prefilled and continued. The sinks must be the planted tokens,
-    tokens must have been rotated, each prompt must get what it gets alone, and after the block the model must give the
-    same outputs as before, to the bit. A multimodal prompt must pass through the towers and be changed too. Backends
-    must agree with the first.
+    tokens must have been rotated, each prompt must give what it gives by itself, and after the block the model must
+    give the same outputs as before, to the bit. A multimodal prompt must pass through the towers and be changed too.
+    Backends must agree with the first.
 
     Parameters
     ----------
     family : Family
-        What to verify.
+        The family.
     attach : callable
         The method: ``with attach(model) as trace``.
     device : str or torch.device
-        Where the model runs. Flex attention is not compiled on any.
+        Device of the model. Flex attention is not compiled on any device.
 
     Returns
     -------
@@ -184,11 +184,11 @@ def _verify_backend(
         planted = [start + p for p in planted_positions(b, length)]
         if not any(trace.sinks.positions(layer, b) == planted for layer in trace.sinks.examined):
             problems.append(f"the planted sinks {planted} of prompt {b} were not found")
-        alone = {k: v[b : b + 1, start:] for k, v in inputs.items()}
+        unpadded = {k: v[b : b + 1, start:] for k, v in inputs.items()}
         with attach(model):
-            single = _logits(model, alone)
+            single = _logits(model, unpadded)
         if not _same([step[b : b + 1] for step in changed], single):
-            problems.append(f"prompt {b} gets something else in a padded batch than alone")
+            problems.append(f"prompt {b} gives other logits in a padded batch than by itself")
     if family.multimodal_inputs is not None:
         _compare(model, _moved(family.multimodal_inputs(model), device), attach, "multimodal", problems)
     return changed
@@ -229,7 +229,7 @@ def _compare(
 
 def _logits(model: Any, inputs: dict[str, Any]) -> list[Tensor]:
     """Return the logits of a prefill and of the tokens after it."""
-    # A whole omni model would go on to speak; its thinker alone writes.
+    # A whole omni model would go on to speak; only its thinker writes.
     writer = getattr(model, "thinker", model)
     made = writer.generate(
         **inputs,

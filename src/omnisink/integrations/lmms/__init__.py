@@ -19,7 +19,7 @@ def manifests() -> list[Any]:
     Returns
     -------
     list of lmms_eval.models.registry_v2.ModelManifest
-        One, of the name ``omnisink``. The chat class is taken unless lmms-eval is told ``--force_simple``.
+        One, of the name ``omnisink``. The chat class is taken unless lmms-eval is given ``--force_simple``.
     """
     from lmms_eval.models.registry_v2 import ModelManifest
 

@@ -71,7 +71,7 @@ def prompt_of(
     Parameters
     ----------
     messages : sequence of mapping
-        Of the system or none, one of the user, and of the assistant or none: what the answer begins with.
+        A message of the user, with one of the system before it and the beginning of the answer after it, or without.
     hears : bool
         Whether the model takes sound.
     audio : {"always", "if-there", "never"}
@@ -79,7 +79,7 @@ def prompt_of(
     frames : FrameChoice, optional
         Which frames; None is the family's own rule.
     store : callable, optional
-        Writes a picture to a file; None takes files alone.
+        Writes a picture to a file; None accepts only files.
 
     Returns
     -------

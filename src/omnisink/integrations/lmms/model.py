@@ -50,7 +50,7 @@ class OmnisinkChat(lmms):  # type: ignore[misc]
     Parameters
     ----------
     pretrained : str
-        As for `load_model`: ``"smolomni"``, a local folder, or a name on the Hub.
+        Model as in `load_model`: ``"smolomni"``, a local folder, or a name on the Hub.
     method : str
         ``"baseline"``, ``"outro"``, ``"outro:rotate"``, ``"outro:random"``, ...; one at a time.
     gamma : float, optional
@@ -145,7 +145,7 @@ class OmnisinkChat(lmms):  # type: ignore[misc]
         Parameters
         ----------
         requests : sequence of lmms_eval.api.instance.Instance
-            Of chat tasks.
+            Requests of chat tasks.
 
         Returns
         -------
@@ -248,7 +248,7 @@ class OmnisinkSimple(OmnisinkChat):
         Raises
         ------
         OmnisinkError
-            If one cannot be asked, or its continuation is no run of tokens of its own.
+            If one cannot be asked, or its continuation shares a token with the prompt.
         """
         with _Pictures() as store:
             asked = []
@@ -279,7 +279,7 @@ class OmnisinkSimple(OmnisinkChat):
         for one, tokens, row in zip(batch, spelled, ids.tolist(), strict=True):
             if not tokens or row[-len(tokens) :] != tokens:
                 raise OmnisinkError(
-                    f"{one.name}: {one.prompt.reply!r} is no run of tokens of its own after the prompt"
+                    f"{one.name}: {one.prompt.reply!r} does not begin at a token of its own after the prompt"
                 )
         longest = max(map(len, spelled))
         block = nullcontext() if self.method is None else self.method(self.loaded.model)

@@ -117,7 +117,7 @@ def score_results(name: str, doc: Mapping[str, Any], results: Sequence[Any], bre
     Parameters
     ----------
     name : str
-        Of the score, as ``"avhbench_score"``; a name with ``score`` is what lmms-eval's ``--baseline`` looks for.
+        Name of the score, such as ``"avhbench_score"``; lmms-eval's ``--baseline`` looks for names with ``score``.
     doc : mapping
         The question.
     results : sequence

@@ -62,7 +62,7 @@ def read_generation(given: Mapping[str, Any]) -> Generation:
     Raises
     ------
     OmnisinkError
-        If the length is no positive number, or more than one answer is asked for.
+        If the length is not a positive number, or more than one answer is asked for.
     """
     rest = dict(given)
     lengths = [rest.pop(name, None) for name in _LENGTH]
@@ -74,7 +74,7 @@ def read_generation(given: Mapping[str, Any]) -> Generation:
     if (rest.pop("num_return_sequences", None) or 1) > 1:
         raise OmnisinkError("one answer is given to a question; num_return_sequences must be 1")
     options = {name: value for name, value in rest.items() if value is not None and _known(name)}
-    # As lmms-eval's own models do: a temperature alone turns sampling on.
+    # As in lmms-eval's own models, a temperature is enough to turn sampling on.
     sampled = bool(options.pop("do_sample", (rest.get("temperature") or 0) > 0)) and rest.get("temperature") != 0
     if sampled:
         options["do_sample"] = True
@@ -85,7 +85,7 @@ def read_generation(given: Mapping[str, Any]) -> Generation:
 
 @lru_cache
 def _known(name: str) -> bool:
-    """Whether `generate` takes an option; what it does not take is told once."""
+    """Whether `generate` takes an option; an option that it does not take is reported once."""
     from transformers import GenerationConfig
 
     known = hasattr(GenerationConfig(), name)
@@ -112,7 +112,7 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
     Returns
     -------
     Method or None
-        None is the untouched model.
+        None is the baseline.
 
     Raises
     ------

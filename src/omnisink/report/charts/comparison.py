@@ -117,7 +117,7 @@ def wins(results: Mapping[str, Any]) -> list[Figure]:
         for count in [row["paired"][outcome]]
     ]
     base, place = alt.Chart(named("questions")), row_place("row:O", len(paired))
-    # Losses go to the left, and are no less for that.
+    # Losses go to the left and have the same weight.
     axis = alt.Axis(grid=True, tickMinStep=1, labelExpr="abs(datum.value)")
     x = alt.X("value:Q", axis=axis).title("Questions lost (left) and won (right)")
     color = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=["wins", "losses"]))

@@ -115,8 +115,8 @@ def _mass(rows: Sequence[Row]) -> Figure:
 def _overlap(rows: Sequence[Row]) -> Figure:
     parts = {
         "both": "both criteria",
-        "only_massive": "massive activation alone",
-        "only_dimension": "sink dimension alone",
+        "only_massive": "massive activation only",
+        "only_dimension": "sink dimension only",
     }
     ranks = list(parts.values())
     drawn = [

@@ -46,14 +46,14 @@ def intervals(
     extra: Sequence[Column] = (),
     in_order: bool = False,
     table_open: bool = False,
-    against: str = "the untouched model",
+    against: str = "the baseline",
 ) -> Figure:
     """Draw the change of every arm with its interval and a line where nothing changes.
 
     Parameters
     ----------
     name, title : str
-        Of the figure.
+        Name and title of the figure.
     arms : sequence of mappings
         Arms as a study records them; at least one.
     caption : str
@@ -99,7 +99,7 @@ def intervals(
 
 
 def measured(arms: Sequence[Row]) -> list[str]:
-    """Return the measures to draw: items of text have a loss alone, and an accuracy that never moves is no picture."""
+    """Return the measures to draw: passages have only a loss, and an accuracy that never changes is not drawn."""
     given = [measure for measure in PANELS if present(arms, f"{measure}_change")]
     return [m for m in given if m == "loss" or _moves(arms, m)] or given or ["loss"]
 
@@ -107,7 +107,7 @@ def measured(arms: Sequence[Row]) -> list[str]:
 def unmoved(arms: Sequence[Row]) -> str:
     """Say so where accuracies were measured and none of them moves."""
     silent = present(arms, "accuracy_change") and "accuracy" not in measured(arms)
-    return "The accuracy does not change in any of these, so that the loss alone is drawn." if silent else ""
+    return "The accuracy does not change in any of these, so only the loss is drawn." if silent else ""
 
 
 def _moves(arms: Sequence[Row], measure: str) -> bool:

@@ -129,7 +129,7 @@ def draw_lines(
     Returns
     -------
     alt.LayerChart
-        Lines with points, told apart by colour, dash and shape.
+        Lines with points, distinguished by colour, dash and shape.
     """
     choice = choice if choice is not None and len(choice.options) > 1 else None
     base = alt.Chart(named(data))
@@ -181,7 +181,7 @@ def value_axis(title: str, form: str = ".2~f", field: str = "value") -> alt.Y:
 
 
 def log_axis(title: str, rows: Sequence[Row], fields: Sequence[str], field: str = "value") -> alt.Y:
-    """Return a logarithmic axis as long as the numbers, with few lines: 1, 2 and 5 times powers of ten, or 1 alone.
+    """Return a logarithmic axis as long as the numbers, with lines at powers of ten, or at 1, 2 and 5 times those.
 
     `fields` are the fields of the rows whose positive numbers are drawn; `field` is the one of the chart's data.
     """

@@ -46,7 +46,7 @@ def pruning(arms: Sequence[Row]) -> Figure:
         title="Pruning by the sink's query",
         caption=(
             "From one layer on, only a part of the tokens is kept: those the sink's query looks at most, or as many at"
-            " random. Points are changes against the untouched model"
+            " random. Points are changes against the baseline"
             + (
                 ", upright lines their 95% intervals."
                 if any(bounded(arms, *c.ends) for c in (LOSS, ACCURACY))

@@ -17,14 +17,14 @@ def row_place(field: str, count: int | None = None) -> dict[str, Any]:
     Parameters
     ----------
     field : str
-        What tells the rows apart, with its type, such as ``"row:O"``.
+        Field that distinguishes the rows, with its type, such as ``"row:O"``.
     count : int, optional
-        How many rows there are, where `field` counts them and some may be empty.
+        Number of rows, if `field` counts them and some may be empty.
 
     Returns
     -------
     dict
-        For `encode`.
+        Arguments of `encode`.
     """
     # Said, because Vega-Lite chooses between bands and points by what else is drawn.
     scale = alt.Scale(type="band", padding=0)
