@@ -60,7 +60,7 @@ def append(
 
 def write_table(history: Path = HISTORY, page: Path = PAGE) -> None:
     """Put the newest line of every case of a model into the page, between its two markers."""
-    _write(_newest(history, None), page, "model", "times the untouched model", "untouched")
+    _write(_newest(history, None), page, "model", "times the baseline", "baseline")
 
 
 def write_media_table(history: Path = HISTORY, page: Path = MEDIA_PAGE) -> None:

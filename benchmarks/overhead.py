@@ -168,7 +168,7 @@ def main() -> None:
             ratio = case()
             append([{"model": arguments.model, "dtype": arguments.dtype, "case": name, **rounded(ratio)}])
             console.print(
-                f"{name:28} {ratio.p50:.4f} times the untouched model "
+                f"{name:28} {ratio.p50:.4f} times the baseline "
                 f"({ratio.p20:.4f} to {ratio.p80:.4f}, {ratio.pairs} pairs of {ratio.plain_ms:.1f} ms)"
             )
     write_table()

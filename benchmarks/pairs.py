@@ -60,7 +60,7 @@ def compare(
     Returns
     -------
     Ratio
-        Of `changed` to `plain`.
+        Ratio of `changed` to `plain`.
     """
     for _ in range(warm_up):
         plain()

@@ -15,7 +15,7 @@ from omnisink import OutRo, load_model
 
 LIGHTHOUSE = Path(__file__).parents[1] / "tests" / "lighthouse.txt"
 METHODS = {
-    "untouched": None,
+    "baseline": None,
     "relaxation only": OutRo(rotate=False),
     **{f"gamma {g}": OutRo(gamma=g) for g in (0.1, 0.3, 1.0, 3.0)},
 }

@@ -57,7 +57,7 @@ def prompt(number: int) -> str:
 
 
 async def load(server: Server, clients: int, requests: int) -> Run:
-    """Ask so many times, so many at once, and time every token."""
+    """Send a number of requests, some of them at once, and time every token."""
     import httpx
 
     waiting, gaps = iter(range(requests)), []
@@ -89,14 +89,14 @@ def compare(plain: Server, changed: Server, clients: int, pairs: int) -> dict[st
     """Load both in turns; which comes first alternates."""
     requests = max(4, 2 * clients)
     ratios: dict[str, list[float]] = {"throughput": [], "latency": []}
-    alone: list[Run] = []
+    without: list[Run] = []
     for server in (plain, changed):
         asyncio.run(load(server, clients, clients))
     for i in range(pairs):
         order = (changed, plain) if i % 2 else (plain, changed)
         runs = {id(server): asyncio.run(load(server, clients, requests)) for server in order}
         before, after = runs[id(plain)], runs[id(changed)]
-        alone.append(before)
+        without.append(before)
         ratios["throughput"].append(after.tokens_per_second / before.tokens_per_second)
         ratios["latency"].append(after.between_ms / before.between_ms)
     found: dict[str, Any] = {"clients": clients, "pairs": pairs}
@@ -104,8 +104,8 @@ def compare(plain: Server, changed: Server, clients: int, pairs: int) -> dict[st
         cuts = statistics.quantiles(values, n=10, method="inclusive")
         found[name] = [round(x, 3) for x in (cuts[1], statistics.median(values), cuts[7])]
     found["plain"] = [
-        round(statistics.median(run.tokens_per_second for run in alone), 1),
-        round(statistics.median(run.between_ms for run in alone), 1),
+        round(statistics.median(run.tokens_per_second for run in without), 1),
+        round(statistics.median(run.between_ms for run in without), 1),
     ]
     return found
 
@@ -115,13 +115,13 @@ def write(rows: list[dict[str, Any]], how: str) -> None:
     lines = [
         f"{how}",
         "",
-        "| requests at once | throughput, times vLLM alone | latency, times vLLM alone | vLLM alone | pairs |",
+        "| requests at once | throughput, times plain vLLM | latency, times plain vLLM | plain vLLM | pairs |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in sorted(rows, key=lambda row: row["clients"]):
         cells = [f"{m} ({low} to {high})" for low, m, high in (row["throughput"], row["latency"])]
-        alone = f"{row['plain'][0]} tokens/s, {row['plain'][1]} ms"
-        lines.append(f"| {row['clients']} | {cells[0]} | {cells[1]} | {alone} | {row['pairs']} |")
+        plain = f"{row['plain'][0]} tokens/s, {row['plain'][1]} ms"
+        lines.append(f"| {row['clients']} | {cells[0]} | {cells[1]} | {plain} | {row['pairs']} |")
     text = PAGE.read_text("utf-8")
     head, rest = text.split(_OPEN, 1)
     _, tail = rest.split(_CLOSE, 1)

@@ -118,7 +118,7 @@ def train(learner: Learner, given: argparse.Namespace) -> None:
             group["lr"] = rate(step, given.steps, group["peak"])
         among = timed if rng.random() < given.timed else np.arange(len(frames))
         chosen = rng.choice(among, size=given.batch, replace=False)
-        # Now and then the sound or the picture is missing, so that the other alone is understood too. What is seen and
+        # Now and then the sound or the picture is missing, so that the other is understood too. What is seen and
         # heard is learned sooner where the answer is its word, and the letters sooner where a text says everything.
         early = step < given.drill_until
         parts = str(rng.choice(_PARTS, p=_SHARES[early]))
@@ -200,7 +200,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=4, help="clips in a step")
     parser.add_argument("--questions", type=int, default=6, help="questions about each clip")
     parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--tower-rate", type=float, default=0.0, help="peak rate of the towers; 0 leaves them alone")
+    parser.add_argument("--tower-rate", type=float, default=0.0, help="peak rate of the towers; 0 does not train them")
     parser.add_argument("--every", type=int, default=200, help="steps between checks and saves")
     parser.add_argument("--check", type=int, default=80, help="clips in a check")
     parser.add_argument("--drill-until", type=int, default=700, help="steps with drills and many open questions")

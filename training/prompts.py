@@ -118,10 +118,10 @@ def drill(scene: Scene, count: int, rng: np.random.Generator) -> list[Asked]:
     all there is to do.
     """
     seen, heard = (one.answer for one in describe(scene))
-    told = f"Video: {seen}. Audio: {heard}.\n"
+    described = f"Video: {seen}. Audio: {heard}.\n"
     asked = [as_asked(q) for q in make_questions(scene, salt=int(rng.integers(1, 2**31))) if q.category != "temporal"]
     drawn = rng.permutation(len(asked))[:count]
-    return [Asked(told + asked[i].text, asked[i].answer, "drill", asked[i].kind) for i in drawn]
+    return [Asked(described + asked[i].text, asked[i].answer, "drill", asked[i].kind) for i in drawn]
 
 
 def draw_questions(
@@ -171,7 +171,7 @@ class Layout:
     model, processor
         SmolOmni's.
     parts : str
-        ``"both"``: video with its sound; ``"video"`` without it; ``"audio"``: the sound alone; ``"text"``: nothing.
+        ``"both"``: video with its sound; ``"video"`` without it; ``"audio"``: only the sound; ``"text"``: nothing.
     """
 
     def __init__(self, model: Any, processor: Any, parts: str) -> None:

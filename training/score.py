@@ -35,7 +35,7 @@ REMOVED: dict[str, tuple[str, ...]] = {
 
 
 def arm(name: str) -> Any:
-    """Return the method of an arm: ``rotate 0.3``, ``relax``, ``both 0.3``, or None for the model alone."""
+    """Return the method of an arm: ``rotate 0.3``, ``relax``, ``both 0.3``, or None for the baseline."""
     kind, *strength = name.split()
     if kind == "rotate":
         return OutRo(gamma=float(strength[0]), relax=False)
@@ -123,7 +123,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def report(out: Path, base: str = "without") -> dict[str, Any]:
-    """Sum up: accuracy by category with a 95 % interval, and paired differences from the model alone.
+    """Sum up: accuracy by category with a 95 % interval, and paired differences from the baseline.
 
     Questions about one clip are not independent, so intervals come from drawing clips, 10,000 times.
     """
@@ -217,7 +217,7 @@ def write_card(sums: dict[str, Any], card: Path) -> None:
     if methods:
         lines += [
             "",
-            "Paired difference from the model alone, in percentage points, and how many answers changed:",
+            "Paired difference from the baseline, in percentage points, and how many answers changed:",
             "",
         ]
         lines += [f"| category | {' | '.join(methods)} |", f"| --- | {' | '.join('---' for _ in methods)} |"]

@@ -1,4 +1,4 @@
-"""First part of the training: the towers alone, against what their tokens should say.
+"""First part of the training: only the towers, against what their tokens should say.
 
 The words of a label are the language model's own embeddings of these words, so that what the towers make is close to
 what the language model has always read.
@@ -34,7 +34,7 @@ _WEIGHT = {"nothing": 0.3, "silence": 0.3, "still": 0.5, **dict.fromkeys(DIRECTI
 _DIRECTIONS = torch.tensor([sayings(SEEN).index(word) for word in DIRECTIONS])
 #: Clips of the tune split that the training is watched on.
 _HELD = 200
-#: Scenes drawn without a file, for pictures alone; far from those of the clips.
+#: Scenes drawn without a file, only for pictures; far from those of the clips.
 _DRAWN_FROM = 10_000_000
 
 
@@ -153,8 +153,8 @@ def train_eyes(
         scenes = [_scene(seed * _DRAWN_FROM + step * batch + i, rng.random() < moving) for i in range(half)]
         pairs = [frames[i, 2 * g : 2 * g + 2] for i, g in zip(chosen, grids[:half], strict=True)]
         pairs += [_drawn(scene, g) for scene, g in zip(scenes, grids[half:], strict=True)]
-        told = torch.cat([labels[chosen], _stack([seen(s) for s in scenes])]).view(batch, GRIDS, -1)
-        label = told[torch.arange(batch), torch.from_numpy(grids)]
+        targets = torch.cat([labels[chosen], _stack([seen(s) for s in scenes])]).view(batch, GRIDS, -1)
+        label = targets[torch.arange(batch), torch.from_numpy(grids)]
         with torch.autocast("cpu", torch.bfloat16):
             z = look(tower, torch.from_numpy(np.stack(pairs)))
         loss, right = words(z.float(), label)

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.gpu.lines import Line
 from benchmarks.gpu.options import CHECKS, PARTS, Options
 from benchmarks.gpu.run import NoDevice, Run
-from benchmarks.gpu.table import told
+from benchmarks.gpu.table import line_text
 
 #: What is left out of a quick run: a model of this depth is compiled for half a minute or more.
 NOT_QUICK = ("compiled",)
@@ -29,7 +29,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under a minute: fewer lengths and pairs, none compiled")
     parser.add_argument("--only", metavar="PARTS", help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--skip-checks", action="store_true", help="measure alone")
+    parser.add_argument("--skip-checks", action="store_true", help="only measure")
     parser.add_argument("--limit", type=float, metavar="SECONDS", help="for everything [default: 235; --quick: 58]")
     parser.add_argument("--part-limit", type=float, metavar="SECONDS", help="after which a part begins no other case")
     parser.add_argument(
@@ -108,12 +108,12 @@ def show(lines: list[Line], found: dict[str, Any]) -> list[Line]:
     failed = [line for line in checks if line.status in ("failed", "not run")]
     for line in lines:
         if line.part not in CHECKS:
-            print(told(line))
+            print(line_text(line))
     counts = {s: sum(line.status == s for line in checks) for s in ("passed", "failed", "skipped", "not run")}
     if checks:
         print("checks: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
     for line in failed:
-        print(told(line))
+        print(line_text(line))
     sys.stdout.flush()
     return failed
 

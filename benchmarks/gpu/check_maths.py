@@ -62,7 +62,7 @@ def streams(dtype: torch.dtype) -> Iterator[tuple[str, Tensor, Tensor | None, di
 
 
 def edges(dtype: torch.dtype) -> Iterator[tuple[str, Tensor, Tensor | None, dict[str, float]]]:
-    """Yield streams with a token on the threshold and beside it, and with what is no number."""
+    """Yield streams with a token on the threshold and beside it, and with NaN and infinities."""
     for level, ratio in ((500.0, 1000.0), (500.0, 700.0), (600.0, 1200.0), (100.0, 3.0)):
         hidden = torch.full((1, 9, 64), 0.5 if ratio > 100 else 33.0, dtype=dtype)
         signed = torch.tensor(level, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Whole passes on the device: against the CPU, padded against alone, static caches, captured and compiled steps."""
+"""Whole passes on the device: against the CPU, padded and unpadded, static caches, captured and compiled steps."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def nothing_done(device: torch.device) -> str:
 
 
 def alone(device: torch.device) -> str:
-    """Every prompt of a padded batch gets what it gets alone, with padding on either side."""
+    """Every prompt of a padded batch gives what it gives by itself, with padding on either side."""
     model = small_decoder(device)
     worst = 0.0
     for side in ("left", "right"):

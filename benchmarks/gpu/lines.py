@@ -18,7 +18,7 @@ BROKEN = 4
 
 
 class Skip(Exception):
-    """A case cannot be run here, and that is no failure."""
+    """A case cannot be run here, which is not a failure."""
 
 
 @dataclass
@@ -33,15 +33,15 @@ class Line:
         ``"measured"``; ``"passed"`` or ``"failed"`` for a check; ``"refused"``, where what was to be measured cannot
         be done; ``"skipped"``, where it does not apply; ``"not run"``.
     p20, p50, p80 : float or None
-        Percentiles of the ratio to the untouched model.
+        Percentiles of the ratio to the baseline.
     plain_ms : float or None
-        The untouched model's median time, for one step where steps are measured.
+        The baseline's median time, for one step where steps are measured.
     pairs : int
         Pairs of runs.
     detail : str
         What else there is to say.
     data : dict
-        For programs.
+        Details for programs.
     """
 
     part: str

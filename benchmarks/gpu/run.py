@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.gpu import ROOT
 from benchmarks.gpu.lines import Line
 from benchmarks.gpu.options import CHECKS, MEASURES, Options
-from benchmarks.gpu.table import told
+from benchmarks.gpu.table import line_text
 
 #: How often the process that measures is started again.
 _STARTS = 4
@@ -160,7 +160,7 @@ class Run:
 
     def _add(self, line: Line) -> None:
         self.lines.append(line)
-        print(told(line), flush=True)
+        print(line_text(line), flush=True)
 
     def _settle(self, parts: list[str]) -> None:
         """Say of every case that a process left open that it was not run, and of parts that came to nothing too."""

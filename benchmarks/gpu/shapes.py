@@ -37,12 +37,12 @@ def twin(model: PreTrainedModel, layers: int | None = None) -> PreTrainedModel:
     model : PreTrainedModel
         A causal language model.
     layers : int, optional
-        Keep its first so many decoder layers; None keeps all.
+        Number of decoder layers to keep, from the first on; None keeps all.
 
     Returns
     -------
     PreTrainedModel
-        Of its own modules and configuration; parameters and buffers are those of `model`.
+        A model with modules and configuration of its own; parameters and buffers are those of `model`.
     """
     shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     made = copy.deepcopy(model, shared)

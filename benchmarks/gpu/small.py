@@ -117,7 +117,7 @@ def same(found: Answer, expected: Answer, size: float, what: str) -> float:
     worst = 0.0
     for step, (a, b) in enumerate(zip(found.logits, expected.logits, strict=True)):
         off = float((a - b).abs().max()) / size
-        # What is no number is not close to anything.
+        # NaN is not close to anything.
         assert off <= CLOSE, f"{what}: {'prefill' if step == 0 else f'step {step}'} is off by {off:.1e} of the effect"
         worst = max(worst, off)
     return worst

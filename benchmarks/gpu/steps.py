@@ -28,7 +28,7 @@ class Rewind:
 
 
 def filled(model: PreTrainedModel, ids: Tensor, room: int) -> StaticCache:
-    """Prefill a prompt (B, S) into a new static cache with room for so many tokens."""
+    """Prefill a prompt (B, S) into a new static cache with room for `room` tokens."""
     cache = StaticCache(config=model.config, max_cache_len=room)
     model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
     return cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.gpu.lines import Line
 
-#: What is to be reached, as a ratio to the untouched model; for memory, as a share of the weights.
+#: What is to be reached, as a ratio to the baseline; for memory, as a share of the weights.
 TARGETS = {
     "prefill 256": None,
     "prefill 768": 1.10,
@@ -51,7 +51,7 @@ def shown(case: str, value: float) -> str:
     return f"{value:.2%}" if case.startswith("memory") else f"{value:.3f}"
 
 
-def told(line: Line) -> str:
+def line_text(line: Line) -> str:
     """Say in one line what came of a case."""
     if line.status != "measured" or line.p50 is None:
         status = line.status.upper() if line.status == "failed" else line.status
@@ -59,7 +59,7 @@ def told(line: Line) -> str:
     target = TARGETS.get(line.case)
     mark = "" if target is None else f"  at most {shown(line.case, target)}: {'yes' if line.p50 <= target else 'NO'}"
     spread = f" ({shown(line.case, line.p20 or 0)} to {shown(line.case, line.p80 or 0)}, {line.pairs} pairs"
-    spread += f", untouched {line.plain_ms:,.2f} ms)" if line.plain_ms is not None else ")"
+    spread += f", baseline {line.plain_ms:,.2f} ms)" if line.plain_ms is not None else ")"
     said = shown(line.case, line.p50) + (spread if line.plain_ms is not None else "")
     return f"{line.part:9} {line.case:38} {said}{mark}{'  ' + line.detail if line.detail else ''}"
 
@@ -88,7 +88,7 @@ def drawn(history: Path) -> str:
     if history.exists():
         with history.open(newline="", encoding="utf-8") as file:
             newest = {row["case"]: row for row in csv.DictReader(file) if row["model"] == MODEL}
-    head = ["case", "before", "hooks alone", "after", "20 % to 80 %", "reach", "untouched", "GPU and date"]
+    head = ["case", "before", "hooks only", "after", "20 % to 80 %", "reach", "baseline", "GPU and date"]
     drawn_lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
     for case, target in TARGETS.items():
         after, before = newest.get(case), newest.get(case + EARLIER)

@@ -175,7 +175,7 @@ class Measured:
 
 
 def said(ratio: Ratio, steps: int = 1) -> dict[str, Any]:
-    """Turn a ratio into the parts of a line; the untouched model's time is that of one step."""
+    """Turn a ratio into the parts of a line; the baseline's time is that of one step."""
     found = rounded(ratio)
     return {**found, "plain_ms": round(ratio.plain_ms / steps, 4)}
 

@@ -81,7 +81,7 @@ def families(device: torch.device, options: Options) -> Iterator[Case]:
         result = verify(FAMILIES[name], method, device)
         said = result.outcome if result.as_expected else f"{result.outcome}, expected {result.expectation}"
         status = {"absent": "skipped"}.get(result.outcome, "passed")
-        # A release of transformers with which more holds than was promised is no failure.
+        # More than was promised, with another release of transformers, is not a failure.
         if not (result.as_expected or (result.outcome, result.expectation) == ("supported", "partial")):
             status = "failed"
         detail = "; ".join([said, *result.problems, *([", ".join(result.backends)] if result.backends else [])])
