@@ -1,4 +1,4 @@
-"""How much memory the recorder takes over the model, in a process of its own (`python -m benchmarks.memory`)."""
+"""Memory that the recorder takes over the model, in a process of its own (`python -m benchmarks.memory`)."""
 
 from __future__ import annotations
 

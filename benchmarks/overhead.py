@@ -1,4 +1,4 @@
-"""What OutRo and the recorder cost: paired runs with and without them (`make bench`).
+"""The cost of OutRo and of the recorder: paired runs with and without them (`make bench`).
 
 Measured in one process, the same weights and inputs, taking turns. Each line printed is also a line of history.csv.
 """

@@ -16,7 +16,7 @@ Timed = Callable[[], float]
 
 @dataclass(frozen=True)
 class Ratio:
-    """What a series of pairs came to: percentiles of the ratio, and the plain way's median time in milliseconds."""
+    """The result of a series of pairs: percentiles of the ratio, and the baseline's median time in milliseconds."""
 
     p20: float
     p50: float
@@ -49,9 +49,9 @@ def compare(
     plain, changed : callable
         Do the work once and return the seconds that count.
     pairs : int
-        How often each runs.
+        Number of measured pairs.
     warm_up : int
-        How often each runs before.
+        Number of pairs before that, which are not measured.
     limit : float, optional
         Seconds after which no further pair is begun, once there are as many as `fewest`.
     fewest : int

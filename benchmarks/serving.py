@@ -1,4 +1,4 @@
-"""What OutRo costs inside vLLM: throughput and inter-token latency of two servers, in turns (`make bench-serving`).
+"""The cost of OutRo inside vLLM: throughput and inter-token latency of two servers, in turns (`make bench-serving`).
 
 One server has the method and one has not; both are up all the time and only one is asked at a time. Each line printed
 is a pair of runs summed up; with --write the lines become the table of docs/serving.md.

@@ -1,4 +1,4 @@
-"""What every token of the towers should say, from what a scene is known to hold.
+"""The labels of the towers' tokens, from the known content of a scene.
 
 A video token sees two frames, and sixteen of them stand for the whole picture; together they spell what is in it, as a
 caption would: *three small red star still*, and after eight tokens the second object, if there is one. An audio token

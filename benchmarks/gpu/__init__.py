@@ -1,4 +1,4 @@
-"""What OutRo costs on a GPU, and whether it is right there: `make bench-gpu`, or `python -m benchmarks.gpu`.
+"""The cost of OutRo on a GPU, and checks that it is right there: `make bench-gpu`, or `python -m benchmarks.gpu`.
 
 It needs the project's sources, PyTorch and transformers, and no weights, no network and no installation.
 """

@@ -23,7 +23,7 @@ class Skip(Exception):
 
 @dataclass
 class Line:
-    """What came of one case.
+    """The result of one case.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Line:
     pairs : int
         Pairs of runs.
     detail : str
-        What else there is to say.
+        Further remark.
     data : dict
         Details for programs.
     """
@@ -82,9 +82,9 @@ def run_cases(cases: Iterable[Case], options: Options, healthy: Callable[[], boo
     Parameters
     ----------
     cases : iterable of Case
-        What to run; those settled before are left out.
+        Cases to run; those that have a result are left out.
     options : Options
-        Where to write, and until when to run.
+        Output file and time limit.
     healthy : callable
         Whether the device still answers, asked after a failure.
     """

@@ -1,4 +1,4 @@
-"""What a run is asked to do, as the command hands it to the processes that do it."""
+"""Options of a run, which the command passes to its processes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Options:
     done : tuple of str
         Cases that an earlier process has settled.
     share : tuple of int
-        Which families: every n-th from the k-th, (k, n).
+        Share of the families: every n-th from the k-th, (k, n).
     """
 
     results: str

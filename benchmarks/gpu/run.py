@@ -39,7 +39,7 @@ class Run:
     Attributes
     ----------
     lines : list of Line
-        What came of every case.
+        Results of all cases.
     where : dict
         Date, versions and machine, of the first process that said so.
     """

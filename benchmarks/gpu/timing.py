@@ -1,4 +1,4 @@
-"""What is measured: pairs of runs without and with OutRo, in one process, on the same weights and inputs."""
+"""Timings: pairs of runs without and with OutRo, in one process, on the same weights and inputs."""
 
 from __future__ import annotations
 

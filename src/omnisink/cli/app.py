@@ -35,7 +35,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="omnisink",
-    help="Find, explain and use attention sinks in language models. Nothing is downloaded unless you say --download.",
+    help="Find, explain and use attention sinks in language models. Nothing is downloaded unless you give --download.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -29,9 +29,11 @@ def compare(
             "--out", metavar="DIR", help="Folder to write into. [default: comparison, inside the run if there is one]"
         ),
     ] = None,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Draw the page too.")] = True,
-    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of the drawings.")] = 0,
-    resamples: Annotated[int, typer.Option(min=99, help="Drawings for intervals and permutations.")] = 9999,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Also write the page.")] = True,
+    seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of the resampling.")] = 0,
+    resamples: Annotated[
+        int, typer.Option(min=99, help="Number of resamples for intervals and permutation tests.")
+    ] = 9999,
     json: options.JsonFlag = False,
 ) -> None:
     """Compare the methods of runs: of several tasks, or several seeds of a task. Works on a run that goes on."""

@@ -31,7 +31,7 @@ DECODED = 8
 
 def demo(
     gamma: options.GammaOption = None,
-    sheet: Annotated[str, typer.Option("--sheet", metavar="FILE", help="Where the frames are drawn, as PNG.")] = (
+    sheet: Annotated[str, typer.Option("--sheet", metavar="FILE", help="PNG file for the clip's frames.")] = (
         "omnisink-demo.png"
     ),
     json: options.JsonFlag = False,

@@ -43,9 +43,9 @@ def evaluate(
     ] = "baseline,outro,outro:rotate,outro:relax",
     out: Annotated[str, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = "run",
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How questions are put and answers read. [default: the task's]")
+        str | None, typer.Option(metavar="NAME", help="Prompts and parser of the task. [default: the task's own]")
     ] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Of the task. [default: its own]")] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of the task. [default: its own]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask only this many questions.")] = None,
     lengths: options.LengthsOption = None,
     only: options.OnlyOption = None,
@@ -76,7 +76,7 @@ def evaluate(
     compared: Annotated[
         bool, typer.Option("--compare/--no-compare", help="Print and write the comparison at the end.")
     ] = True,
-    page: Annotated[bool, typer.Option("--page/--no-page", help="Draw the comparison's page too.")] = True,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Also write the comparison's page.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
     device: options.DeviceOption = None,
     dtype: options.DtypeOption = "auto",

@@ -44,9 +44,7 @@ def find(
     no_audio: media.NoAudioOption = False,
     frames: media.FramesOption = None,
     system: media.SystemOption = None,
-    criterion: Annotated[
-        CriterionName, typer.Option(help="What makes a token a sink.")
-    ] = CriterionName.massive_activation,
+    criterion: Annotated[CriterionName, typer.Option(help="Criterion of a sink.")] = CriterionName.massive_activation,
     channels: Annotated[
         str | None, typer.Option(metavar="LIST", help="The model's sink channels for sink_dimension, as 138,378.")
     ] = None,

@@ -1,4 +1,4 @@
-"""What the demo measures: two answers, the distance between two distributions, and paired timings."""
+"""Measurements of the demo: two answers, the distance between two distributions, and paired timings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def compare_answers(loaded: Loaded, inputs: Encoded, method: Method, new_tokens:
     inputs : Encoded
         One prompt.
     method : Method
-        What the second answer is made with.
+        Method of the second answer.
     new_tokens : int
         Longest answer, in tokens.
 
@@ -85,7 +85,7 @@ def compare_cost(
 ) -> dict[str, dict[str, float]]:
     """Time a prefill and the tokens after it, without and with a method, in turns.
 
-    Which comes first alternates, so that a slow moment of the machine falls on both. Entering and leaving the block
+    The order alternates, so that a slow moment of the machine falls on both. Entering and leaving the block
     is not timed.
 
     Parameters
@@ -95,7 +95,7 @@ def compare_cost(
     inputs : dict of str to Tensor
         One prompt.
     method : Method
-        What is measured.
+        Method that is measured.
     pairs : int
         Number of pairs; one more is run first and not counted.
     decoded : int

@@ -28,7 +28,8 @@ AudioOption = Annotated[
 ]
 NoAudioOption = Annotated[bool, typer.Option("--no-audio", help="Leave the sound of the video out.")]
 FramesOption = Annotated[
-    int | None, typer.Option("--frames", min=1, help="So many frames, evenly spaced. [default: the family's own rule]")
+    int | None,
+    typer.Option("--frames", min=1, help="Number of frames, evenly spaced. [default: the family's own rule]"),
 ]
 SystemOption = Annotated[str | None, typer.Option(metavar="TEXT", help="System message. [default: the family's own]")]
 
@@ -129,18 +130,18 @@ def check_media(
     Parameters
     ----------
     file : str or None
-        What the question is about.
+        File that the question is about.
     audio : str or None
-        What ``--audio`` says.
+        Value of ``--audio``.
     no_audio : bool
-        What ``--no-audio`` says.
+        Value of ``--no-audio``.
     frames : int or None
-        What ``--frames`` says.
+        Value of ``--frames``.
 
     Returns
     -------
     dict and set of str
-        What `Loaded.inputs` takes, and the modalities the model must have.
+        Arguments of `Loaded.inputs`, and the modalities the model must have.
 
     Raises
     ------
@@ -180,9 +181,9 @@ def check_heard(model: str, asked: dict[str, Any]) -> None:
     Parameters
     ----------
     model : str
-        What ``--model`` says.
+        Value of ``--model``.
     asked : dict
-        What `check_media` returned.
+        Result of `check_media`.
 
     Raises
     ------

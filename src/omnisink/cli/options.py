@@ -37,7 +37,10 @@ AttentionOption = Annotated[
     typer.Option("--attn", metavar="NAME", help="sdpa, eager, flex_attention, ... [default: transformers' choice]"),
 ]
 DownloadOption = Annotated[
-    bool, typer.Option("--download", help="Fetch from the Hub what is not in its local cache. Else: no network.")
+    bool,
+    typer.Option(
+        "--download", help="Fetch from the Hub what is not in its local cache. Without it, no network is used."
+    ),
 ]
 RemoteCodeOption = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")
@@ -63,12 +66,10 @@ MethodOption = Annotated[
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(
-        "--profile", metavar="FILE", help="Settings that `omnisink tune` stored, in the place of the others."
-    ),
+    typer.Option("--profile", metavar="FILE", help="Use the settings that `omnisink tune` stored."),
 ]
-NoRotateOption = Annotated[bool, typer.Option("--no-rotate", help="Rotate nothing.")]
-NoRelaxOption = Annotated[bool, typer.Option("--no-relax", help="Relax no mask.")]
+NoRotateOption = Annotated[bool, typer.Option("--no-rotate", help="Switch the rotation off.")]
+NoRelaxOption = Annotated[bool, typer.Option("--no-relax", help="Switch the relaxation off.")]
 NoDecodeOption = Annotated[
     bool, typer.Option("--no-decode", help="Do not change generated tokens, as in the authors' release.")
 ]
@@ -77,11 +78,14 @@ OnlyOption = Annotated[
     typer.Option("--only", metavar="KIND=GROUP", help="Only questions of a group, as task='AV Matching'; repeatable."),
 ]
 AllowMissingFlag = Annotated[
-    bool, typer.Option("--allow-missing", help="Go on without files that are missing: their questions become errors.")
+    bool,
+    typer.Option(
+        "--allow-missing", help="Go on without files that are missing; their questions are recorded as errors."
+    ),
 ]
 LongPromptFlag = Annotated[
     bool,
-    typer.Option("--allow-long-prompt", help="Run prompts that are longer than the model's context all the same."),
+    typer.Option("--allow-long-prompt", help="Run prompts even if they are longer than the model's context."),
 ]
 LengthsOption = Annotated[
     str | None,
@@ -132,11 +136,11 @@ def make_outro(model: str, gamma: float | None, *, profile: str | None = None, *
     Parameters
     ----------
     model : str
-        What ``--model`` says; the embedded models have strengths of their own.
+        Value of ``--model``; the embedded models have strengths of their own.
     gamma : float, optional
-        What ``--gamma`` says; None is the model's default.
+        Value of ``--gamma``; None is the model's default.
     profile : str, optional
-        What ``--profile`` says: a file with all settings. `check_profile` says whether it is the model's.
+        Value of ``--profile``: a file with all settings. `check_profile` compares it with the model.
     **settings
         Other settings of the method.
 
@@ -200,13 +204,13 @@ def make_method(name: str | None, model: str, seed: int = 0, **outro: float | bo
     Parameters
     ----------
     name : str, optional
-        What ``--method`` says; None is OutRo.
+        Value of ``--method``; None is OutRo.
     model : str
-        What ``--model`` says; OutRo's strength belongs to a model.
+        Value of ``--model``; OutRo's strength belongs to a model.
     seed : int
         Seed of methods that draw at random.
     **outro
-        What OutRo's own options say, by the name of the option; None where one is not given.
+        Values of OutRo's own options by name; None where an option is not given.
 
     Returns
     -------

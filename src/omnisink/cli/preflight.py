@@ -60,11 +60,11 @@ def check_model(
     Parameters
     ----------
     model : str
-        What ``--model`` says.
+        Value of ``--model``.
     device : str, optional
-        What ``--device`` says.
+        Value of ``--device``.
     dtype : str
-        What ``--dtype`` says.
+        Value of ``--dtype``.
     layers : iterable of int
         Layers that are asked for, by their numbers.
     name : str

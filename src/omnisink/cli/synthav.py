@@ -23,7 +23,7 @@ def synthav(
     split: Annotated[SplitName, typer.Option(help="Only the test split has combinations unseen in training.")] = (
         SplitName.test
     ),
-    n: Annotated[int, typer.Option("--n", min=1, help="How many questions.")] = 100,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of questions.")] = 100,
 ) -> None:
     """Render SynthAV: mp4 clips of shapes and sounds, and questions about them."""
     from collections import Counter

@@ -42,17 +42,17 @@ def tune(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for records and results.")] = TUNE,
     profile: Annotated[
         str | None,
-        typer.Option("--profile", metavar="FILE", help="Where the profile goes. [default: MODEL.json in --out]"),
+        typer.Option("--profile", metavar="FILE", help="File of the profile. [default: MODEL.json in --out]"),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Settings that each search tries.")] = 40,
     folds: Annotated[
-        int, typer.Option(min=0, help="Parts for testing the search, each on what it did not see; 0 tests nothing.")
+        int, typer.Option(min=0, help="Folds that test the search on questions it did not see; 0 tests nothing.")
     ] = 3,
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="How questions are put. [default: the task's]")
+        str | None, typer.Option(metavar="NAME", help="Prompts of the task. [default: the task's own]")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the task. [default: tune, where it has that]")
+        str | None, typer.Option(metavar="NAME", help="Split of the task. [default: tune, if it has one]")
     ] = None,
     lengths: options.LengthsOption = None,
     only: options.OnlyOption = None,

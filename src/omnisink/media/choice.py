@@ -1,4 +1,4 @@
-"""Which frames of a video are kept."""
+"""Rules for the frames of a video that are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reading a file gives: frames, sound, and a record of what was read."""
+"""The result of reading a file: frames, sound, and a record of what was read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class MediaRecord:
-    """What a file holds and what was read of it, for a result that can be repeated.
+    """A record of what a file holds and what was read of it, for a result that can be repeated.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class Clip:
     rate : int or None
         Samples per second.
     record : MediaRecord
-        What was read.
+        Record of what was read.
     """
 
     frames: NDArray[np.uint8] | None

@@ -28,7 +28,7 @@ def decode_with_torchcodec(
     path : str or Path
         The file.
     stream : int
-        Which of its streams.
+        Number of the stream.
     index : FrameIndex
         Index of the stream's frames.
     chosen : ndarray of int64

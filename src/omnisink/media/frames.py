@@ -56,7 +56,7 @@ class FrameIndex:
     from_rate : bool
         Whether the decoder has none either, and the times are made from the frame rate.
     special : str or None
-        What the first frame needs beside being turned, "mirrored" or "transparent"; torchcodec does neither.
+        Correction of the first frame beside being turned, "mirrored" or "transparent"; torchcodec does neither.
     """
 
     pts: NDArray[np.int64]
@@ -200,7 +200,7 @@ def _by_decoding(path: str | Path, container: Any, stream: Any, shifts: list[flo
 def _moved(stamps: NDArray[np.int64], base: float, shifts: list[float]) -> NDArray[np.float64]:
     """Return seconds; every new beginning of the clock is moved to the end before it.
 
-    Where a stamp is missing it is not a number. Frames come in the order they are shown, so that a clock that goes
+    A missing time stamp is NaN. Frames come in the order they are shown, so that a clock that goes
     back was set anew.
     """
     seconds = np.where(stamps == MISSING, np.nan, stamps * base)

@@ -1,4 +1,4 @@
-"""What the first bytes of a file say: kinds that are refused by name, and how long the whole file should be."""
+"""Facts in the first bytes of a file: formats that are refused by name, and the length of the whole file."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Kind = Literal["video", "audio", "image"]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file can be asked for.
+    """The kinds of content that a file can be asked for.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What is the most that one file may ask for. A file that asks for more is refused before the memory is taken."""
+"""Limits on what one file may ask for. A file that asks for more is refused before the memory is taken."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def read_clip(
     path : str or Path
         A local file.
     frames : FrameChoice, optional
-        Which frames; None wants no picture.
+        Choice of frames; None for no pictures.
     audio_rate : int, optional
         Samples per second; None wants no sound.
     audio_span : {"file", "frames"}
@@ -56,7 +56,7 @@ def read_clip(
     max_seconds : float, optional
         Longest file that is accepted; None for no limit.
     backend : {"pyav", "torchcodec"}
-        What decodes the frames. torchcodec has to be installed.
+        Decoder of the frames. torchcodec has to be installed.
     jump : bool
         Jump to keyframes where that is nearer; the frames are the same without it.
 
@@ -97,7 +97,7 @@ def read_audio(
 def read_image(path: str | Path) -> tuple[NDArray[np.uint8], MediaRecord]:
     """Read a still image, (H, W, 3) uint8 RGB, upright as its EXIF orientation says; errors as `read_clip`'s.
 
-    What is transparent is white. Of an image that moves the first frame is returned.
+    Transparent parts become white. For a moving image the first frame is returned.
     """
     pixels, kind = read_still(path)
     height, width = pixels.shape[:2]

@@ -1,4 +1,4 @@
-"""How large frames are kept."""
+"""The size at which frames are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of a file's streams are meant, and whether they can be decoded at all."""
+"""Choice of a file's streams, and whether they can be decoded."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def write_checkpoint(name: str, folder: str | Path) -> Path:
     name : str
         ``"smollm2-135m"`` or ``"smolomni"``.
     folder : str or Path
-        Where to; made if it is not there. A folder that holds a whole checkpoint already is left as it is.
+        Folder to write; made if it does not exist. A folder that already holds a whole checkpoint is not changed.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How long a prompt a model was made for, and what becomes of longer ones."""
+"""The context length of a model, and what is done with longer prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's folder says of it before its weights are loaded: half a minute earlier than the model would."""
+"""Facts about a checkpoint that its folder gives before the weights are loaded, which can take half a minute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omnisink.models.hub import find_cached
 
 
 class Question(Protocol):
-    """What is asked of a set of questions: which files each is about."""
+    """A question, as far as its files are concerned."""
 
     @property
     def video(self) -> Path | None:
@@ -49,7 +49,7 @@ def check_can_answer(
     name_or_path : str or Path
         See `load_model`.
     modalities : collection of str
-        What it is to be asked about beside text: some of ``"image"``, ``"video"``, ``"audio"``.
+        Modalities beside text that it is to be asked about: some of ``"image"``, ``"video"``, ``"audio"``.
     revision : str, optional
         Branch, tag or commit on the Hub.
 
@@ -73,7 +73,7 @@ def check_can_answer_some(
     name_or_path, revision
         See `check_can_answer`.
     questions : iterable of Item or Instance
-        What it is to be asked. Where it can be asked some, those go on and the others become errors of their own.
+        The questions. If the model can be asked some of them, each of the others becomes an error of its own.
 
     Raises
     ------

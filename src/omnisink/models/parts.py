@@ -1,4 +1,4 @@
-"""What an adapter is given of a loaded model."""
+"""The parts of a loaded model that an adapter receives."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def make_processor(tokenizer: Any) -> Any:
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerFast
-        What `make_tokenizer` returned.
+        Result of `make_tokenizer`.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def make_model(
     weights : dict of str to Tensor
         SmolLM2's weights under transformers' names, float32.
     tokenizer : PreTrainedTokenizerFast
-        What `make_tokenizer` returned.
+        Result of `make_tokenizer`.
     trained : dict of str to Tensor, optional
         Weights of the towers, float32, and a low-rank update of the decoder, which is merged. Without them the towers
         are as they are initialized.

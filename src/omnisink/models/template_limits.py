@@ -105,7 +105,7 @@ def write_limited(work: Callable[[], str], name: str) -> str:
     Returns
     -------
     str
-        What the work returned.
+        Text that the work returned.
 
     Raises
     ------

@@ -47,7 +47,7 @@ class Item:
     category : str or None
         Kind of the question.
     cluster : str
-        What makes items dependent: the file that the question is about, relative to the folder, else the id.
+        Group of items that are not independent: the file of the question, relative to the folder, or else the id.
     passage : str or None
         The text of a passage; None for a question.
     """

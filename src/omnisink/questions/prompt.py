@@ -1,4 +1,4 @@
-"""What is asked: a question and its media, before a model's processor has seen them."""
+"""A question and its media, before a model's processor has seen them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Prompt:
     system : str or None
         System message; None is the family's own, ``""`` is no message.
     frames : FrameChoice or None
-        Which frames of the video; None is the family's own rule.
+        Choice of frames of the video; None is the family's own rule.
     text_first : bool
         Whether the text comes before the media.
     reply : str
@@ -65,7 +65,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Media:
-    """What was read for one prompt.
+    """The media that were read for one prompt.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Media:
 
 @dataclass
 class Facts:
-    """What is known of one prompt after it was encoded; a record of an answer holds it.
+    """Token counts and media records of one encoded prompt; the record of an answer holds them.
 
     Attributes
     ----------

@@ -66,7 +66,7 @@ class Example:
 
     @property
     def layers(self) -> int:
-        """How many layers were looked at."""
+        """Number of layers that were examined."""
         return self.magnitude.shape[0]
 
     @property

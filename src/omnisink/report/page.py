@@ -39,7 +39,7 @@ def render(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
     results : mapping
         Cleaned results, for what was run.
     sections : sequence of Section
-        What to show.
+        Sections to show.
 
     Returns
     -------
@@ -71,9 +71,9 @@ def fill(template: str, sections: Sequence[Section], **words: Any) -> str:
     template : str
         A file beside this one: ``page.html.jinja``, or one that extends it.
     sections : sequence of Section
-        What to show.
+        Sections to show.
     **words : Any
-        What the template names; strings are escaped.
+        Variables of the template; strings are escaped.
 
     Returns
     -------

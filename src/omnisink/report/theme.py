@@ -1,4 +1,4 @@
-"""How charts look, on light and on dark pages: one Vega-Lite configuration each.
+"""The look of charts on light and dark pages: one Vega-Lite configuration each.
 
 Colours stay apart for the colour-blind (blue, orange, green and purple differ in lightness too, and lines differ in
 dash and point as well), and have a contrast of at least 3 : 1 to the page.

@@ -1,4 +1,4 @@
-"""What is counted: on the device while a model runs, and in a small file that the server's process reads.
+"""Counters on the device while a model runs, and in a small file that the server's process reads.
 
 A worker and the process that answers `/metrics` share no memory. The worker writes its totals into a file of a few
 numbers, whose place the server hands down in the environment; nothing is sent, and reading never waits.

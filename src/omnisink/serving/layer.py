@@ -1,4 +1,4 @@
-"""What OutRo does at one attention layer of a model in vLLM: find sinks, relax their rows, rotate the other tokens.
+"""OutRo at one attention layer of a model in vLLM: find sinks, relax their rows, rotate the other tokens.
 
 The same equations as on transformers, of `omnisink.maths`; here a batch is a list of sequences one after another.
 """
@@ -23,7 +23,7 @@ class OutRoLayer:
     Parameters
     ----------
     number, depth : int
-        Which layer of how many.
+        Number of the layer, and of layers.
     scaling : float
         The attention's softmax scale.
     directions : Tensor

@@ -35,7 +35,7 @@ class Server:
     process : Popen
         Its first process, which leads a session of its own.
     log : Path
-        What it writes.
+        File for its output.
     """
 
     url: str

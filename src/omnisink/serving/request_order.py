@@ -18,7 +18,7 @@ def names_in_order(runner: Any, common: Any) -> list[str]:
     runner : GPUModelRunner
         vLLM's, of either kind.
     common : CommonAttentionMetadata
-        What the runner hands to the builders of attention metadata.
+        The runner's argument for the builders of attention metadata.
 
     Returns
     -------
@@ -38,13 +38,13 @@ def names_in_order(runner: Any, common: Any) -> list[str]:
 
 
 def _first(runner: Any) -> list[str]:
-    """Of `vllm.v1.worker.gpu_model_runner`: the persistent batch is the order."""
+    """Order in `vllm.v1.worker.gpu_model_runner`: that of the persistent batch."""
     names: list[str] = runner.input_batch.req_ids
     return names
 
 
 def _second(runner: Any, common: Any) -> list[str]:
-    """Of `vllm.v1.worker.gpu.model_runner`: every row names its place in the table of requests."""
+    """Order in `vllm.v1.worker.gpu.model_runner`: every row names its place in the table of requests."""
     if common.req_idx is None:
         raise OmnisinkError("vLLM's model runner does not say which request a row belongs to")
     table = runner.req_states.index_to_req_id

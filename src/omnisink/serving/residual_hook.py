@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class PrefillFlag:
-    """Whether the pass that runs holds a prompt. Where it does not, the hook does nothing."""
+    """Whether the pass that runs holds a prompt. If it does not, the hook does nothing."""
 
     running = True
 

@@ -45,7 +45,7 @@ def spoiled(output: Any) -> list[str]:
     Parameters
     ----------
     output : ModelRunnerOutput
-        What the workers returned; of these requests nothing is left in it that a client could be sent.
+        Output of the workers; everything that could be sent to clients of these requests is removed.
 
     Returns
     -------

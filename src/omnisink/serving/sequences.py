@@ -1,4 +1,4 @@
-"""Which sequences are alive in a worker, what belongs to each, and what each has to do in a step.
+"""The sequences that are alive in a worker, the state of each, and the work of each in a step.
 
 The scheduler names every request that starts, is started again after a preemption, is preempted, or has ended. By
 these events and the request's id, a sequence gets a slot for its sink values and gives it back.
@@ -30,7 +30,7 @@ class Prefill:
     slot : int
         Slot of its sink values.
     settings : RequestSettings
-        What to do to it.
+        Settings of the request.
     prompt : int
         Tokens of its prompt.
     first : bool
@@ -66,7 +66,7 @@ class Prefill:
 
 @dataclass
 class Step:
-    """What a forward pass has to do.
+    """The work of one forward pass.
 
     Attributes
     ----------
@@ -218,7 +218,7 @@ class Sequences:
         Returns
         -------
         Step
-            What to do.
+            The work of the pass.
         """
         step = Step()
         tokens: list[int] = []

@@ -53,7 +53,7 @@ class ServingSettings(OutRoSettings):
 
 @dataclass(frozen=True)
 class RequestSettings:
-    """What the method does to one request.
+    """The settings of the method for one request.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def read_settings(given: Any) -> ServingSettings:
     Parameters
     ----------
     given : object
-        What stands under ``"outro"`` in `additional_config`: a mapping of names to values, `true` for the defaults.
+        Value of ``"outro"`` in `additional_config`: a mapping of names to values, `true` for the defaults.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def read_request(given: Any, settings: ServingSettings) -> RequestSettings:
     Returns
     -------
     RequestSettings
-        What to do.
+        Settings of the request.
 
     Raises
     ------

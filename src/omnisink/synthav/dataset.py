@@ -26,9 +26,9 @@ def draw_split(split: Split, count: int) -> list[tuple[Scene, list[Question]]]:
     Parameters
     ----------
     split : {"train", "tune", "test"}
-        Which split.
+        Name of the split.
     count : int
-        How many questions. The categories share them as `SHARES` says.
+        Number of questions. `SHARES` divides them among the categories.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What a clip shows and plays, drawn from a seed before anything is rendered.
+"""The content of a clip, drawn from a seed before anything is rendered.
 
 Every scene is a function of its split and its index only. The splits draw from different streams of random numbers,
 so that no two of them share a seed.
@@ -164,7 +164,7 @@ def make_scene(split: Split, index: int) -> Scene:
     split : {"train", "tune", "test"}
         Training and tuning scenes hold no held-out combination; half of the test scenes do.
     index : int
-        Which one.
+        Number of the scene.
 
     Returns
     -------

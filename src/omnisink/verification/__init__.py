@@ -1,1 +1,1 @@
-"""Which model families omnisink is right on: a tiny model of each, the checks made on it, and the support table."""
+"""Model families that omnisink is verified on: a tiny model of each, the checks on it, and the support table."""

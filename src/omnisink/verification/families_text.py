@@ -25,7 +25,7 @@ def text_builder(config: str, model: str, *, scale: float = 1.0, **settings: Any
     config, model : str
         Names of the classes in transformers, such as ``"LlamaConfig"`` and ``"LlamaForCausalLM"``.
     scale : float
-        What the model multiplies its embeddings by.
+        Factor by which the model multiplies its embeddings.
     **settings
         Settings of the configuration beside `omnisink.verification.tiny.TEXT_SETTINGS`, or instead of them.
 

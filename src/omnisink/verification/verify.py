@@ -30,7 +30,7 @@ _TOLERANCE = 2e-5
 
 @dataclass
 class Result:
-    """What the verification of one family found.
+    """The result of verifying one family.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Result:
 
     @property
     def as_expected(self) -> bool:
-        """Whether the outcome is the one promised. A model that transformers does not have breaks no promise."""
+        """Whether the outcome is the one promised. A model that transformers does not have counts as well."""
         return self.outcome in (self.expectation, "absent")
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def verify(family: Family, attach: Attach, device: str | torch.device = "cpu") -
     Returns
     -------
     Result
-        What held and what did not. Nothing is raised: a failure is a result too.
+        The checks that held and those that did not. A failure is a result too and is not raised.
     """
     result = Result(family.name, family.title, family.example, family.modalities, family.expectation, note=family.note)
     begin = time.perf_counter()

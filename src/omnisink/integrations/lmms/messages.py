@@ -75,9 +75,9 @@ def prompt_of(
     hears : bool
         Whether the model takes sound.
     audio : {"always", "if-there", "never"}
-        What is done with the sound of a video. ``"always"`` makes a video without sound an error.
+        Use of the sound of a video. ``"always"`` makes a video without sound an error.
     frames : FrameChoice, optional
-        Which frames; None is the family's own rule.
+        Choice of frames; None is the family's own rule.
     store : callable, optional
         Writes a picture to a file; None accepts only files.
 

@@ -40,7 +40,7 @@ class _Asked:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What the questions of a batch have in common."""
+        """Properties that the questions of a batch share."""
         return (*self.prompt.media, repr(self.generation))  # An option may be a list.
 
 
@@ -67,7 +67,7 @@ class OmnisinkChat(lmms):  # type: ignore[misc]
     frames : int, optional
         So many frames of each video, evenly spaced; None is the family's own rule.
     audio : {"always", "if-there", "never"}
-        What is done with the sound of videos; with ``"always"`` a video without sound is an error.
+        Use of the sound of videos; with ``"always"`` a video without sound is an error.
 
     Raises
     ------
@@ -125,7 +125,7 @@ class OmnisinkChat(lmms):  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; lmms-eval gathers counts there."""
+        """Device of the model; lmms-eval gathers counts there."""
         return torch.device(self.loaded.model.device)
 
     @property

@@ -39,7 +39,7 @@ def load(task: str, protocol: str | None = None, where: Mapping[str, str] | None
     task : str
         Name of a task of ours; its data folder is what its environment variable says.
     protocol : str, optional
-        How it is asked; None is the task's default.
+        Protocol of the question; None is the task's default.
     where : mapping of str to str, optional
         Only questions of these groups.
 
@@ -121,7 +121,7 @@ def score_results(name: str, doc: Mapping[str, Any], results: Sequence[Any], bre
     doc : mapping
         The question.
     results : sequence
-        What the model said, one text.
+        Answer of the model, one text.
     breakdown : str
         A field of groups, whose groups have scores of their own.
 

@@ -1,4 +1,4 @@
-"""What lmms-eval says of the model and of each task's generation, checked and put in our terms."""
+"""The settings of the model and of each task's generation in lmms-eval, checked and turned into ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 
 @dataclass(frozen=True)
 class Generation:
-    """How one request is generated.
+    """Settings of the generation of one request.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How a family of models is asked about media, one file each. A new adapter derives from `Adapter`."""
+"""Adapters: how each family of models is asked about media, one file each. All derive from `Adapter`."""
 
 from omnisink.models.adapters.base import Adapter, pictures
 

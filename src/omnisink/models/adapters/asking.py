@@ -28,7 +28,7 @@ Source = str | Path | None
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model answered to one question.
+    """The answer of a model to one question.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How the Qwen families choose and scale frames: the rules of `qwen-omni-utils` and `qwen-vl-utils`, on our reader.
+"""Choice and scaling of frames for Qwen models: the rules of `qwen-omni-utils` and `qwen-vl-utils`, on our reader.
 
 Their functions decode the file themselves and keep no times, so the rules are restated here; a test compares the
 result with theirs on a real file.

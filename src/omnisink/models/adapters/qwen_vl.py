@@ -1,4 +1,4 @@
-"""What the Qwen-VL families have in common: they see images and videos, and hear nothing."""
+"""The common part of the Qwen-VL families, which see images and videos and do not hear."""
 
 from __future__ import annotations
 

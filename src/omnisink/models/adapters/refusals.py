@@ -1,4 +1,4 @@
-"""What is refused of a question before a processor sees it."""
+"""Checks of a question and its media before a processor sees them."""
 
 from __future__ import annotations
 

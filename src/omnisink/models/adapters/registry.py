@@ -1,4 +1,4 @@
-"""Which adapter a model has."""
+"""The list of adapters, and the choice of one for a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which token positions are text, video and audio, and what time of the clip they stand for."""
+"""Spans of text, video and audio tokens, with the times of the clip that they stand for."""
 
 from __future__ import annotations
 

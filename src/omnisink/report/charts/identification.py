@@ -1,4 +1,4 @@
-"""Which tokens are marked as sinks: by layer, criterion and modality."""
+"""Charts of the tokens that are marked as sinks, by layer, criterion and modality."""
 
 from __future__ import annotations
 

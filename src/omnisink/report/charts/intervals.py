@@ -57,7 +57,7 @@ def intervals(
     arms : sequence of mappings
         Arms as a study records them; at least one.
     caption : str
-        What the arms are, to stand before the explanation of the marks.
+        Description of the rows, placed before the explanation of the marks.
     extra : sequence of Column
         Further numbers of the arms, for table and tooltip.
     in_order : bool
@@ -65,7 +65,7 @@ def intervals(
     table_open : bool
         Show the table from the start.
     against : str
-        What the arms are compared with.
+        Name of what the rows are compared with.
 
     Returns
     -------

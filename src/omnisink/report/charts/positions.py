@@ -1,4 +1,4 @@
-"""Where attention goes along a prompt that has no clip."""
+"""Chart of attention along a prompt that has no clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where queries look: what the charts along a clip and along a prompt share."""
+"""Attention of queries: the common part of the charts along a clip and along a prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where attention goes along the clip, under its frames and its sound."""
+"""Chart of attention along the clip, under its frames and its sound."""
 
 from __future__ import annotations
 

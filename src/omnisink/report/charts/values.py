@@ -1,4 +1,4 @@
-"""What the sink's key and value are, and what its value adds to every token."""
+"""Charts of the sink's key and value, and of what its value adds to every token."""
 
 from __future__ import annotations
 
