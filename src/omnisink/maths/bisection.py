@@ -1,4 +1,4 @@
-"""The massive-activation criterion with tensors alone, for where the host may not look at values."""
+"""The massive-activation criterion with tensors only, for where the host may not look at values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omnisink.maths.host import token_blocks
 def by_bisection(
     hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor, candidate: Tensor, median_ratio: float
 ) -> Tensor:
-    """Decide with tensors alone: bisect over the sorted candidates, one counting pass a step."""
+    """Decide with tensors only: bisect over the sorted candidates, one counting pass a step."""
     batch, length, width = hidden.shape
     if token_mask is None:
         needed = torch.full((batch,), (length * width + 1) // 2, device=hidden.device)
