@@ -7,9 +7,10 @@ from typing import Annotated, Any, TypedDict
 import pytest
 
 from omnisink.errors import OmnisinkError, shown
+from omnisink.results.checking import Range, check
 from omnisink.results.reading import DEEPEST, parse_json, read_whole
 from omnisink.results.records import Records, read_records
-from omnisink.results.schema import TUNING_KEY, Count, Range, Share, TuningRecord, check
+from omnisink.results.schema import TUNING_KEY, Count, Share, TuningRecord
 
 
 class Inner(TypedDict):

@@ -19,7 +19,8 @@ from omnisink.methods.measurements import Recording
 from omnisink.questions.items import Item, read_items
 from omnisink.results.records import read_records
 from omnisink.study import run as study
-from omnisink.study.plan import QUESTIONS, Plan, parse_questions
+from omnisink.study.plan import Plan, parse_questions
+from omnisink.study.questions import QUESTIONS
 from omnisink.study.run import run_study
 
 PLAN = Plan(gammas=(0.5,), seeds=2, calibration=3, heads_items=3, pruning_items=2)
@@ -136,7 +137,7 @@ def test_a_plan_that_makes_no_sense_is_refused(settings, reason):
 
 
 def test_questions_are_read_from_a_list():
-    assert parse_questions("all") == QUESTIONS
+    assert parse_questions("all") == tuple(QUESTIONS)
     assert parse_questions("values, identification") == ("identification", "values")
     assert "nonsense" in parse_questions("heads,nonsense")
 
@@ -162,11 +163,11 @@ def test_an_item_that_cannot_be_run_is_left_out_and_the_others_go_on(tiny, items
 def test_an_item_that_fails_halfway_counts_for_nothing(tiny, items_file, tmp_path, monkeypatch):
     items, whole_units = read_items(items_file, 3), study.units
 
-    def failing(survey, *rest):
-        for number, unit in enumerate(whole_units(survey, *rest)):
-            if survey.subject.item.id == items[1].id and number == 3:
+    def failing(measurements, *rest):
+        for number, (question, unit) in enumerate(whole_units(measurements, *rest)):
+            if measurements.runner.item.id == items[1].id and number == 3:
                 raise RuntimeError("of the\nmachine")
-            yield unit
+            yield question, unit
 
     plan = Plan(questions=("values",), seeds=1, calibration=2, pruning_items=1)
     monkeypatch.setattr(study, "units", failing)
@@ -192,10 +193,11 @@ def test_what_the_disk_refuses_is_no_fault_of_an_item(tiny, items_file, tmp_path
 def test_a_measurement_that_is_not_finite_fails_its_item_and_not_the_study(tiny, items_file, tmp_path, monkeypatch):
     items, whole_units = read_items(items_file, 3), study.units
 
-    def overflowing(survey, *rest):
-        for unit in whole_units(survey, *rest):
-            odd = survey.subject.item.id == items[0].id and unit.name != "base"
-            yield dataclasses.replace(unit, run=lambda: {"deep": [{"er": float("nan")}]}) if odd else unit
+    def overflowing(measurements, *rest):
+        for question, unit in whole_units(measurements, *rest):
+            odd = measurements.runner.item.id == items[0].id and unit.name != "base"
+            broken = dataclasses.replace(unit, run=lambda: {"deep": [{"er": float("nan")}]})
+            yield question, broken if odd else unit
 
     monkeypatch.setattr(study, "units", overflowing)
     plan = Plan(questions=("values",), seeds=1, calibration=2, pruning_items=1)

@@ -91,8 +91,8 @@ def study(
     if methods is not None:
         settings["methods"] = _arms(methods, model, tau, seed)
     plan = Plan(
-        parse_questions(questions),
-        tuple(gamma or _strengths(model)),
+        questions=parse_questions(questions),
+        gammas=tuple(gamma or _strengths(model)),
         tau=0.1 if tau is None else tau,
         seed=seed,
         **settings,

@@ -9,47 +9,36 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from omnisink.errors import OmnisinkError, shown
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.metrics import measure
+from omnisink.results.checking import fields_of, typed
 from omnisink.results.disk import atomic_write, os_errors_named
 from omnisink.results.markup import plain_markdown
 from omnisink.results.records import MANIFEST, read_manifest
-from omnisink.results.schema import EvaluationManifest, check
+from omnisink.results.schema import EvaluationManifest, EvaluationRecord
 
-Record = Mapping[str, Any]
 #: Names that stand for devices on Windows, whatever follows a dot.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 #: Bytes of a name, so that with what is put before and after it any file system takes it.
 _LONGEST = 100
+#: Fields of a record that are no columns: a file holds one method, and groups are a column for every kind.
+_NO_COLUMNS = ("method", "groups")
+
+
+def _arrow(form: Any) -> str:
+    """Return the type in Arrow of a field: the widest of what it may be."""
+    options = {get_args(o)[0] if get_origin(o) is Annotated else o for o in get_args(form) or (form,)}
+    if get_origin(form) is Annotated:
+        options = {get_args(form)[0]}
+    return next(name for kind, name in {str: "string", float: "float64", int: "int64"}.items() if kind in options)
+
+
 #: Columns of the dataset and their types in Arrow. A field of a record that is not here is not exported.
-_COLUMNS = {
-    "id": "string",
-    "cluster": "string",
-    "attempt": "int64",
-    "prompt_sha256": "string",
-    "prompt_tokens": "int64",
-    "video_tokens": "int64",
-    "image_tokens": "int64",
-    "audio_tokens": "int64",
-    "frames": "int64",
-    "audio_seconds": "float64",
-    "new_tokens": "int64",
-    "sinks": "int64",
-    "text": "string",
-    "parsed": "string",
-    "gold": "string",
-    "right": "float64",
-    "loss": "float64",
-    "margin": "float64",
-    "error": "string",
-    "seconds": "float64",
-    "batch": "int64",
-    "memory_mb": "float64",
-}
+_COLUMNS = {name: _arrow(form) for name, form in fields_of(EvaluationRecord).items() if name not in _NO_COLUMNS}
 
 
 def export_lmms(run: str | Path, out: str | Path, instances: Sequence[Instance] | None = None) -> list[Path]:
@@ -144,13 +133,13 @@ def export_parquet(run: str | Path, out: str | Path) -> list[Path]:
     return written
 
 
-def _read(run: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Record]]]:
+def _read(run: str | Path) -> tuple[EvaluationManifest, dict[str, dict[str, EvaluationRecord]]]:
     """Return the manifest, and the last attempt at every question by method and id."""
-    manifest = read_manifest(run)
-    if not isinstance(manifest.get("task"), dict) or "name" not in manifest["task"]:
+    found = read_manifest(run)
+    if not isinstance(found.get("task"), dict) or "name" not in found["task"]:
         raise OmnisinkError(f"{run} is no run of omnisink eval, or its manifest does not name the task")
-    check(manifest, EvaluationManifest, f"{run}: its manifest cannot be used")
-    methods: dict[str, dict[str, Record]] = {name: {} for name in manifest.get("methods") or {}}
+    manifest = typed(found, EvaluationManifest, f"{run}: its manifest cannot be used")
+    methods: dict[str, dict[str, EvaluationRecord]] = {name: {} for name in manifest.get("methods") or {}}
     for record in sorted(read_parts(run), key=lambda r: int(r["attempt"])):
         methods.setdefault(record["method"], {})[record["id"]] = record
     methods = {name: records for name, records in methods.items() if records}
@@ -183,7 +172,7 @@ def _slug(name: str) -> str:
     return slug
 
 
-def _date(manifest: Mapping[str, Any]) -> str:
+def _date(manifest: EvaluationManifest) -> str:
     """Return when the run was started, as lmms-eval writes it."""
     try:
         return datetime.fromisoformat(str(manifest["started"])).strftime("%Y%m%d_%H%M%S")
@@ -191,7 +180,7 @@ def _date(manifest: Mapping[str, Any]) -> str:
         raise OmnisinkError("the manifest does not say when the run was started") from None
 
 
-def _sample(task: str, place: int, text: str, record: Record) -> dict[str, Any]:
+def _sample(task: str, place: int, text: str, record: EvaluationRecord) -> dict[str, Any]:
     text_said, parsed, gold = (record.get(name) for name in ("text", "parsed", "gold"))
     said = text_said if text_said is not None else parsed
     score = {"pred": parsed, "answer": gold}
@@ -213,7 +202,9 @@ def _sample(task: str, place: int, text: str, record: Record) -> dict[str, Any]:
     }
 
 
-def _results(manifest: Mapping[str, Any], method: str, task: str, records: Sequence[Record]) -> dict[str, Any]:
+def _results(
+    manifest: EvaluationManifest, method: str, task: str, records: Sequence[EvaluationRecord]
+) -> dict[str, Any]:
     """Return what lmms-eval has beside the samples, as far as a run of ours knows it."""
     facts = manifest["task"]
     scores = measure(records, facts.get("metric") or "accuracy", (), facts.get("mean_over") or "")
@@ -230,7 +221,7 @@ def _results(manifest: Mapping[str, Any], method: str, task: str, records: Seque
     }
 
 
-def _row(record: Record, kinds: Sequence[str]) -> dict[str, Any]:
+def _row(record: EvaluationRecord, kinds: Sequence[str]) -> dict[str, Any]:
     found = {name: _whole_text(record.get(name)) for name in _COLUMNS}
     if found["right"] is not None:
         found["right"] = float(found["right"])
@@ -247,7 +238,9 @@ def _whole_text(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _card(manifest: Mapping[str, Any], methods: Mapping[str, Mapping[str, Record]], slugs: Sequence[str]) -> str:
+def _card(
+    manifest: EvaluationManifest, methods: Mapping[str, Mapping[str, EvaluationRecord]], slugs: Sequence[str]
+) -> str:
     import yaml  # type: ignore[import-untyped]
 
     task, model = manifest["task"], (manifest.get("model") or {}).get("name") or "a model"

@@ -18,9 +18,10 @@ from omnisink.errors import OmnisinkError, shown
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.methods.trace import Record
 from omnisink.results.arrays import read_arrays
+from omnisink.results.checking import check
 from omnisink.results.disk import atomic_write
 from omnisink.results.reading import parse_object, read_whole
-from omnisink.results.schema import Count, check
+from omnisink.results.schema import Count
 
 _FORMAT = "omnisink.recording.v1"
 #: Bytes of the names of a recording at most.

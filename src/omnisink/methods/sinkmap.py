@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from omnisink.errors import OmnisinkError, shown
+from omnisink.results.checking import Range, check
 from omnisink.results.reading import parse_object
-from omnisink.results.schema import Count, Range, check
+from omnisink.results.schema import Count
 
 _FORMAT = "omnisink.sinkmap.v1"
 #: Layers of a map, and tokens of all its prompts together, at most: some bits of memory for each token and layer.

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, overload
 
 from omnisink.errors import OmnisinkError
+from omnisink.results.checking import Form, check
 from omnisink.results.disk import (
     atomic_write,
     check_folder,
@@ -27,7 +28,6 @@ from omnisink.results.disk import (
 )
 from omnisink.results.manifest import compare
 from omnisink.results.reading import parse_json, parse_object, read_whole
-from omnisink.results.schema import check
 
 MANIFEST = "manifest.json"
 RECORDS = "records.jsonl"
@@ -44,11 +44,11 @@ class Records:
     folder : str or Path
         The folder of the run; it is made if need be.
     fields : sequence of str
-        The fields that together name a record, as ``("question", "item", "arm")``. Their values are texts, numbers,
+        The fields that together name a record, as ``("question", "item", "unit")``. Their values are texts, numbers,
         true, false or null.
 
     form : type, optional
-        What a record must be; see `omnisink.results.schema.check`.
+        What a record must be; see `omnisink.results.checking.check`.
 
     Raises
     ------
@@ -57,10 +57,10 @@ class Records:
 
     Examples
     --------
-    >>> with Records(folder, fields=("item", "arm")) as records:
+    >>> with Records(folder, fields=("item", "unit")) as records:
     ...     for item in items:
     ...         if not records.done(item.id, "base"):
-    ...             records.append({"item": item.id, "arm": "base", "loss": measure(item)})
+    ...             records.append({"item": item.id, "unit": "base", "loss": measure(item)})
     """
 
     def __init__(self, folder: str | Path, fields: Sequence[str], form: Any = None) -> None:
@@ -222,7 +222,7 @@ def read_manifest(folder: str | Path, form: Any = None) -> dict[str, Any]:
     folder : str or Path
         The folder of the run.
     form : type, optional
-        What it must be; see `omnisink.results.schema.check`.
+        What it must be; see `omnisink.results.checking.check`.
 
     Returns
     -------
@@ -243,7 +243,11 @@ def read_manifest(folder: str | Path, form: Any = None) -> dict[str, Any]:
     return found
 
 
-def read_records(folder: str | Path, fields: Sequence[str] = (), form: Any = None) -> list[dict[str, Any]]:
+@overload
+def read_records(folder: str | Path, fields: Sequence[str] = (), form: None = None) -> list[dict[str, Any]]: ...
+@overload
+def read_records(folder: str | Path, fields: Sequence[str], form: type[Form]) -> list[Form]: ...
+def read_records(folder: str | Path, fields: Sequence[str] = (), form: Any = None) -> Any:
     """Read the records of a run, also while it goes on; a torn last line is left out and left as it is.
 
     Parameters
@@ -253,7 +257,7 @@ def read_records(folder: str | Path, fields: Sequence[str] = (), form: Any = Non
     fields : sequence of str
         The fields that together name a record, which then has to be the only one of its name; none are not checked.
     form : type, optional
-        What a record must be; see `omnisink.results.schema.check`.
+        What a record must be; see `omnisink.results.checking.check`.
 
     Returns
     -------

@@ -1,28 +1,21 @@
-"""The form of records and manifests as types, and one check of data against a type.
+"""What records and manifests hold, as types: the one place that names their fields, formats and keys.
 
-What is read from a disk may have been written by another version, cut, or changed by hand. Every reader checks it
-here, before anything is computed with it, so that a wrong value is one line that names the file and the field.
+What is written is built as one of these types, so that mypy sees a misspelt field. What is read is checked against the
+same type by `omnisink.results.checking.check`. Fields that a type does not name are kept as they are.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, TypedDict
 
-from omnisink.errors import OmnisinkError, shown
+from omnisink.results.checking import Range
 
-
-@dataclass(frozen=True)
-class Range:
-    """What a number may be, both ends included."""
-
-    low: float = -math.inf
-    high: float = math.inf
-
+#: The formats of a run's manifest, by what wrote it; of a study also that of its results.
+EVALUATION_FORMAT = "omnisink.eval.v1"
+STUDY_FORMAT = "omnisink.study.v1"
+TUNING_FORMAT = "omnisink.tune.v1"
+#: The format of what `omnisink compare` writes.
+COMPARISON_FORMAT = "omnisink.comparison.v1"
 
 #: A number of things. Arrow and spreadsheets hold it exactly.
 Count = Annotated[int, Range(0, 2**53)]
@@ -30,7 +23,7 @@ Count = Annotated[int, Range(0, 2**53)]
 Share = Annotated[float, Range(0, 1)]
 Positive = Annotated[float, Range(0)]
 
-#: What names an evaluation record, a study's and a search's.
+#: The fields that together name a record of an evaluation, of a study and of a search.
 EVALUATION_KEY = ("id", "method", "attempt")
 STUDY_KEY = ("item", "question", "unit")
 TUNING_KEY = ("setting", "batch")
@@ -38,9 +31,9 @@ TUNING_KEY = ("setting", "batch")
 
 class _Evaluated(TypedDict):
     id: str
+    cluster: str | int
     method: str
     attempt: Count
-    cluster: str | int
     right: bool | Share | None
     error: str | None
 
@@ -84,38 +77,40 @@ class TaskFacts(_Task, total=False):
     sha256: str | None
 
 
-class _Run(TypedDict):
-    format: str
-    task: TaskFacts
-    methods: dict[str, dict[str, Any] | None]
-
-
-class EvaluationManifest(_Run, total=False):
-    """What `omnisink eval` says of a run."""
+class _Manifest(TypedDict, total=False):
+    """What every manifest may say: when, with which command, model and versions."""
 
     started: str | None
     command: str | None
     model: dict[str, Any] | None
     versions: dict[str, Any] | None
+
+
+class _EvaluationRun(TypedDict):
+    format: str
+    task: TaskFacts
+    methods: dict[str, dict[str, Any] | None]
+
+
+class EvaluationManifest(_EvaluationRun, _Manifest, total=False):
+    """What `omnisink eval` says of a run."""
+
     score: str | None
     frames: str | None
     seed: int | None
 
 
-class _Measured(TypedDict):
-    item: str
-    question: str
-    unit: str
+class _TuningRun(TypedDict):
+    format: str
+    task: TaskFacts
+    method: dict[str, Any]
+    search: dict[str, Any]
 
 
-class StudyRecord(_Measured, total=False):
-    """One measurement of one item, as `omnisink study` writes it; what else it holds depends on the question."""
+class TuningManifest(_TuningRun, _Manifest, total=False):
+    """What `omnisink tune` says of a search."""
 
-    cluster: str
-    loss: float | list[float] | None
-    right: bool | list[bool | None] | None
-    said: str | list[str]
-    seconds: Positive
+    frames: str | None
 
 
 class TuningRecord(TypedDict):
@@ -127,106 +122,147 @@ class TuningRecord(TypedDict):
     margins: dict[str, float]
 
 
-def check(data: Any, form: Any, where: str) -> None:
-    """Refuse data that is not of a form.
-
-    Parameters
-    ----------
-    data : object
-        As JSON has it.
-    form : type
-        A `TypedDict`, ``dict[str, ...]``, ``list[...]``, a union, ``Annotated`` with a `Range`, ``str``, ``int``,
-        ``float``, ``bool``, ``None`` or ``Any``. As in JSON, true is no number; a whole number is one of floats too;
-        fields that a `TypedDict` does not name may be anything.
-    where : str
-        The file and line, with which an error begins.
-
-    Raises
-    ------
-    OmnisinkError
-        Naming the field, what it must be, and what it is.
-    """
-    if (wrong := _fault(data, form, "")) is not None:
-        raise OmnisinkError(f"{where}: {wrong}")
+class _StudyRun(TypedDict):
+    format: str
+    items: list[str]
+    plan: dict[str, Any]
 
 
-def _fault(data: Any, form: Any, name: str) -> str | None:
-    """Return what is wrong with data; None where nothing is."""
-    kind = get_origin(form)
-    if form is Any:
-        return None
-    if kind in (Union, UnionType):
-        faults = [_fault(data, option, name) for option in get_args(form)]
-        if None in faults:
-            return None
-        # Of an object or a list, what is wrong inside says more.
-        inside = [
-            f for f in faults if f is not None and isinstance(data, dict | list) and not f.startswith(f"{name} must")
-        ]
-        return inside[0] if inside else _told(data, form, name)
-    if is_typeddict(form):
-        return _fault_of_fields(data, form, name)
-    if kind in (dict, list):
-        if not isinstance(data, kind):
-            return _told(data, form, name)
-        inner = get_args(form)[-1]
-        pairs = data.items() if isinstance(data, dict) else enumerate(data)
-        return next((f for key, value in pairs if (f := _fault(value, inner, _joined(name, key))) is not None), None)
-    return None if _fits(data, form) else _told(data, form, name)
+class StudyManifest(_StudyRun, _Manifest, total=False):
+    """What `omnisink study` says of a study."""
+
+    data: dict[str, Any] | None
 
 
-def _fault_of_fields(data: Any, form: Any, name: str) -> str | None:
-    if not isinstance(data, Mapping):
-        return _told(data, form, name)
-    if missing := sorted(form.__required_keys__ - data.keys()):
-        return f"it has no {_joined(name, missing[0])!r}"
-    for key, inner in _fields(form).items():
-        if key in data and (fault := _fault(data[key], inner, _joined(name, key))) is not None:
-            return fault
-    return None
+class StudyKey(TypedDict):
+    """What names a record of a study."""
+
+    item: str
+    question: str
+    unit: str
 
 
-@lru_cache
-def _fields(form: Any) -> dict[str, Any]:
-    return get_type_hints(form, include_extras=True)
+class StudyRecord(StudyKey, total=False):
+    """One measurement of one item, as `omnisink study` writes it; what else it holds depends on the question."""
+
+    cluster: str
+    loss: float | list[float] | None
+    right: bool | list[bool | None] | None
+    said: str | list[str]
+    seconds: Positive
 
 
-def _fits(data: Any, form: Any) -> bool:
-    if get_origin(form) is Annotated:
-        base, limits = get_args(form)
-        return _fits(data, base) and limits.low <= data <= limits.high
-    if form in (None, NoneType):
-        return data is None
-    if form is float:
-        return isinstance(data, int | float) and not isinstance(data, bool) and abs(data) < 1e300
-    if form is int:
-        return isinstance(data, int) and not isinstance(data, bool)
-    return isinstance(data, form)
+class End(TypedDict):
+    """What is written when all of an item is done: how long it took."""
+
+    seconds: Positive
 
 
-def _joined(name: str, key: Any) -> str:
-    return f"{name}.{key}" if name else str(key)
+class ItemOutcome(TypedDict):
+    """What the model made of an item in one run: the nats of its answer, whether it is right, and the answer."""
+
+    loss: float
+    right: bool | None
+    said: str
 
 
-def _told(data: Any, form: Any, name: str) -> str:
-    return f"{name or 'it'} must be {_words(form)}, got {shown(data)}"
+class Base(ItemOutcome):
+    """The outcome of the baseline, with the item's cluster and its number of tokens."""
+
+    cluster: str
+    tokens: Count
 
 
-_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
+class ConditionFacts(TypedDict, total=False):
+    """Facts of a condition: its name where its unit is not it, and the settings that a summary groups by."""
+
+    arm: str
+    n: Count
+    layer: Count
+    keep: Share
+    by: str
 
 
-def _words(form: Any) -> str:
-    kind = get_origin(form)
-    if kind in (Union, UnionType):
-        options = [_words(option) for option in get_args(form)]
-        return f"{', '.join(options[:-1])} or {options[-1]}"
-    if kind is Annotated:
-        base, limits = get_args(form)
-        if limits.high > 1e9:
-            return f"{_words(base)} of at least {limits.low:g}"
-        return f"{_words(base)} from {limits.low:g} to {limits.high:g}"
-    if is_typeddict(form) or kind is dict:
-        return "an object"
-    if kind is list:
-        return "a list"
-    return _WORDS[form]
+class _Labelled(TypedDict):
+    label: str
+
+
+class ConditionOutcome(ItemOutcome, ConditionFacts, _Labelled):
+    """The outcome of one condition, with its label and facts."""
+
+
+class TurnedOutcome(ConditionOutcome):
+    """The outcome of a condition, with the degrees by which it turned head outputs."""
+
+    turned: float | None
+
+
+class ZeroKOutcome(ConditionOutcome):
+    """The outcome of Zero-K, with the share of the attention that is left on the sink."""
+
+    mass: float | None
+
+
+class Marks(TypedDict):
+    """Tokens by modality, and by criterion and layer what is marked, where, and how much attention it gets."""
+
+    tokens: dict[str, Count]
+    criteria: dict[str, dict[str, dict[str, Any]]]
+
+
+class SinkAttention(TypedDict):
+    """Every head's attention to the sinks by layer, and the layers that have a sink."""
+
+    attention: dict[str, list[float | None]]
+    marked: list[Count]
+
+
+class ZeroedHeads(TypedDict):
+    """The outcomes without each head of a layer, in the order of the heads."""
+
+    layer: Count
+    loss: list[float]
+    right: list[bool | None]
+
+
+class ByLayer(TypedDict):
+    """Numbers by layer and name."""
+
+    layers: dict[str, dict[str, Any]]
+
+
+class Geometry(ByLayer):
+    """Norms and cosines by layer, with the largest error of the split of the head outputs."""
+
+    split_error: float | None
+
+
+class BaseRecord(StudyKey, Base):
+    """`Base` with its key."""
+
+
+class ConditionRecord(StudyKey, ConditionOutcome, total=False):
+    """`ConditionOutcome` with its key, and what was measured meanwhile."""
+
+    turned: float | None
+    mass: float | None
+
+
+class MarksRecord(StudyKey, Marks):
+    """`Marks` with its key."""
+
+
+class SinkAttentionRecord(StudyKey, SinkAttention):
+    """`SinkAttention` with its key."""
+
+
+class ZeroedHeadsRecord(StudyKey, ZeroedHeads):
+    """`ZeroedHeads` with its key."""
+
+
+class ByLayerRecord(StudyKey, ByLayer):
+    """`ByLayer` with its key."""
+
+
+class GeometryRecord(StudyKey, Geometry):
+    """`Geometry` with its key."""

@@ -1,1 +1,1 @@
-"""The paper's three questions about a model's sinks, as measurements, and the arms that settle causality."""
+"""The paper's three questions about a model's sinks, as measurements, and the conditions that settle causality."""

@@ -20,10 +20,11 @@ from omnisink.methods.measurements import Recording
 from omnisink.models.loaded import Loaded
 from omnisink.questions.items import Item
 from omnisink.results.arrays import read_arrays
+from omnisink.results.checking import check
 from omnisink.results.disk import os_errors_named
 from omnisink.results.reading import parse_object
-from omnisink.results.schema import Count, Share, check
-from omnisink.study.subject import item_runner
+from omnisink.results.schema import Count, Share
+from omnisink.study.item_runner import item_runner
 
 #: A channel is a sink dimension if some token reaches so many times its root mean square in it (Kang et al. 2025) ...
 THRESHOLD = 20.0
@@ -133,8 +134,8 @@ def calibrate(loaded: Loaded, items: Sequence[Item], told: Callable[[Item], None
     failed: list[str] = []
     for item in items:
         try:
-            with item_runner(loaded, item) as subject, subject.measuring():
-                made = record(loaded.model, received=False, **subject.inputs)
+            with item_runner(loaded, item) as runner, runner.measuring():
+                made = record(loaded.model, received=False, **runner.inputs)
         except UnsupportedModelError:
             raise
         except Exception as error:  # The study names it when it comes to it, and goes on without it too.

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from omnisink.methods.measure import criterion_name
 from omnisink.models.loaded import Loaded
 from omnisink.questions.items import Item
-from omnisink.study.survey import ItemMeasurements, plain
+from omnisink.study.item_measurements import ItemMeasurements, plain
 
 #: Longest side of a frame on the page, in pixels, and intervals of the waveform.
 _SIDE, _INTERVALS = 160, 400
 
 
-def describe_item(survey: ItemMeasurements) -> dict[str, Any]:
+def describe_item(measurements: ItemMeasurements) -> dict[str, Any]:
     """Describe one item for the page.
 
     Parameters
     ----------
-    survey : Survey
+    measurements : ItemMeasurements
         The item.
 
     Returns
@@ -33,12 +33,12 @@ def describe_item(survey: ItemMeasurements) -> dict[str, Any]:
         ``item``, ``question``, ``choices``, ``answer``, ``said``, ``layers``, ``tokens``, ``frames``, ``waveform``,
         and by layer and token ``magnitude``, ``received``, ``sink_query``, ``last_query`` and ``marked``.
     """
-    subject, item = survey.subject, survey.subject.item
-    frames, waveform = _clip(subject.loaded, item)
+    runner, item = measurements.runner, measurements.runner.item
+    frames, waveform = _clip(runner.loaded, item)
     times = [frame["time"] for frame in frames]
     tokens = []
-    owner = {p: span for span in subject.spans for p in range(span.start, span.stop)}
-    for position, text in enumerate(subject.tokens()):
+    owner = {p: span for span in runner.spans for p in range(span.start, span.stop)}
+    for position, text in enumerate(runner.tokens()):
         span = owner.get(position)
         begins, ends = (span.time(position) if span else None) or (None, None)
         tokens.append(
@@ -50,26 +50,26 @@ def describe_item(survey: ItemMeasurements) -> dict[str, Any]:
                 "frame": _frame_at(times, begins),
             }
         )
-    sink_query = survey.by_layer("sink_query")
+    sink_query = measurements.by_layer("sink_query")
     marked: dict[str, list[list[int]]] = {}
-    for index, criterion in enumerate(survey.criteria):
-        sinks = survey.sinks(index)
+    for index, criterion in enumerate(measurements.criteria):
+        sinks = measurements.sinks(index)
         marked[criterion_name(criterion)] = [[k, p] for k in sinks.layers for p in sinks.positions(k)]
     return {
         "item": item.id,
         "question": item.question if item.passage is None else item.passage,
         "choices": list(item.choices),
         "answer": item.answer,
-        "said": subject.base.said,
-        "layers": len(survey.recording.layers),
+        "said": runner.base.said,
+        "layers": len(measurements.recording.layers),
         "tokens": tokens,
         "frames": frames,
         "waveform": waveform,
-        "magnitude": plain(survey.by_layer("magnitude")),
-        "received": plain(survey.by_layer("received")),
+        "magnitude": plain(measurements.by_layer("magnitude")),
+        "received": plain(measurements.by_layer("received")),
         "marked": marked,
         "sink_query": [None if np.isnan(row).any() else plain(row) for row in sink_query],
-        "last_query": plain(survey.by_layer("last_query")),
+        "last_query": plain(measurements.by_layer("last_query")),
     }
 
 

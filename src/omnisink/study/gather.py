@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omnisink.study import causality, heads, identification, values
-from omnisink.study.arms import summarise_base
+from omnisink.results.schema import STUDY_FORMAT, BaseRecord, StudyRecord
 from omnisink.study.calibration import Calibration
+from omnisink.study.conditions import summarise_base
 from omnisink.study.plan import Plan
-from omnisink.study.work import BASE
+from omnisink.study.questions import QUESTIONS
+from omnisink.study.records import records_as
 
-FORMAT = "omnisink.study.v1"
+#: Question and unit of the record of the baseline.
+BASE = ("base", "base")
 
 
 def gather(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[StudyRecord],
     plan: Plan,
     calibration: Calibration,
     example: Mapping[str, Any],
@@ -26,13 +28,13 @@ def gather(
     Parameters
     ----------
     records : sequence of dict
-        All of the study.
+        All those of the study.
     plan : Plan
         What was asked.
     calibration : Calibration
         The sink dimensions found.
     example : mapping
-        One item looked at closely.
+        One item, described token by token.
     run : mapping
         What was run.
 
@@ -41,28 +43,18 @@ def gather(
     dict
         ``run``, ``baseline``, ``readings``, ``example`` and a section for each question; plain data.
     """
-    base = {r["item"]: r for r in records if (r["question"], r["unit"]) == BASE}
-
-    def of(question: str) -> list[Mapping[str, Any]]:
-        return [r for r in records if r["question"] == question]
-
+    whose = (r for r in records if (r["question"], r["unit"]) == BASE)
+    base = {r["item"]: r for r in records_as(BaseRecord, whose)}
     results: dict[str, Any] = {
-        "format": FORMAT,
+        "format": STUDY_FORMAT,
         "run": dict(run),
         "baseline": summarise_base(base, plan.seed),
         "readings": {},
         "example": dict(example),
     }
-    if plan.asks("identification"):
-        section = identification.summarise(of("identification"), base, calibration.channels, plan)
-        results["identification"], results["readings"]["identification"] = section, identification.read(section)
-    if plan.asks("heads"):
-        section = heads.summarise(of("heads"), base, plan)
-        results["heads"], results["readings"]["heads"] = section, heads.read(section)
-    if plan.asks("values"):
-        section = values.summarise(of("values"), base, plan)
-        results["values"], results["readings"]["values"] = section, values.read(section)
-    if plan.asks("causality"):
-        section = causality.summarise(of("causality"), base, plan)
-        results["causality"], results["readings"]["causality"] = section, causality.read(section)
+    for name, question in QUESTIONS.items():
+        if name in plan.questions:
+            own = [r for r in records if r["question"] == name]
+            results[name] = question.summarise(own, base, plan, calibration)
+            results["readings"][name] = question.interpret(results[name])
     return results

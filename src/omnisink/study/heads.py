@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 
 from omnisink.methods.ablation import ZeroHeads
+from omnisink.results.schema import (
+    BaseRecord,
+    SinkAttention,
+    SinkAttentionRecord,
+    StudyRecord,
+    ZeroedHeads,
+    ZeroedHeadsRecord,
+)
 from omnisink.results.statistics import SHARES_DIFFER, mean_interval, rank_correlation
-from omnisink.study.arms import Record
-from omnisink.study.plan import Plan
-from omnisink.study.subject import ItemRunner
-from omnisink.study.survey import EVER, ItemMeasurements, plain
+from omnisink.study.calibration import Calibration
+from omnisink.study.item_measurements import EVER, ItemMeasurements, plain
+from omnisink.study.item_runner import ItemRunner
+from omnisink.study.records import records_as
+from omnisink.study.settings import Settings
+from omnisink.study.unit import Unit
 
 #: Unit of the record with an item's sink attention.
 ATTENTION = "attention"
 
 
-def layers_of(plan: Plan, subject: ItemRunner) -> list[int]:
-    """Return the layers whose heads are zeroed."""
-    return sorted(subject.anatomy.attention)[:: plan.heads_every]
+def units(measurements: ItemMeasurements, settings: Settings, calibration: Calibration, index: int) -> Iterator[Unit]:
+    """Yield the item's sink attention, and of the first items every layer whose heads are zeroed."""
+    yield Unit(ATTENTION, partial(attention, measurements))
+    if index < settings.heads_items:
+        for layer in sorted(measurements.runner.anatomy.attention)[:: settings.heads_every]:
+            yield Unit(f"layer-{layer}", partial(zero_layer, measurements.runner, layer))
 
 
-def attention(survey: ItemMeasurements) -> dict[str, Any]:
+def attention(measurements: ItemMeasurements) -> SinkAttention:
     """Return every head's mean attention to the item's sinks, by layer."""
-    mass = survey.recording.mass_on(EVER)[0]
+    mass = measurements.recording.mass_on(EVER)[0]
     return {
-        "attention": {str(layer): plain(mass[row]) for row, layer in enumerate(survey.recording.layers)},
-        "marked": survey.sinks().layers,
+        "attention": {str(layer): plain(mass[row]) for row, layer in enumerate(measurements.recording.layers)},
+        "marked": measurements.sinks().layers,
     }
 
 
-def zero_layer(subject: ItemRunner, layer: int) -> dict[str, Any]:
+def zero_layer(runner: ItemRunner, layer: int) -> ZeroedHeads:
     """Zero the heads of one layer, one after the other.
 
     Returns
@@ -40,24 +54,28 @@ def zero_layer(subject: ItemRunner, layer: int) -> dict[str, Any]:
     dict
         ``loss`` and ``right``, a list over heads each.
     """
-    site = subject.anatomy.attention[layer].module
-    config = subject.loaded.model.config.get_text_config(decoder=True)
+    site = runner.anatomy.attention[layer].module
+    config = runner.loaded.model.config.get_text_config(decoder=True)
     heads = int(getattr(site, "num_heads", None) or config.num_attention_heads)
-    outcomes = [subject.run(ZeroHeads(((layer, head),)), start=layer) for head in range(heads)]
+    outcomes = [runner.run(ZeroHeads(((layer, head),)), start=layer) for head in range(heads)]
     return {"layer": layer, "loss": [o.loss for o in outcomes], "right": [o.right for o in outcomes]}
 
 
-def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan) -> dict[str, Any]:
+def summarise(
+    records: Sequence[StudyRecord], base: Mapping[str, BaseRecord], settings: Settings, calibration: Calibration
+) -> dict[str, Any]:
     """Turn the records of all items into the section of the results.
 
     Parameters
     ----------
     records : sequence of dict
-        Of this question.
+        Those of this question.
     base : mapping
-        Records of the untouched model by item.
-    plan : Plan
-        For the seed.
+        Records of the baseline by item.
+    settings : Settings
+        Their seed is used.
+    calibration : Calibration
+        Not used.
 
     Returns
     -------
@@ -65,11 +83,10 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
         ``heads`` and ``correlation``. Sink attention is averaged over all items, effects over those whose heads were
         zeroed.
     """
-    seen = [r for r in records if r["unit"] == ATTENTION]
-    zeroed: dict[int, list[Record]] = {}
-    for record in records:
-        if record["unit"] != ATTENTION:
-            zeroed.setdefault(int(record["layer"]), []).append(record)
+    seen = records_as(SinkAttentionRecord, (r for r in records if r["unit"] == ATTENTION))
+    zeroed: dict[int, list[ZeroedHeadsRecord]] = {}
+    for record in records_as(ZeroedHeadsRecord, (r for r in records if r["unit"] != ATTENTION)):
+        zeroed.setdefault(record["layer"], []).append(record)
     rows, attended, effects, in_sink_layer = [], [], [], []
     order = sorted({str(r["item"]) for here in zeroed.values() for r in here})
     with_sink = {layer for r in seen for layer in r["marked"]}
@@ -78,7 +95,7 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
         clusters = [base[r["item"]]["cluster"] for r in here]
         for head in range(len(here[0]["loss"])):
             change = [r["loss"][head] - base[r["item"]]["loss"] for r in here]
-            effect = mean_interval(change, clusters, seed=plan.seed, resamples=1999)
+            effect = mean_interval(change, clusters, seed=settings.seed, resamples=1999)
             mean = float(np.mean([r["attention"][str(layer)][head] for r in seen]))
             row = {
                 "layer": layer,
@@ -92,10 +109,10 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
             asked = [r for r in here if base[r["item"]]["right"] is not None]
             if asked:
                 score = mean_interval(
-                    [float(r["right"][head]) - float(base[r["item"]]["right"]) for r in asked],
+                    [float(cast(bool, r["right"][head])) - float(cast(bool, base[r["item"]]["right"])) for r in asked],
                     [base[r["item"]]["cluster"] for r in asked],
                     bounds=SHARES_DIFFER,
-                    seed=plan.seed,
+                    seed=settings.seed,
                     resamples=1999,
                 )
                 row |= {"accuracy_change": score.value, "accuracy_low": score.low, "accuracy_high": score.high}
@@ -109,7 +126,9 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
         by_item = np.array(effects, dtype=float)[which].T if which.any() else np.zeros((0, 0))
         clusters = [base[item]["cluster"] for item in order]
         found = (
-            rank_correlation(np.array(attended)[which], by_item, clusters, seed=plan.seed) if by_item.size else None
+            rank_correlation(np.array(attended)[which], by_item, clusters, seed=settings.seed)
+            if by_item.size
+            else None
         )
         if found is not None:
             correlation.append(
@@ -125,7 +144,7 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
     return {"heads": rows, "correlation": correlation}
 
 
-def read(section: Mapping[str, Any]) -> list[str]:
+def interpret(section: Mapping[str, Any]) -> list[str]:
     """Say in plain sentences what the section shows."""
     rows = section["heads"]
     worst = max(rows, key=lambda r: r["effect"])
@@ -156,3 +175,8 @@ def read(section: Mapping[str, Any]) -> list[str]:
             f"{verdict}."
         )
     return said
+
+
+def cost(settings: Settings, index: int) -> float:
+    """Return roughly how many runs an item takes."""
+    return 150.0 / settings.heads_every if index < settings.heads_items else 0.0

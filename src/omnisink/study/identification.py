@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -11,40 +12,50 @@ import numpy as np
 from omnisink.methods.criteria import RandomTokens
 from omnisink.methods.knockout import KnockoutTokens
 from omnisink.methods.measure import criterion_name
+from omnisink.results.schema import BaseRecord, ConditionRecord, Marks, MarksRecord, StudyRecord
 from omnisink.results.statistics import SHARE, mean_interval
-from omnisink.study import words
-from omnisink.study.arms import Condition, Record, random_arms, summarise_arms
-from omnisink.study.plan import Plan
-from omnisink.study.survey import ItemMeasurements, plain
+from omnisink.study import wording
+from omnisink.study.calibration import Calibration
+from omnisink.study.conditions import Condition, random_draws, summarise_conditions, units_of
+from omnisink.study.item_measurements import ItemMeasurements, plain
+from omnisink.study.records import records_as
+from omnisink.study.settings import Settings
+from omnisink.study.unit import Unit
 
 #: Unit of the record with an item's marks.
 MARKS = "marks"
 _READABLE = {"massive_activation": "massive activation", "sink_dimension": "sink dimension"}
 
 
-def arms(survey: ItemMeasurements, plan: Plan) -> Iterator[Condition]:
-    """Yield the masking arms: what each criterion marks is hidden, and as many random tokens as a control."""
-    for index, criterion in enumerate(survey.criteria):
-        name, start = criterion_name(criterion), survey.first_layer(index)
+def units(measurements: ItemMeasurements, settings: Settings, calibration: Calibration, index: int) -> Iterator[Unit]:
+    """Yield what the criteria mark, and the conditions of masking."""
+    yield Unit(MARKS, partial(marks, measurements))
+    yield from units_of(conditions(measurements, settings), measurements.runner)
+
+
+def conditions(measurements: ItemMeasurements, settings: Settings) -> Iterator[Condition]:
+    """Yield the conditions of masking: what each criterion marks is hidden, and as many random tokens as a control."""
+    for index, criterion in enumerate(measurements.criteria):
+        name, start = criterion_name(criterion), measurements.first_layer(index)
         label = _READABLE.get(name, name)
         yield Condition(f"hide-{name}", f"hide what {label} marks", KnockoutTokens(criterion), start, {})
-        for unit, seed in random_arms(f"hide-random-{name}", plan.seeds, plan.seed):
+        for unit, seed in random_draws(f"hide-random-{name}", settings.seeds, settings.seed):
             like = RandomTokens(criterion, seed)
             yield Condition(unit, f"hide as many random tokens ({label})", KnockoutTokens(like), start, {})
 
 
-def marks(survey: ItemMeasurements) -> dict[str, Any]:
+def marks(measurements: ItemMeasurements) -> Marks:
     """Return what the criteria mark in one item: counts by modality, positions and attention mass, layer by layer."""
-    sets = {"all": np.ones(survey.subject.length, dtype=bool)}
-    sets |= {name: found[0].numpy() for name, found in survey.subject.sets().items()}
-    found: dict[str, Any] = {"tokens": {name: int(members.sum()) for name, members in sets.items()}, "criteria": {}}
-    for index, criterion in enumerate(survey.criteria):
+    sets = {"all": np.ones(measurements.runner.length, dtype=bool)}
+    sets |= {name: found[0].numpy() for name, found in measurements.runner.sets().items()}
+    found: Marks = {"tokens": {name: int(members.sum()) for name, members in sets.items()}, "criteria": {}}
+    for index, criterion in enumerate(measurements.criteria):
         name = criterion_name(criterion)
-        mass = survey.recording.mass_on(name)[0].mean(axis=-1)
+        mass = measurements.recording.mass_on(name)[0].mean(axis=-1)
         layers = {}
-        for layer, mask in survey.sinks(index).masks.items():
+        for layer, mask in measurements.sinks(index).masks.items():
             here = mask[0].numpy()
-            row = list(survey.recording.layers).index(layer)
+            row = list(measurements.recording.layers).index(layer)
             layers[str(layer)] = {
                 "marked": {kind: int((here & members).sum()) for kind, members in sets.items()},
                 "positions": np.flatnonzero(here)[:64].tolist(),
@@ -55,34 +66,35 @@ def marks(survey: ItemMeasurements) -> dict[str, Any]:
 
 
 def summarise(
-    records: Sequence[Record], base: Mapping[str, Record], channels: Sequence[Mapping[str, Any]], plan: Plan
+    records: Sequence[StudyRecord], base: Mapping[str, BaseRecord], settings: Settings, calibration: Calibration
 ) -> dict[str, Any]:
     """Turn the records of all items into the section of the results.
 
     Parameters
     ----------
     records : sequence of dict
-        Of this question.
+        Those of this question.
     base : mapping
-        Records of the untouched model by item.
-    channels : sequence of dict
-        What calibration found.
-    plan : Plan
-        For the seed.
+        Records of the baseline by item.
+    settings : Settings
+        Their seed is used.
+    calibration : Calibration
+        The sink dimensions found.
 
     Returns
     -------
     dict
         ``by_layer``, ``overlap``, ``stability``, ``channels``, ``masking``.
     """
-    marked = [r for r in records if r["unit"] == MARKS]
+    marked = records_as(MarksRecord, (r for r in records if r["unit"] == MARKS))
+    masked = records_as(ConditionRecord, (r for r in records if r["unit"] != MARKS))
     clusters = [base[r["item"]]["cluster"] for r in marked]
     names = list(dict.fromkeys(name for r in marked for name in r["criteria"]))
     by_layer, stability = [], []
     for name in names:
         for layer in sorted(int(k) for k in marked[0]["criteria"][name]):
             here = [r["criteria"][name][str(layer)] for r in marked]
-            by_layer += list(_shares(name, layer, marked, here, clusters, plan.seed))
+            by_layer += list(_shares(name, layer, marked, here, clusters, settings.seed))
             sets = [set(h["positions"]) for h in here]
             stability.append(
                 {
@@ -97,13 +109,13 @@ def summarise(
         "by_layer": by_layer,
         "overlap": _overlap(marked, names),
         "stability": stability,
-        "channels": list(channels),
-        "masking": summarise_arms([r for r in records if r["unit"] != MARKS], base, seed=plan.seed),
+        "channels": list(calibration.channels),
+        "masking": summarise_conditions(masked, base, seed=settings.seed),
     }
 
 
 def _shares(
-    name: str, layer: int, marked: Sequence[Record], here: Sequence[Any], clusters: Sequence[str], seed: int
+    name: str, layer: int, marked: Sequence[MarksRecord], here: Sequence[Any], clusters: Sequence[str], seed: int
 ) -> Iterator[dict[str, Any]]:
     for kind in dict.fromkeys(kind for r in marked for kind in r["tokens"]):
         shares, whose = [], []
@@ -126,7 +138,7 @@ def _shares(
         }
 
 
-def _overlap(marked: Sequence[Record], names: Sequence[str]) -> list[dict[str, Any]]:
+def _overlap(marked: Sequence[MarksRecord], names: Sequence[str]) -> list[dict[str, Any]]:
     if len(names) < 2:
         return []
     rows = []
@@ -144,7 +156,7 @@ def _overlap(marked: Sequence[Record], names: Sequence[str]) -> list[dict[str, A
     return rows
 
 
-def read(section: Mapping[str, Any]) -> list[str]:
+def interpret(section: Mapping[str, Any]) -> list[str]:
     """Say in plain sentences what the section shows."""
     said = []
     for name in dict.fromkeys(row["criterion"] for row in section["by_layer"]):
@@ -167,7 +179,12 @@ def read(section: Mapping[str, Any]) -> list[str]:
         else "No channel exceeds 20 times a token's root mean square in half of the prompts: there are no sink "
         "dimensions by that definition, and the second criterion could not be applied."
     )
-    return said + [words.arm(row) for row in section["masking"]]
+    return said + [wording.condition(row) for row in section["masking"]]
+
+
+def cost(settings: Settings, index: int) -> float:
+    """Return roughly how many runs an item takes."""
+    return 2.0 + 2 * settings.seeds
 
 
 def _mean(values: Sequence[float]) -> float | None:

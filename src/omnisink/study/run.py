@@ -17,16 +17,18 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
 from omnisink.models.loaded import Loaded
 from omnisink.questions.items import Item
+from omnisink.results.checking import typed
 from omnisink.results.disk import atomic_write
 from omnisink.results.records import Records, check_start, read_records, start
-from omnisink.results.schema import STUDY_KEY, StudyRecord
+from omnisink.results.schema import STUDY_FORMAT, STUDY_KEY, Base, End, StudyManifest, StudyRecord
 from omnisink.study.calibration import Calibration, calibrate
 from omnisink.study.describe_item import describe_item
-from omnisink.study.gather import gather
+from omnisink.study.gather import BASE, gather
+from omnisink.study.item_measurements import ItemMeasurements
+from omnisink.study.item_runner import ItemRunner, item_runner
 from omnisink.study.plan import Plan
-from omnisink.study.subject import item_runner
-from omnisink.study.survey import ItemMeasurements
-from omnisink.study.work import units
+from omnisink.study.questions import QUESTIONS
+from omnisink.study.unit import Unit
 
 #: Unit that says that all of an item is done, and how long it took.
 END = ("base", "end")
@@ -81,7 +83,8 @@ def run_study(
     for method in plan.methods.values():
         method.check(read_anatomy(loaded.model))
     tell = progress or (lambda share, what: None)
-    manifest = start(folder, _manifest(plan, items, facts), ignore=("started", "command"))
+    begun = start(folder, _manifest(plan, items, facts), ignore=("started", "command"))
+    manifest = typed(begun, StudyManifest, f"{folder}: its manifest cannot be used")
     with Records(folder, STUDY_KEY, StudyRecord) as records:
         failed: dict[str, str] = {}
         calibration = _calibration(loaded, items[: plan.calibration], folder, tell)
@@ -98,11 +101,11 @@ def run_study(
         raise OmnisinkError(f"no item could be run. The first: {next(iter(failed.values()))}")
     # Of an item that failed halfway, some units are there, and others are not: none of them counts.
     found = [record for record in read_records(folder, STUDY_KEY, StudyRecord) if record["item"] not in failed]
-    with item_runner(loaded, whole[0]) as subject:
-        survey = ItemMeasurements(subject, calibration.dimension)
-        survey.recording.save(folder / "recording")
-        example = describe_item(survey)
-    run = {**_told(manifest, facts, whole, found), "failed": failed}
+    with item_runner(loaded, whole[0]) as runner:
+        measurements = ItemMeasurements(runner, calibration.dimension)
+        measurements.recording.save(folder / "recording")
+        example = describe_item(measurements)
+    run = {**_about_run(manifest, facts, whole, found), "failed": failed}
     try:
         results = gather(found, plan, calibration, example, run)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -139,9 +142,8 @@ def _run_item(
                 records.append(record)  # Outside: what the disk refuses to take is no fault of the item.
             tell(min(1.0, number / expected))
     question, name = END
-    records.append(
-        {"item": item.id, "question": question, "unit": name, "seconds": round(time.perf_counter() - begin, 3)}
-    )
+    end: End = {"seconds": round(time.perf_counter() - begin, 3)}
+    records.append({"item": item.id, "question": question, "unit": name, **end})
     return None
 
 
@@ -149,17 +151,33 @@ def _measured(
     loaded: Loaded, item: Item, index: int, plan: Plan, calibration: Calibration, records: Records
 ) -> Generator[dict[str, Any], None, None]:
     """Yield the record of every unit of an item; an empty one where it is there already."""
-    with item_runner(loaded, item) as subject:
-        survey = ItemMeasurements(subject, calibration.dimension)
-        for unit in units(survey, plan, calibration, index):
-            key = {"item": item.id, "question": unit.question, "unit": unit.name}
+    with item_runner(loaded, item) as runner:
+        measurements = ItemMeasurements(runner, calibration.dimension)
+        for question, unit in units(measurements, plan, calibration, index):
+            key = {"item": item.id, "question": question, "unit": unit.name}
             made = {} if records.done(*key.values()) else {**key, **unit.run()}
             if not _finite(made):
                 raise OmnisinkError(
-                    f"{unit.question}, {unit.name}: a measurement is not a finite number: the model's states "
+                    f"{question}, {unit.name}: a measurement is not a finite number: the model's states "
                     "overflow, or its weights are damaged"
                 )
             yield made
+
+
+def units(
+    measurements: ItemMeasurements, plan: Plan, calibration: Calibration, index: int
+) -> Generator[tuple[str, Unit], None, None]:
+    """Yield every unit of work on one item, with its question: the baseline's first, then those of the plan."""
+    question, name = BASE
+    yield question, Unit(name, partial(_base, measurements.runner))
+    for question, asked in QUESTIONS.items():
+        if question in plan.questions:
+            for unit in asked.units(measurements, plan, calibration, index):
+                yield question, unit
+
+
+def _base(runner: ItemRunner) -> Base:
+    return {**runner.base.record(), "cluster": runner.item.cluster, "tokens": runner.length}
 
 
 def _finite(value: Any) -> bool:
@@ -190,15 +208,8 @@ def _share(tell: Progress, costs: Sequence[float], index: int, part: float) -> N
 
 
 def _cost(plan: Plan, index: int) -> float:
-    """Roughly how many units an item has; serves the time that is left, nothing else."""
-    cost = 3.0 + (2 + 2 * plan.seeds) * plan.asks("identification")
-    cost += 10.0 * plan.asks("values") + (len(plan.gammas) * (4 + plan.seeds) + 3) * plan.asks("causality")
-    cost += len(plan.methods)
-    if plan.asks("values") and index < plan.pruning_items:
-        cost += 16.0 * len(plan.keeps)
-    if plan.asks("heads") and index < plan.heads_items:
-        cost += 150.0 / plan.heads_every
-    return cost
+    """Return roughly how many runs an item takes; it serves the time that is left, nothing else."""
+    return 3.0 + sum(QUESTIONS[name].cost(plan, index) for name in plan.questions)
 
 
 def check_study(out: str | Path, plan: Plan, items: Sequence[Item], facts: Mapping[str, Any]) -> None:
@@ -208,9 +219,9 @@ def check_study(out: str | Path, plan: Plan, items: Sequence[Item], facts: Mappi
     check_start(out, _manifest(plan, items, facts), ignore=("started", "command", "model"))
 
 
-def _manifest(plan: Plan, items: Sequence[Item], facts: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(plan: Plan, items: Sequence[Item], facts: Mapping[str, Any]) -> StudyManifest:
     return {
-        "format": "omnisink.study.v1",
+        "format": STUDY_FORMAT,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": facts.get("command"),
         "model": facts.get("model"),
@@ -221,8 +232,8 @@ def _manifest(plan: Plan, items: Sequence[Item], facts: Mapping[str, Any]) -> di
     }
 
 
-def _told(
-    manifest: Mapping[str, Any], facts: Mapping[str, Any], items: Sequence[Item], records: Sequence[Mapping[str, Any]]
+def _about_run(
+    manifest: StudyManifest, facts: Mapping[str, Any], items: Sequence[Item], records: Sequence[StudyRecord]
 ) -> dict[str, Any]:
     settings = {k: v for k, v in manifest["plan"].items() if k not in ("questions", "seed")}
     return {
@@ -232,8 +243,8 @@ def _told(
         "settings": settings,
         "seed": manifest["plan"]["seed"],
         "questions": manifest["plan"]["questions"],
-        "command": manifest["command"],
-        "started": manifest["started"],
+        "command": manifest.get("command"),
+        "started": manifest.get("started"),
         "seconds": round(sum(r["seconds"] for r in records if (r["question"], r["unit"]) == END), 1),
         "quick": bool(facts.get("quick")),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,26 @@ from omnisink.methods.criteria import Positions
 from omnisink.methods.knockout import PruneTokens
 from omnisink.methods.measure import Recorder
 from omnisink.methods.measurements import PARTS, Recording
+from omnisink.results.schema import (
+    BaseRecord,
+    ByLayer,
+    ByLayerRecord,
+    ConditionFacts,
+    ConditionRecord,
+    Geometry,
+    GeometryRecord,
+    StudyRecord,
+    ZeroKOutcome,
+)
 from omnisink.results.statistics import mean_interval
-from omnisink.study import words
-from omnisink.study.arms import Condition, Record, random_arms, summarise_arms
-from omnisink.study.plan import Plan
-from omnisink.study.subject import ItemRunner
-from omnisink.study.survey import ItemMeasurements, plain
+from omnisink.study import wording
+from omnisink.study.calibration import Calibration
+from omnisink.study.conditions import Condition, random_draws, summarise_conditions, units_of
+from omnisink.study.item_measurements import ItemMeasurements, plain
+from omnisink.study.item_runner import ItemRunner
+from omnisink.study.records import records_as
+from omnisink.study.settings import Settings
+from omnisink.study.unit import Unit
 
 #: Units of the records that hold measurements.
 GEOMETRY, DISTANCE = "geometry", "distance"
@@ -36,31 +51,41 @@ def counts(width: int) -> list[int]:
     return [*powers, width]
 
 
-def geometry(survey: ItemMeasurements) -> dict[str, Any]:
+def units(measurements: ItemMeasurements, settings: Settings, calibration: Calibration, index: int) -> Iterator[Unit]:
+    """Yield the measurements, Zero-K, and of the first items the pruning of tokens."""
+    yield Unit(GEOMETRY, partial(geometry, measurements))
+    yield Unit(DISTANCE, partial(distance, measurements))
+    for condition in zero_k_conditions(measurements):
+        yield Unit(condition.unit, partial(_run_zero_k, measurements, condition))
+    if index < settings.pruning_items:
+        yield from units_of(pruning_conditions(measurements, settings), measurements.runner)
+
+
+def geometry(measurements: ItemMeasurements) -> Geometry:
     """Return norms, cosines, dominant channels and the split of one item, layer by layer where it has a sink."""
-    recording, marks = survey.recording, survey.sinks()
+    recording, marks = measurements.recording, measurements.sinks()
     kept = recording.token_mask[0]
     layers: dict[str, Any] = {}
     for layer in marks.layers:
         row = list(recording.layers).index(layer)
         sink = marks.masks[layer][0].numpy()
         other = kept & ~sink
-        keys, values = survey.by_layer("key_norm")[row], survey.by_layer("value_norm")[row]
-        parallel = survey.by_layer("parallel")[row].mean(axis=-1)
-        sink_key = torch.from_numpy(survey.by_layer("sink_key")[row])
+        keys, values = measurements.by_layer("key_norm")[row], measurements.by_layer("value_norm")[row]
+        parallel = measurements.by_layer("parallel")[row].mean(axis=-1)
+        sink_key = torch.from_numpy(measurements.by_layer("sink_key")[row])
         layers[str(layer)] = {
             "sink_key_norm": plain(keys[:, sink].mean()),
             "other_key_norm": plain(keys[:, other].mean()),
             "sink_value_norm": plain(values[:, sink].mean()),
             "other_value_norm": plain(values[:, other].mean()),
-            "query_cosine": plain(survey.by_layer("query_cosine")[row].mean()),
-            "other_cosine": plain(survey.by_layer("other_cosine")[row].mean()),
-            "share": plain(survey.by_layer("sink_share")[row].mean()),
-            "norm_ratio": plain(survey.by_layer("sink_norm_ratio")[row].mean()),
+            "query_cosine": plain(measurements.by_layer("query_cosine")[row].mean()),
+            "other_cosine": plain(measurements.by_layer("other_cosine")[row].mean()),
+            "share": plain(measurements.by_layer("sink_share")[row].mean()),
+            "norm_ratio": plain(measurements.by_layer("sink_norm_ratio")[row].mean()),
             **{f"parallel_{part}": plain(parallel[i]) for i, part in enumerate(PARTS)},
             "channels": {str(n): _top_share(sink_key, n) for n in counts(sink_key.shape[-1])},
         }
-    return {"layers": layers, "split_error": plain(survey.by_layer("split_error").max())}
+    return {"layers": layers, "split_error": plain(measurements.by_layer("split_error").max())}
 
 
 def _top_share(key: Tensor, n: int) -> float | None:
@@ -69,37 +94,41 @@ def _top_share(key: Tensor, n: int) -> float | None:
     return plain((square * top_channels(key, n)).sum(dim=-1).div(square.sum(dim=-1)).mean().numpy())
 
 
-def zero_k_arms(survey: ItemMeasurements) -> Iterator[Condition]:
+def zero_k_conditions(measurements: ItemMeasurements) -> Iterator[Condition]:
     """Yield Zero-K for n = 1, 2, 4, ... up to the whole key."""
-    width = int(survey.by_layer("sink_key").shape[-1])
+    width = int(measurements.by_layer("sink_key").shape[-1])
     for n in counts(width):
         yield Condition(
-            f"{_ZERO_K}-{n}", f"zero {n} of {width} channels", ZeroSinkKey(channels=n), survey.first_layer(), {"n": n}
+            f"{_ZERO_K}-{n}",
+            f"zero {n} of {width} channels",
+            ZeroSinkKey(channels=n),
+            measurements.first_layer(),
+            {"n": n},
         )
 
 
-def run_zero_k(survey: ItemMeasurements, arm: Condition) -> dict[str, Any]:
-    """Run one Zero-K arm and record the attention that is left to the sink."""
+def _run_zero_k(measurements: ItemMeasurements, condition: Condition) -> ZeroKOutcome:
+    """Run one condition of Zero-K and record the attention that is left to the sink."""
     recorder = Recorder(received=False)
-    subject = survey.subject
-    outcome = subject.run(arm.method, recorder, start=arm.start)
+    runner = measurements.runner
+    outcome = runner.run(condition.method, recorder, start=condition.start)
     left = None
-    if arm.start is not None and outcome.recorded is not None:
+    if condition.start is not None and outcome.recorded is not None:
         made = Recording.of(outcome.recorded, recorder.set_names, [])
-        marked = [i for i, layer in enumerate(made.layers) if layer in survey.sinks().layers]
+        marked = [i for i, layer in enumerate(made.layers) if layer in measurements.sinks().layers]
         left = plain(made["mass"][0, marked, :, 0].mean())
-    return {**outcome.record(), "label": arm.label, **arm.about, "mass": left}
+    return {**outcome.record(), "label": condition.label, **condition.about, "mass": left}
 
 
 @dataclass(frozen=True, eq=False)
 class _Compare(Method):
     """Compare the residual stream entering every layer with the one that entered it in the first run."""
 
-    subject: ItemRunner
+    runner: ItemRunner
     others: Tensor  # (S,) bool: a massive activation would outweigh every other token
 
     def residual_stream(self, layer: int, hidden: Tensor, context: Context) -> None:
-        before, others = self.subject.residual(layer), self.others.to(hidden.device)
+        before, others = self.runner.residual(layer), self.others.to(hidden.device)
         found = {
             "cosine": mean_cosine(before[None], hidden, others[None]),
             "cka": linear_cka(before[others], hidden[0, others])[None],
@@ -111,12 +140,14 @@ class _Compare(Method):
         return output
 
 
-def distance(survey: ItemMeasurements) -> dict[str, Any]:
+def distance(measurements: ItemMeasurements) -> ByLayer:
     """Return how near the residual streams of all other tokens stay to their own without the sink's value."""
-    start = survey.first_layer()
+    start = measurements.first_layer()
     if start is None:
         return {"layers": {}}
-    outcome = survey.subject.run(ReplaceSinkValue(), _Compare(survey.subject, ~survey.ever[0]), start=start)
+    outcome = measurements.runner.run(
+        ReplaceSinkValue(), _Compare(measurements.runner, ~measurements.ever[0]), start=start
+    )
     assert outcome.recorded is not None
     measured = outcome.recorded.measured
     return {
@@ -128,26 +159,26 @@ def distance(survey: ItemMeasurements) -> dict[str, Any]:
     }
 
 
-def pruning_arms(survey: ItemMeasurements, plan: Plan) -> Iterator[Condition]:
+def pruning_conditions(measurements: ItemMeasurements, settings: Settings) -> Iterator[Condition]:
     """Yield pruning at every ranking layer and keep rate, by the sink's query and at random; nothing without media."""
-    subject, sets = survey.subject, survey.subject.sets()
+    runner, sets = measurements.runner, measurements.runner.sets()
     media = [members for name, members in sets.items() if name != "text"]
-    sinks = survey.positions
+    sinks = measurements.positions
     if not media or not sinks.positions:
         return
     candidates = torch.stack(media).any(dim=0)
-    for layer in plan.ranking_layers(len(subject.anatomy.layers)):
-        if layer not in subject.anatomy.attention:
+    for layer in settings.ranking_layers(len(runner.anatomy.layers)):
+        if layer not in runner.anatomy.attention:
             continue
-        for keep in plan.keeps:
-            about = {"layer": layer, "keep": keep}
+        for keep in settings.keeps:
+            about: ConditionFacts = {"layer": layer, "keep": keep}
             method = _prune(sinks, candidates, layer, keep)
             name = f"{_PRUNE}-{layer}-{keep:g}"
             label = f"keep {keep:.0%} of the media tokens after layer {layer}"
             yield Condition(
                 f"{name}-sink", f"{label}, by the sink's query", method, layer, {**about, "by": "sink query"}
             )
-            for unit, seed in random_arms(f"{name}-random", 1, plan.seed):
+            for unit, seed in random_draws(f"{name}-random", 1, settings.seed):
                 method = _prune(sinks, candidates, layer, keep, by="random", seed=seed)
                 yield Condition(unit, f"{label}, at random", method, layer, {**about, "by": "random"})
 
@@ -156,17 +187,21 @@ def _prune(sinks: Positions, candidates: Tensor, layer: int, keep: float, **how:
     return PruneTokens(criterion=sinks, candidates=candidates, layer=layer, keep=keep, **how)
 
 
-def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan) -> dict[str, Any]:
+def summarise(
+    records: Sequence[StudyRecord], base: Mapping[str, BaseRecord], settings: Settings, calibration: Calibration
+) -> dict[str, Any]:
     """Turn the records of all items into the section of the results.
 
     Parameters
     ----------
     records : sequence of dict
-        Of this question.
+        Those of this question.
     base : mapping
-        Records of the untouched model by item.
-    plan : Plan
-        For the seed.
+        Records of the baseline by item.
+    settings : Settings
+        Their seed is used.
+    calibration : Calibration
+        Not used.
 
     Returns
     -------
@@ -174,7 +209,8 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
         ``geometry``, ``key_channels``, ``zero_k``, ``decomposition``, ``distance``, ``pruning``. Means run over the
         items that have a sink at a layer.
     """
-    measured = [r for r in records if r["unit"] == GEOMETRY]
+    measured = records_as(GeometryRecord, (r for r in records if r["unit"] == GEOMETRY))
+    distances = records_as(ByLayerRecord, (r for r in records if r["unit"] == DISTANCE))
     by_layer = _by_layer(measured)
     names = ("sink_key_norm", "other_key_norm", "sink_value_norm", "other_value_norm", "query_cosine", "other_cosine")
     split = ("norm_ratio", *(f"parallel_{part}" for part in PARTS))
@@ -186,7 +222,7 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
             for n in found[0][1]["channels"]
         ]
         share = mean_interval(
-            [f["share"] for _, f in found], [base[item]["cluster"] for item, _ in found], seed=plan.seed
+            [f["share"] for _, f in found], [base[item]["cluster"] for item, _ in found], seed=settings.seed
         )
         section["decomposition"].append(
             {
@@ -199,19 +235,19 @@ def summarise(records: Sequence[Record], base: Mapping[str, Record], plan: Plan)
         )
     section["distance"] = [
         {"layer": layer, **{n: _mean([f[n] for _, f in found]) for n in ("cosine", "cka")}}
-        for layer, found in _by_layer([r for r in records if r["unit"] == DISTANCE]).items()
+        for layer, found in _by_layer(distances).items()
     ]
-    zeroed = [r for r in records if r["unit"].startswith(_ZERO_K)]
-    section["zero_k"] = summarise_arms(zeroed, base, seed=plan.seed, about=("n",))
+    zeroed = records_as(ConditionRecord, (r for r in records if r["unit"].startswith(_ZERO_K)))
+    section["zero_k"] = summarise_conditions(zeroed, base, seed=settings.seed, about=("n",))
     for row in section["zero_k"]:
         row["mass"] = _mean([r["mass"] for r in zeroed if r["n"] == row["n"]])
-    pruned = [r for r in records if r["unit"].startswith(_PRUNE)]
-    section["pruning"] = summarise_arms(pruned, base, seed=plan.seed, about=("layer", "keep", "by"))
-    section["split_error"] = max((r["split_error"] for r in measured), default=None)
+    pruned = records_as(ConditionRecord, (r for r in records if r["unit"].startswith(_PRUNE)))
+    section["pruning"] = summarise_conditions(pruned, base, seed=settings.seed, about=("layer", "keep", "by"))
+    section["split_error"] = max((r["split_error"] for r in measured if r["split_error"] is not None), default=None)
     return section
 
 
-def read(section: Mapping[str, Any]) -> list[str]:
+def interpret(section: Mapping[str, Any]) -> list[str]:
     """Say in plain sentences what the section shows."""
     rows = section["geometry"]
     if not rows:
@@ -233,8 +269,8 @@ def read(section: Mapping[str, Any]) -> list[str]:
     ]
     last = max((row["n"] for row in section["zero_k"]), default=0)
     said.extend(
-        f"Zero-K with n = {row['n']} leaves {row['mass']:.1%} of the attention on the sink: {words.verdict(row)}, "
-        f"{words.nats(row)}{words.points(row)}."
+        f"Zero-K with n = {row['n']} leaves {row['mass']:.1%} of the attention on the sink: {wording.verdict(row)}, "
+        f"{wording.nats(row)}{wording.points(row)}."
         for row in section["zero_k"]
         if row["n"] in (1, 8, last) and row["mass"] is not None
     )
@@ -247,7 +283,12 @@ def read(section: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _by_layer(records: Sequence[Record]) -> dict[int, list[tuple[str, Any]]]:
+def cost(settings: Settings, index: int) -> float:
+    """Return roughly how many runs an item takes."""
+    return 10.0 + (16.0 * len(settings.keeps) if index < settings.pruning_items else 0.0)
+
+
+def _by_layer(records: Sequence[ByLayerRecord] | Sequence[GeometryRecord]) -> dict[int, list[tuple[str, Any]]]:
     found: dict[int, list[tuple[str, Any]]] = {}
     for record in records:
         for layer, values in record["layers"].items():

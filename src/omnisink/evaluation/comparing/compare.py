@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.cost import cost
 from omnisink.evaluation.comparing.curves import curves
-from omnisink.evaluation.comparing.outcomes import Floats, Record, TaskTable, tasks_of, unparsed
+from omnisink.evaluation.comparing.outcomes import Floats, TaskTable, tasks_of, unparsed
 from omnisink.evaluation.comparing.wording import LEVEL, counted, percent, sentence, verdict
 from omnisink.evaluation.tasks.metrics import METRICS, measure
 from omnisink.results.mcnemar import exact_mcnemar
 from omnisink.results.power import smallest_detectable
+from omnisink.results.schema import COMPARISON_FORMAT, EvaluationManifest, EvaluationRecord
 from omnisink.results.statistics import SHARE, SHARES_DIFFER, Estimate, holm, mean_interval, paired_difference
 
-FORMAT = "omnisink.comparison.v1"
 POWER = 0.8
 #: Characters of an answer that are shown.
 _LONGEST = 300
@@ -79,7 +79,7 @@ def compare(
     for about, row, pair in pairs:
         pair["sentence"] = sentence(about["label"], row["method"], baseline, pair)
     return {
-        "format": FORMAT,
+        "format": COMPARISON_FORMAT,
         "baseline": baseline,
         "seed": seed,
         "resamples": resamples,
@@ -139,7 +139,7 @@ def _method(
     }
 
 
-def _reported(task: TaskTable, records: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+def _reported(task: TaskTable, records: Sequence[EvaluationRecord]) -> dict[str, float] | None:
     """Return the numbers that the benchmark itself reports, where they are more than the mean over questions."""
     metric, mean_over = task.facts.get("metric"), str(task.facts.get("mean_over") or "")
     scored = [record for record in records if record["right"] is not None]
@@ -279,7 +279,7 @@ def _other_prompts(task: TaskTable, method: str, baseline: str) -> int:
     return sum(a.get(key) != b.get(key) for a, b in pairs if a.get(key) and b.get(key))
 
 
-def _facts(task: TaskTable, folder: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(task: TaskTable, folder: str, manifest: EvaluationManifest) -> dict[str, Any]:
     keys = ("started", "command", "seed", "score", "model", "versions", "task", "methods")
     return {"label": task.label, "folder": folder, **{key: manifest.get(key) for key in keys}}
 
@@ -310,7 +310,7 @@ def _chosen(clusters: Sequence[str], kept: NDArray[np.bool_]) -> list[str]:
     return [cluster for cluster, keep in zip(clusters, kept, strict=True) if keep]
 
 
-def _said(record: Record, field: str) -> str | None:
+def _said(record: EvaluationRecord, field: Literal["gold", "text"]) -> str | None:
     value = record.get("error") if field == "text" and record["error"] is not None else record.get(field)
     text = None if value is None else str(value)
     return text if text is None or len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

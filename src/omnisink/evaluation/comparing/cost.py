@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from omnisink.evaluation.comparing.outcomes import Record, TaskTable
+from omnisink.evaluation.comparing.outcomes import TaskTable
+from omnisink.results.schema import EvaluationRecord
 
 #: Fields of a record that are averaged over questions.
-MEANS = ("seconds", "prompt_tokens", "new_tokens", "video_tokens", "audio_tokens")
+Averaged = Literal["seconds", "prompt_tokens", "new_tokens", "video_tokens", "audio_tokens"]
+MEANS: tuple[Averaged, ...] = get_args(Averaged)
 #: Percentiles of the ratio of times.
 _PERCENTILES = (5, 50, 95)
 
@@ -20,7 +22,7 @@ def cost(task: TaskTable, method: str, baseline: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    task : Task
+    task : TaskTable
         The task.
     method, baseline : str
         Methods of it.
@@ -34,9 +36,10 @@ def cost(task: TaskTable, method: str, baseline: str) -> dict[str, Any]:
     """
     own, base = _answered(task, method), _answered(task, baseline)
     pairs = [(own[key], base[key]) for key in own if key in base]
-    ratios = [a["seconds"] / b["seconds"] for a, b in pairs if a.get("seconds") is not None and b.get("seconds")]
+    times = [(a.get("seconds"), b.get("seconds")) for a, b in pairs]
+    ratios = [mine / theirs for mine, theirs in times if mine is not None and theirs]
     low, middle, high = (float(v) for v in np.percentile(ratios, _PERCENTILES)) if ratios else (None, None, None)
-    memory = [r["memory_mb"] for r in own.values() if r.get("memory_mb") is not None]
+    memory = [most for r in own.values() if (most := r.get("memory_mb")) is not None]
     return {
         **{field: _mean(list(own.values()), field) for field in MEANS},
         "timed": sum(record.get("seconds") is not None for record in own.values()),
@@ -48,7 +51,7 @@ def cost(task: TaskTable, method: str, baseline: str) -> dict[str, Any]:
     }
 
 
-def _answered(task: TaskTable, method: str) -> dict[tuple[int, str], Record]:
+def _answered(task: TaskTable, method: str) -> dict[tuple[int, str], EvaluationRecord]:
     """Return the answers by seed and question; an error has no time that would mean anything."""
     return {
         (seed, name): run.last[method][name]
@@ -58,6 +61,6 @@ def _answered(task: TaskTable, method: str) -> dict[tuple[int, str], Record]:
     }
 
 
-def _mean(records: Sequence[Record], field: str) -> float | None:
-    values = [record[field] for record in records if record.get(field) is not None]
+def _mean(records: Sequence[EvaluationRecord], field: Averaged) -> float | None:
+    values = [value for record in records if (value := record.get(field)) is not None]
     return float(np.mean(values)) if values else None

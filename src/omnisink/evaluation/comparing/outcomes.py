@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.tasks.metrics import in_order
+from omnisink.results.checking import typed
 from omnisink.results.records import read_manifest
-from omnisink.results.schema import EvaluationManifest, check
+from omnisink.results.schema import EVALUATION_FORMAT, EvaluationManifest, EvaluationRecord, TaskFacts
 
-FORMAT = "omnisink.eval.v1"
 #: What seeds of one task may differ in.
 _FREE = ("seed", "started", "command")
 
-Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
 
@@ -41,8 +40,8 @@ class RunTable:
     """
 
     folder: Path
-    manifest: Mapping[str, Any]
-    last: Mapping[str, Mapping[str, Record]]
+    manifest: EvaluationManifest
+    last: Mapping[str, Mapping[str, EvaluationRecord]]
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -60,7 +59,7 @@ class TaskTable:
     ----------
     label : str
         Its title, with what tells it from other tasks of the comparison.
-    runs : tuple of Run
+    runs : tuple of RunTable
         One a seed; alike in all but their seeds.
     """
 
@@ -68,10 +67,9 @@ class TaskTable:
     runs: tuple[RunTable, ...]
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> TaskFacts:
         """What the manifests say of the task."""
-        facts: Mapping[str, Any] = self.runs[0].manifest["task"]
-        return facts
+        return self.runs[0].manifest["task"]
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -101,7 +99,7 @@ class TaskTable:
         table = [[score(run.last[method][name]) for name in self.ids] for run in self.runs]
         return np.array(table, dtype=np.float64).reshape(len(self.runs), len(self.ids))
 
-    def records(self, method: str) -> list[Record]:
+    def records(self, method: str) -> list[EvaluationRecord]:
         """Return the last attempts of a method in all runs, those at questions that others have not reached too."""
         return [record for run in self.runs for record in run.last[method].values()]
 
@@ -117,7 +115,7 @@ class TaskTable:
         return dict(sorted(found.items(), key=lambda item: (kinds.index(item[0][0]), in_order(item[0][1]))))
 
 
-def score(record: Record) -> float:
+def score(record: EvaluationRecord) -> float:
     """Return what an answer is worth, from 0 to 1.
 
     An answer that could not be parsed is worth nothing. An error is no answer: it is NaN, as is an answer that nobody
@@ -131,7 +129,7 @@ def score(record: Record) -> float:
     return float(right)
 
 
-def unparsed(record: Record) -> bool:
+def unparsed(record: EvaluationRecord) -> bool:
     """Tell whether there was an answer that could not be parsed."""
     return record["error"] is None and "parsed" in record and record["parsed"] is None
 
@@ -146,7 +144,7 @@ def read_run(folder: str | Path) -> RunTable:
 
     Returns
     -------
-    Run
+    RunTable
         With the last attempt at every question.
 
     Raises
@@ -155,15 +153,15 @@ def read_run(folder: str | Path) -> RunTable:
         If it holds no run of a benchmark, nothing was answered yet, or a record is not one of such a run.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    if manifest.get("format") != FORMAT:
+    found = read_manifest(folder)
+    if found.get("format") != EVALUATION_FORMAT:
         raise OmnisinkError(
-            f"{folder} is not the run of a benchmark: its format is {manifest.get('format')!r}, not {FORMAT}"
+            f"{folder} is not the run of a benchmark: its format is {found.get('format')!r}, not {EVALUATION_FORMAT}"
         )
-    if not _mapping(manifest.get("task")).get("name") or not isinstance(manifest.get("methods"), Mapping):
+    if not _mapping(found.get("task")).get("name") or not isinstance(found.get("methods"), Mapping):
         raise OmnisinkError(f"{folder}: its manifest does not say which task was asked with which methods")
-    check(manifest, EvaluationManifest, f"{folder}: its manifest cannot be used")
-    tables: dict[str, dict[str, Record]] = {method: {} for method in manifest["methods"]}
+    manifest = typed(found, EvaluationManifest, f"{folder}: its manifest cannot be used")
+    tables: dict[str, dict[str, EvaluationRecord]] = {method: {} for method in manifest["methods"]}
     for number, record in enumerate(read_parts(folder), 1):
         if wrong := _take(record, tables):
             raise OmnisinkError(f"{folder}, record {number} cannot be used: {wrong}")
@@ -194,15 +192,15 @@ def tasks_of(folders: Sequence[str | Path]) -> list[TaskTable]:
     ]
 
 
-def _take(record: Record, tables: Mapping[str, dict[str, Record]]) -> str | None:
+def _take(record: EvaluationRecord, tables: Mapping[str, dict[str, EvaluationRecord]]) -> str | None:
     """Put a record into the table of its method, unless a later attempt is there; return what is wrong with it."""
-    name, method, attempt, right = (record[field] for field in ("id", "method", "attempt", "right"))
+    name, method = record["id"], record["method"]
     if method not in tables:
         return f"method {method!r} is not in the manifest"
-    if record["error"] is not None and right is not None:
+    if record["error"] is not None and record["right"] is not None:
         return "it has both an error and a score"
     there = tables[method].get(name)
-    if there is None or there["attempt"] < attempt:
+    if there is None or there["attempt"] < record["attempt"]:
         tables[method][name] = record
     return None
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 
@@ -85,52 +84,59 @@ class Ledger:
     ) -> None:
         """Write an answer down."""
         video = facts.media.get("video") or {}
-        self._append(
-            instance,
-            method,
-            attempt,
-            {
-                "prompt_tokens": facts.prompt_tokens,
-                "video_tokens": facts.video_tokens,
-                "image_tokens": facts.image_tokens,
-                "audio_tokens": facts.audio_tokens,
-                "frames": video.get("frames_kept"),
-                "audio_seconds": round(facts.audio_seconds, 3),
-                "new_tokens": reply.new_tokens,
-                "sinks": reply.sinks,
-                "text": reply.text,
-                "parsed": reply.parsed,
-                "gold": instance.gold,
-                "right": _graded(score(reply.parsed, instance)),
-                "loss": _rounded(reply.loss(instance.gold)),
-                "margin": _rounded(reply.margin(instance.gold)),
-                "error": None,
-                "seconds": None if seconds is None else round(seconds, 4),
-                "batch": batch,
-                "memory_mb": round(peak_memory(), 1),
-            },
-        )
+        record: EvaluationRecord = {
+            **_question(instance, method, attempt),
+            "prompt_tokens": facts.prompt_tokens,
+            "video_tokens": facts.video_tokens,
+            "image_tokens": facts.image_tokens,
+            "audio_tokens": facts.audio_tokens,
+            "frames": video.get("frames_kept"),
+            "audio_seconds": round(facts.audio_seconds, 3),
+            "new_tokens": reply.new_tokens,
+            "sinks": reply.sinks,
+            "text": reply.text,
+            "parsed": reply.parsed,
+            "right": _graded(score(reply.parsed, instance)),
+            "loss": _rounded(reply.loss(instance.gold)),
+            "margin": _rounded(reply.margin(instance.gold)),
+            "seconds": None if seconds is None else round(seconds, 4),
+            "batch": batch,
+            "memory_mb": round(peak_memory(), 1),
+        }
+        self._append(record)
 
     def failed(self, instance: Instance, method: str, attempt: int, message: str) -> None:
         """Write an error down; it has no answer, and counts as neither right nor wrong."""
-        empty = {"text": None, "parsed": None, "gold": instance.gold, "right": None, "loss": None, "margin": None}
-        self._append(instance, method, attempt, {**empty, "error": message, "seconds": None, "batch": None})
+        self._append({**_question(instance, method, attempt), "error": message})
 
-    def _append(self, instance: Instance, method: str, attempt: int, rest: dict[str, Any]) -> None:
-        record: EvaluationRecord = {
-            "id": instance.id,
-            "method": method,
-            "attempt": attempt,
-            "cluster": instance.cluster,
-            "groups": {kind: list(names) for kind, names in instance.groups.items()},
-            "prompt_sha256": hashlib.sha256(instance.text.encode()).hexdigest()[:16],
-            **rest,  # type: ignore[typeddict-item]
-        }
+    def _append(self, record: EvaluationRecord) -> None:
         self._records.append(record)
-        _, was_error = self._last.get((instance.id, method), (-1, False))
-        is_error = rest["error"] is not None
-        self._last[instance.id, method] = (attempt, is_error)
+        key = (record["id"], record["method"])
+        _, was_error = self._last.get(key, (-1, False))
+        is_error = record["error"] is not None
+        self._last[key] = (record["attempt"], is_error)
         self.errors += is_error - was_error
+
+
+def _question(instance: Instance, method: str, attempt: int) -> EvaluationRecord:
+    """Return what is known of a question before it is answered; nothing of it is right, wrong or an error yet."""
+    return {
+        "id": instance.id,
+        "method": method,
+        "attempt": attempt,
+        "cluster": instance.cluster,
+        "groups": {kind: list(names) for kind, names in instance.groups.items()},
+        "prompt_sha256": hashlib.sha256(instance.text.encode()).hexdigest()[:16],
+        "text": None,
+        "parsed": None,
+        "gold": instance.gold,
+        "right": None,
+        "loss": None,
+        "margin": None,
+        "error": None,
+        "seconds": None,
+        "batch": None,
+    }
 
 
 def peak_memory() -> float:

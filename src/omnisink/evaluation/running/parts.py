@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.instance import Instance
@@ -108,7 +107,7 @@ class Picked:
         return [instance for instance in instances if instance.id in self.ids]
 
 
-def read_parts(run: str | Path) -> list[dict[str, Any]]:
+def read_parts(run: str | Path) -> list[EvaluationRecord]:
     """Read the records of a run, those of all its ranks, each question, method and attempt once.
 
     A question that two ranks answered, as can happen where a run is taken up by another number of ranks while some of
@@ -122,16 +121,16 @@ def read_parts(run: str | Path) -> list[dict[str, Any]]:
     folders = [folder for folder in (Path(run), *sorted(Path(run).glob("part-*-of-*"))) if (folder / RECORDS).exists()]
     if not folders:
         raise OmnisinkError(f"{run} holds no records")
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[tuple[str, str, int], EvaluationRecord] = {}
     for folder in folders:
         for record in read_records(folder, EVALUATION_KEY, EvaluationRecord):
-            found.setdefault(tuple(record[field] for field in EVALUATION_KEY), record)
+            found.setdefault((record["id"], record["method"], record["attempt"]), record)
     return list(found.values())
 
 
-def failures(run: str | Path) -> list[dict[str, Any]]:
+def failures(run: str | Path) -> list[EvaluationRecord]:
     """Return the last attempts that ended in an error, in the order of the records."""
-    last: dict[tuple[str, str], dict[str, Any]] = {}
+    last: dict[tuple[str, str], EvaluationRecord] = {}
     for record in read_parts(run):
         there = last.get(key := (record["id"], record["method"]))
         if there is None or there["attempt"] < record["attempt"]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.replay import share
@@ -29,8 +29,8 @@ from omnisink.methods.registry import settings_of
 from omnisink.models.loaded import Loaded
 from omnisink.questions.prompt import Encoded
 from omnisink.results.records import check_start, start
+from omnisink.results.schema import EVALUATION_FORMAT, EvaluationManifest, TaskFacts
 
-FORMAT = "omnisink.eval.v1"
 #: So many questions that all fail, and no answer yet, is a fault of the run and not of the questions.
 _HOPELESS = 8
 #: One question of so many is asked without sharing, so that the methods' times can be told.
@@ -283,17 +283,18 @@ class _Runner:
             raise OmnisinkError(f"the first questions all fail, so the run was stopped. The last: {message}")
 
 
-def manifest_of(instances: Sequence[Instance], settings: Settings, facts: Mapping[str, Any]) -> dict[str, Any]:
+def manifest_of(instances: Sequence[Instance], settings: Settings, facts: Mapping[str, Any]) -> EvaluationManifest:
     """Return what a run says of itself; arguments and errors as for `run`."""
     if not instances:
         raise OmnisinkError("there is no question to ask")
+    task = cast(TaskFacts, facts.get("task") or {})
     return {
-        "format": FORMAT,
+        "format": EVALUATION_FORMAT,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": facts.get("command"),
         "model": facts.get("model"),
         "versions": facts.get("versions"),
-        "task": {**(facts.get("task") or {}), "questions": len(instances), "sha256": checksum(instances)},
+        "task": {**task, "questions": len(instances), "sha256": checksum(instances)},
         "methods": {name: settings_of(method) for name, method in settings.methods.items()},
         "score": settings.score,
         "frames": None if settings.frames is None else repr(settings.frames),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,8 +28,8 @@ from omnisink.methods.space import space_of
 from omnisink.models.loaded import Loaded
 from omnisink.results.disk import atomic_write
 from omnisink.results.records import check_start, start
+from omnisink.results.schema import TUNING_FORMAT, TaskFacts, TuningManifest
 
-FORMAT = "omnisink.tune.v1"
 RESULTS = "results.json"
 #: What may differ when a run is taken up: the answers that are kept depend on none of it.
 _MAY_DIFFER = ("started", "command", "model.device", "search")
@@ -183,7 +183,7 @@ def tune(
         method = space_of(first).off(first) if best is None else best.method
         own = [Tested(batch, scorer.margins(method, batch), scorer.margins(None, batch)) for batch in batches]
     results = {
-        "format": FORMAT,
+        "format": TUNING_FORMAT,
         "method": name_of(type(first)),
         "settings": None if method is None else plain_settings(method),
         "off": best is None,
@@ -316,14 +316,15 @@ def describe(tuning: Tuning, first: Method) -> dict[str, Any]:
 
 def _manifest(
     instances: Sequence[Instance], tuning: Tuning, first: Method, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> TuningManifest:
+    task = cast(TaskFacts, facts.get("task") or {})
     return {
-        "format": FORMAT,
+        "format": TUNING_FORMAT,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": facts.get("command"),
         "model": facts.get("model"),
         "versions": facts.get("versions"),
-        "task": {**(facts.get("task") or {}), "questions": len(instances), "sha256": checksum(instances)},
+        "task": {**task, "questions": len(instances), "sha256": checksum(instances)},
         # Not its settings, which are kept with every answer; but the code must be the same.
         "method": {key: value for key, value in (settings_of(first) or {}).items() if key in ("name", "code_sha256")},
         "frames": None if tuning.frames is None else repr(tuning.frames),

@@ -31,7 +31,7 @@ def verdict(row: Mapping[str, Any]) -> str:
     return "lowers the loss" if row["loss_change"] < 0 else "raises the loss"
 
 
-def arm(row: Mapping[str, Any]) -> str:
+def condition(row: Mapping[str, Any]) -> str:
     """Say what came of an arm, in one sentence."""
     label = row["label"]
     return f"{label[0].upper()}{label[1:]}: {verdict(row)}, {nats(row)}{points(row)}."

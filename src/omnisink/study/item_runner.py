@@ -23,6 +23,7 @@ from omnisink.models.last_rows import last_log_likelihoods, last_rows
 from omnisink.models.loaded import Loaded
 from omnisink.questions.items import Item, parse_answer
 from omnisink.questions.likelihood import answer_log_likelihoods, spellings, token_log_likelihoods
+from omnisink.results.schema import ItemOutcome
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Outcome:
     said: str
     recorded: Record | None = None
 
-    def record(self) -> dict[str, Any]:
-        """Return what a record holds of it."""
+    def record(self) -> ItemOutcome:
+        """Return what a record holds of the outcome."""
         return {"loss": self.loss, "right": self.right, "said": self.said}
 
 
@@ -162,7 +163,7 @@ def item_runner(loaded: Loaded, item: Item) -> Iterator[ItemRunner]:
 
     Yields
     ------
-    Subject
+    ItemRunner
         Usable in the block.
 
     Raises

@@ -15,7 +15,7 @@ from omnisink.methods.criteria import Criterion, MassiveActivation, Positions, S
 from omnisink.methods.measure import record
 from omnisink.methods.measurements import Recording
 from omnisink.methods.sinkmap import SinkMap
-from omnisink.study.subject import ItemRunner
+from omnisink.study.item_runner import ItemRunner
 
 #: Name of the set of tokens that are a sink at one layer at least.
 EVER = "sinks of any layer"
@@ -23,17 +23,17 @@ EVER = "sinks of any layer"
 
 @dataclass
 class ItemMeasurements:
-    """A subject with its recording.
+    """A runner with its recording.
 
     Attributes
     ----------
-    subject : Subject
+    runner : ItemRunner
         The item.
     dimension : SinkDimension or None
         The second criterion, with the channels that calibration found.
     """
 
-    subject: ItemRunner
+    runner: ItemRunner
     dimension: SinkDimension | None
 
     @cached_property
@@ -44,16 +44,16 @@ class ItemMeasurements:
     @cached_property
     def recording(self) -> Recording:
         """Measurements of the untouched model, with attention to every modality and to the item's sinks."""
-        sets = {**self.subject.sets(), EVER: self.ever}
-        with self.subject.measuring():
-            return record(self.subject.loaded.model, others=self.criteria[1:], sets=sets, **self.subject.inputs)
+        sets = {**self.runner.sets(), EVER: self.ever}
+        with self.runner.measuring():
+            return record(self.runner.loaded.model, others=self.criteria[1:], sets=sets, **self.runner.inputs)
 
     @cached_property
     def ever(self) -> torch.Tensor:
         """The tokens that are a sink at one layer at least, (1, S) bool, found in the first run's residual streams."""
-        marks, depth = MassiveActivation(), len(self.subject.anatomy.layers)
+        marks, depth = MassiveActivation(), len(self.runner.anatomy.layers)
         found = [
-            marks(self.subject.residual(layer)[None], None)
+            marks(self.runner.residual(layer)[None], None)
             for layer in range(depth)
             if is_detection_layer(layer, depth)
         ]
@@ -67,7 +67,7 @@ class ItemMeasurements:
     def sinks(self, criterion: int = 0) -> SinkMap:
         """Return what a criterion marks at the layers that are examined: all but the last two."""
         whole = self.recording.sinks(criterion)
-        depth = len(self.subject.anatomy.layers)
+        depth = len(self.runner.anatomy.layers)
         kept = [layer for layer in whole.examined if is_detection_layer(layer, depth)]
         masks, sizes = ({k: m[k] for k in kept} for m in (whole.masks, whole.magnitudes))
         return SinkMap(masks, whole.token_mask, whole.criterion, sizes)
