@@ -6,7 +6,7 @@ import pytest
 
 from omnisink import OmnisinkError
 from omnisink.cli.demo import CLIP
-from omnisink.cli.media import check_media, gather_choices, is_file, split_words
+from omnisink.cli.media import MediaOptions, check_media, gather_choices, is_file, split_words
 from tests.cli.command import refused
 
 FILE = str(CLIP)
@@ -108,8 +108,8 @@ def test_all_of_it_is_said_before_a_model_is_looked_for(args, says):
 
 
 def test_what_a_question_needs_is_known_from_its_files():
-    asked, about = check_media(FILE, audio=None, no_audio=False, frames=4)
+    asked, about = check_media(FILE, MediaOptions(frames=4))
     assert (asked["video"], about) == (FILE, {"video"})
-    assert check_media(FILE, audio=None, no_audio=True, frames=None)[0]["audio"] is False
-    assert check_media(None, audio=FILE, no_audio=False, frames=None) == ({"audio": FILE}, {"audio"})
-    assert check_media(None, audio=None, no_audio=False, frames=None) == ({}, set())
+    assert check_media(FILE, MediaOptions(no_audio=True))[0]["audio"] is False
+    assert check_media(None, MediaOptions(audio=FILE)) == ({"audio": FILE}, {"audio"})
+    assert check_media(None) == ({}, set())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from omnisink.cli import media, options
+from omnisink.cli.grouped import grouped
 from omnisink.cli.output import note, print_json, read_text, stdout, working
 from omnisink.cli.preflight import check_model, check_there
 from omnisink.errors import OmnisinkError
@@ -21,6 +22,39 @@ if TYPE_CHECKING:
     from omnisink.questions.prompt import Encoded
 
 
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How long an answer may be, and whether its tokens are drawn at random."""
+
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256
+    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of the likeliest.")] = False
+    temperature: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Temperature of the draw; implies --sample.")
+    ] = None
+    seed: Annotated[
+        int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of the draw, the same for both answers.")
+    ] = 0
+
+    def flags(self) -> dict[str, Any]:
+        """Return them as ``generate`` takes them.
+
+        Raises
+        ------
+        OmnisinkError
+            If the temperature is not a positive number.
+        """
+        if self.temperature is None:
+            return {"max_new_tokens": self.max_new_tokens, "do_sample": self.sample}
+        if not 0 < self.temperature < float("inf"):
+            raise OmnisinkError(f"--temperature must be a positive number, got {self.temperature}")
+        return {"max_new_tokens": self.max_new_tokens, "do_sample": True, "temperature": self.temperature}
+
+
+#: The group with nothing said.
+GENERATION = GenerationOptions()
+
+
+@grouped
 def ask(
     words: Annotated[
         list[str] | None,
@@ -31,31 +65,12 @@ def ask(
     ] = None,
     model: options.ModelOption = "smolomni",
     choices: media.ChoicesOption = None,
-    audio: media.AudioOption = None,
-    no_audio: media.NoAudioOption = False,
-    frames: media.FramesOption = None,
+    files: media.MediaOptions = media.MEDIA,
     method: options.MethodOption = None,
-    gamma: options.GammaOption = None,
-    tau: options.TauOption = None,
-    no_rotate: options.NoRotateOption = False,
-    no_relax: options.NoRelaxOption = False,
-    no_decode: options.NoDecodeOption = False,
+    outro: options.OutRoOptions = options.OUTRO_OPTIONS,
     compare: Annotated[bool, typer.Option("--compare", help="Answer without the method first.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
-    system: media.SystemOption = None,
-    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of the likeliest.")] = False,
-    temperature: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="Temperature of the draw; implies --sample.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of the draw, the same for both answers.")
-    ] = 0,
-    device: options.DeviceOption = None,
-    dtype: options.DtypeOption = "auto",
-    attn: options.AttentionOption = None,
-    download: options.DownloadOption = False,
-    trust_remote_code: options.RemoteCodeOption = False,
-    allow_long_prompt: options.LongPromptFlag = False,
+    generation: GenerationOptions = GENERATION,
+    loading: options.LoadingOptions = options.LOADING,
     json: options.JsonFlag = False,
 ) -> None:
     """Ask a model about a video, a sound, an image or nothing at all, under a method; the answer comes as it is made.
@@ -63,8 +78,7 @@ def ask(
     The method is OutRo unless --method names another, or baseline. --gamma, --tau, --no-rotate, --no-relax and
     --no-decode are settings of OutRo.
     """
-    if temperature is not None and not 0 < temperature < float("inf"):
-        raise OmnisinkError(f"--temperature must be a positive number, got {temperature}")
+    flags, seed = generation.flags(), generation.seed
     file, question = media.split_words(words or (), choices)
     if question == "-":
         question = read_text("-")
@@ -73,30 +87,16 @@ def ask(
     from omnisink.questions.choices import check_choices
 
     named = check_choices(choices)
-    asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
-    check_there(model, download)
+    asked, about = media.check_media(file, files)
+    check_there(model, loading.download)
     media.check_heard(model, asked)
-    chosen = options.make_method(
-        method, model, seed, gamma=gamma, tau=tau, no_rotate=no_rotate, no_relax=no_relax, no_decode=no_decode
-    )
+    chosen = options.make_method(method, model, seed, outro)
     if compare and chosen is None:
         raise OmnisinkError("--compare answers with and without the method: the baseline is not a method to compare")
-    check_model(model, device, dtype)
-    loaded = options.load(
-        model,
-        device=device,
-        dtype=dtype,
-        attn=attn,
-        download=download,
-        trust_remote_code=trust_remote_code,
-        allow_long_prompts=allow_long_prompt,
-        about=about,
-    )
+    check_model(model, loading.device, loading.dtype)
+    loaded = options.load(model, loading, about=about)
     with working("reading the question"), media.warnings_noted():
-        inputs = loaded.inputs(question, choices=named or None, system=system, **asked)
-    flags: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": sample or temperature is not None}
-    if temperature is not None:
-        flags["temperature"] = temperature
+        inputs = loaded.inputs(question, choices=named or None, system=files.system, **asked)
     without = None
     if compare:
         name = "OutRo" if method is None else method
@@ -121,7 +121,7 @@ def ask(
             "choices": list(named) or None,
             "choice": said.choice,
             "media": asdict(said.facts),
-            "system": system,
+            "system": files.system,
             "prompt_tokens": len(tokens),
             "answer": said.text,
             "answer_without": None if without is None else without.text,

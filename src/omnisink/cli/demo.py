@@ -40,7 +40,7 @@ def demo(
     check_writable(sheet)
     method = options.make_outro(MODEL, gamma)
     # float32 on the CPU: the same numbers on every machine, but for rounding.
-    loaded = options.load(MODEL, device="cpu", dtype="float32")
+    loaded = options.load(MODEL, options.LoadingOptions(device="cpu", dtype="float32"))
     from omnisink.cli.measure import compare_answers, compare_cost
     from omnisink.media import read_clip
     from omnisink.media.sheet import contact_sheet

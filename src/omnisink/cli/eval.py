@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 
 from omnisink.cli import options
 from omnisink.cli.compare import show_comparison
+from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption, warnings_noted
 from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
 from omnisink.cli.preflight import check_model, check_statistics, check_there
@@ -29,67 +31,82 @@ AUTO = "auto"
 ENGINES = ("local", "ray")
 
 
-def evaluate(
-    model: options.ModelOption = "smolomni",
+@dataclass(frozen=True)
+class QuestionOptions:
+    """Which questions of which task are asked."""
+
     task: Annotated[
         str, typer.Option("--task", "-t", metavar="TASK", help="A name that `omnisink tasks` lists, or a JSONL file.")
-    ] = "synthav",
+    ] = "synthav"
     data: Annotated[
         str | None, typer.Option("--data", metavar="DIR", help="Where the task's files are; synthav makes its own.")
-    ] = None,
-    methods: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="As baseline,outro,outro:rotate,outro:relax,outro:random,outro:gamma=0.3."),
-    ] = "baseline,outro,outro:rotate,outro:relax",
-    out: Annotated[str, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = "run",
+    ] = None
     protocol: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Prompts and parser of the task. [default: the task's own]")
-    ] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of the task. [default: its own]")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Ask only this many questions.")] = None,
-    lengths: options.LengthsOption = None,
-    only: options.OnlyOption = None,
-    allow_missing: options.AllowMissingFlag = False,
-    score: Annotated[
-        str, typer.Option(metavar="HOW", help="generate, or likelihood: the likeliest answer, in one pass.")
-    ] = "generate",
-    gamma: options.GammaOption = None,
-    tau: options.TauOption = None,
-    profile: options.ProfileOption = None,
+        str | None, typer.Option(metavar="NAME", help="How questions are put and answers read. [default: the task's]")
+    ] = None
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of the task. [default: its own]")] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask this number of questions only.")] = None
+    lengths: options.LengthsOption = None
+    only: options.OnlyOption = None
+    allow_missing: options.AllowMissingFlag = False
+
+
+@dataclass(frozen=True)
+class RunningOptions:
+    """How the questions are asked: in which batches, and by which processes."""
+
     batch_size: Annotated[
         str, typer.Option(metavar="N", help="Questions at once; auto looks for a size. Halved when memory runs out.")
-    ] = AUTO,
-    threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
-    frames: FramesOption = None,
+    ] = AUTO
+    threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2
+    frames: FramesOption = None
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="local: this process, or the ranks of torchrun; or ray: a cluster.")
-    ] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Models at once, with --engine ray.")] = None,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask again what ended in an error.")] = False,
+    ] = "local"
+    workers: Annotated[int | None, typer.Option(min=1, help="Models at once, with --engine ray.")] = None
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Ask again what ended in an error.")] = False
     share: Annotated[
         bool,
         typer.Option(
             "--share/--no-share",
             help="Share towers and first layers among the methods: same answers, sooner; few batches are timed.",
         ),
-    ] = True,
+    ] = True
+
+
+#: The groups with nothing said.
+QUESTIONS, RUNNING = QuestionOptions(), RunningOptions()
+
+
+@grouped
+def evaluate(
+    model: options.ModelOption = "smolomni",
+    questions: QuestionOptions = QUESTIONS,
+    methods: Annotated[
+        str,
+        typer.Option(metavar="LIST", help="As baseline,outro,outro:rotate,outro:relax,outro:random,outro:gamma=0.3."),
+    ] = "baseline,outro,outro:rotate,outro:relax",
+    out: Annotated[str, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = "run",
+    score: Annotated[
+        str, typer.Option(metavar="HOW", help="generate, or likelihood: the likeliest answer, in one pass.")
+    ] = "generate",
+    gamma: options.GammaOption = None,
+    tau: options.TauOption = None,
+    profile: options.ProfileOption = None,
+    running: RunningOptions = RUNNING,
     compared: Annotated[
         bool, typer.Option("--compare/--no-compare", help="Print and write the comparison at the end.")
     ] = True,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Also write the comparison's page.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
-    device: options.DeviceOption = None,
-    dtype: options.DtypeOption = "auto",
-    attn: options.AttentionOption = None,
-    download: options.DownloadOption = False,
-    trust_remote_code: options.RemoteCodeOption = False,
-    allow_long_prompt: options.LongPromptFlag = False,
+    loading: options.LoadingOptions = options.LOADING,
 ) -> None:
     """Run a benchmark under several methods and compare them. Goes on where it was stopped."""
-    size = _batch_size(batch_size)
-    if engine not in ENGINES:
-        raise OmnisinkError(f"--engine takes {' or '.join(ENGINES)}, got {engine!r}")
-    rank, device = _place(device)
+    size = _batch_size(running.batch_size)
+    if running.engine not in ENGINES:
+        raise OmnisinkError(f"--engine takes {' or '.join(ENGINES)}, got {running.engine!r}")
+    rank, device = _place(loading.device)
+    loading = replace(loading, device=device)
     if compared:
         check_statistics()
     from omnisink.evaluation.tasks.task import find_task
@@ -97,24 +114,15 @@ def evaluate(
     from omnisink.results.reading import read_whole
 
     check_folder(out)
-    check_there(model, download)
+    check_there(model, loading.download)
     if profile is not None:
         read_whole(profile)
-    found = find_task(task)
-    settings = options.task_settings(lengths)
+    found, data = find_task(questions.task), questions.data
+    protocol, split = questions.protocol, questions.split
+    settings = options.task_settings(questions.lengths)
     found.check_data(data, protocol, split, settings)
-    where = options.groups_of(only)
-    read = partial(
-        _questions,
-        found,
-        data,
-        protocol,
-        split=split,
-        limit=limit,
-        where=where,
-        allow_missing=allow_missing,
-        settings=settings,
-    )
+    read = partial(_questions, found, data, protocol, split=split, limit=questions.limit, settings=settings)
+    read = partial(read, where=options.groups_of(questions.only), allow_missing=questions.allow_missing)
     # A mistyped file costs no import of PyTorch; clips are opened or rendered only when nothing else is wrong.
     instances = None if found.is_slow(data) else read()
     options.refuse_outro_options([methods], gamma=gamma, tau=tau)
@@ -131,18 +139,11 @@ def evaluate(
         parse_methods(methods, starts, seed),
         score=score,
         batch_size=size,
-        threads=threads,
-        retry_errors=retry_errors,
-        frames=None if frames is None else Uniform(frames),
-        share=share,
+        threads=running.threads,
+        retry_errors=running.retry_errors,
+        frames=None if running.frames is None else Uniform(running.frames),
+        share=running.share,
     )
-    loading: dict[str, Any] = {
-        "device": device,
-        "dtype": dtype,
-        "download": download,
-        "trust_remote_code": trust_remote_code,
-        "allow_long_prompts": allow_long_prompt,
-    }
     facts = {
         "versions": options.versions(),
         "command": shlex.join(["omnisink", *sys.argv[1:]]),
@@ -152,23 +153,24 @@ def evaluate(
     layers = [layer for start in starts for layer in getattr(start, "detect_layers", None) or ()]
     loaded: Loaded | None = None
     if found.needs_model:
-        check_model(model, device, dtype, layers, f"the profile {profile}")
-        loaded = options.load(model, attn=attn, **(loading if engine == "local" else loading | {"device": None}))
+        check_model(model, loading.device, loading.dtype, layers, f"the profile {profile}")
+        here = loading if running.engine == "local" else replace(loading, device=None)
+        loaded = options.load(model, here)
     instances = read(model=loaded) if instances is None else instances
     check_can_answer_some(model, instances)
     check_run(out, instances, chosen, facts)
-    if engine == "ray":
+    if running.engine == "ray":
         from omnisink.evaluation.running.engine_ray import run_on_ray
 
         loaded = None  # The workers have models of their own.
-        asked = {"name": model, **loading, "attn_implementation": attn}
-        facts["model"] = {"name": model, "dtype": dtype, "device": device, "attention": attn}
+        asked = {"name": model, **loading.for_loading()}
+        facts["model"] = {"name": model, "dtype": loading.dtype, "device": device, "attention": loading.attn}
         with _bar() as progress:
-            run_on_ray(asked, instances, chosen, out, workers=workers, facts=facts, progress=progress)
+            run_on_ray(asked, instances, chosen, out, workers=running.workers, facts=facts, progress=progress)
     else:
         if loaded is None:
-            check_model(model, device, dtype, layers, f"the profile {profile}")
-            loaded = options.load(model, attn=attn, **loading)
+            check_model(model, loading.device, loading.dtype, layers, f"the profile {profile}")
+            loaded = options.load(model, loading)
         for start in starts:
             options.check_profile(start, loaded)
         facts["model"] = options.describe(loaded)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from omnisink.cli import media, options
+from omnisink.cli.grouped import grouped
 from omnisink.cli.output import (
     check_writable,
     note,
@@ -31,6 +32,7 @@ class CriterionName(str, Enum):
     sink_dimension = "sink_dimension"
 
 
+@grouped
 def find(
     words: Annotated[
         list[str] | None,
@@ -40,11 +42,10 @@ def find(
     source: Annotated[
         str | None, typer.Option("--text", metavar="FILE", help="Text to run instead; - is standard input.")
     ] = None,
-    audio: media.AudioOption = None,
-    no_audio: media.NoAudioOption = False,
-    frames: media.FramesOption = None,
-    system: media.SystemOption = None,
-    criterion: Annotated[CriterionName, typer.Option(help="Criterion of a sink.")] = CriterionName.massive_activation,
+    files: media.MediaOptions = media.MEDIA,
+    criterion: Annotated[
+        CriterionName, typer.Option(help="What makes a token a sink.")
+    ] = CriterionName.massive_activation,
     channels: Annotated[
         str | None, typer.Option(metavar="LIST", help="The model's sink channels for sink_dimension, as 138,378.")
     ] = None,
@@ -56,12 +57,7 @@ def find(
     json: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the sink map as JSON; - prints it instead.")
     ] = None,
-    device: options.DeviceOption = None,
-    dtype: options.DtypeOption = "auto",
-    attn: options.AttentionOption = None,
-    download: options.DownloadOption = False,
-    trust_remote_code: options.RemoteCodeOption = False,
-    allow_long_prompt: options.LongPromptFlag = False,
+    loading: options.LoadingOptions = options.LOADING,
 ) -> None:
     """Show which tokens of a clip and a question, or of a text, are attention sinks, at which layers.
 
@@ -74,16 +70,16 @@ def find(
     if words and len(words) != 2:
         raise OmnisinkError(f"expected a file and a question in quotation marks, got {len(words)} arguments")
     file, question = media.split_words(words) if words else (None, "")
-    if system is not None and not (words or chat):
+    if files.system is not None and not (words or chat):
         raise OmnisinkError("--system goes with a question, or with --text and --chat")
-    if audio is not None and not words:
+    if files.audio is not None and not words:
         raise OmnisinkError("--audio goes with a file and a question, not with --text")
-    asked, about = media.check_media(file, audio=audio, no_audio=no_audio, frames=frames)
+    asked, about = media.check_media(file, files)
     prompt = question if source is None else read_text(source)
     from_method = None if method is None else options.make_method(method, model)
     if json not in (None, "-"):
         check_writable(str(json))
-    check_there(model, download)
+    check_there(model, loading.download)
     media.check_heard(model, asked)
     with working("importing"):
         from omnisink.decoder.anatomy import read_anatomy
@@ -93,24 +89,15 @@ def find(
         from omnisink.models.context import check_context
     with settings_checked():
         marks = resolve_criterion(criterion.value, wanted_channels)
-    check_model(model, device, dtype, wanted_layers or ())
-    loaded = options.load(
-        model,
-        device=device,
-        dtype=dtype,
-        attn=attn,
-        download=download,
-        trust_remote_code=trust_remote_code,
-        allow_long_prompts=allow_long_prompt,
-        about=about,
-    )
+    check_model(model, loading.device, loading.dtype, wanted_layers or ())
+    loaded = options.load(model, loading, about=about)
     if wanted_layers is not None:
         _check_layers(wanted_layers, len(read_anatomy(loaded.model).layers))
     spans = None
     inputs: dict[str, Any]
     with media.warnings_noted():
         if words or chat:
-            inputs = encoded = loaded.inputs(prompt, system=system, **asked)
+            inputs = encoded = loaded.inputs(prompt, system=files.system, **asked)
             spans = loaded.spans(encoded)[0] if words else None
         else:
             encoded = loaded.tokenizer(prompt, return_tensors="pt")

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,20 @@ FramesOption = Annotated[
     typer.Option("--frames", min=1, help="Number of frames, evenly spaced. [default: the family's own rule]"),
 ]
 SystemOption = Annotated[str | None, typer.Option(metavar="TEXT", help="System message. [default: the family's own]")]
+
+
+@dataclass(frozen=True)
+class MediaOptions:
+    """What of a question's files is given to the model, and what stands before the question."""
+
+    audio: AudioOption = None
+    no_audio: NoAudioOption = False
+    frames: FramesOption = None
+    system: SystemOption = None
+
+
+#: The group with nothing said.
+MEDIA = MediaOptions()
 
 #: Endings by which a word is a file even where there is no such file.
 SUFFIXES = {
@@ -122,21 +137,15 @@ def is_file(word: str) -> bool:
     return word != "-" and (os.path.exists(word) or PurePath(word.strip()).suffix[1:].lower() in SUFFIXES)
 
 
-def check_media(
-    file: str | None, *, audio: str | None, no_audio: bool, frames: int | None
-) -> tuple[dict[str, Any], set[Any]]:
+def check_media(file: str | None, given: MediaOptions = MEDIA) -> tuple[dict[str, Any], set[Any]]:
     """Look at the files of a question, before a model is loaded.
 
     Parameters
     ----------
     file : str or None
-        File that the question is about.
-    audio : str or None
-        Value of ``--audio``.
-    no_audio : bool
-        Value of ``--no-audio``.
-    frames : int or None
-        Value of ``--frames``.
+        What the question is about.
+    given : MediaOptions
+        What the options say.
 
     Returns
     -------
@@ -150,7 +159,8 @@ def check_media(
     MediaError
         If a file does not exist, or is not a media file.
     """
-    if audio is not None and no_audio:
+    audio = given.audio
+    if audio is not None and given.no_audio:
         raise OmnisinkError("--audio and --no-audio exclude each other")
     if file is None and audio is None:
         return {}, set()
@@ -168,10 +178,10 @@ def check_media(
     asked: dict[str, Any] = {"audio": audio}
     if kind is not None:
         asked[kind] = file
-    if kind == "video" and no_audio:
+    if kind == "video" and given.no_audio:
         asked["audio"] = False
-    if frames is not None:
-        asked["frames"] = Uniform(frames)
+    if given.frames is not None:
+        asked["frames"] = Uniform(given.frames)
     return asked, ({"audio"} if audio is not None else set()) | ({kind} if kind is not None else set())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -94,6 +94,44 @@ LengthsOption = Annotated[
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How a model is loaded: the options of every verb that loads one."""
+
+    device: DeviceOption = None
+    dtype: DtypeOption = "auto"
+    attn: AttentionOption = None
+    download: DownloadOption = False
+    trust_remote_code: RemoteCodeOption = False
+    allow_long_prompt: LongPromptFlag = False
+
+    def for_loading(self) -> dict[str, Any]:
+        """Return them as `omnisink.models.loading.load_model` takes them."""
+        return {
+            "device": self.device,
+            "dtype": self.dtype,
+            "attn_implementation": self.attn,
+            "download": self.download,
+            "trust_remote_code": self.trust_remote_code,
+            "allow_long_prompts": self.allow_long_prompt,
+        }
+
+
+@dataclass(frozen=True)
+class OutRoOptions:
+    """The settings of OutRo that have options of their own."""
+
+    gamma: GammaOption = None
+    tau: TauOption = None
+    no_rotate: NoRotateOption = False
+    no_relax: NoRelaxOption = False
+    no_decode: NoDecodeOption = False
+
+
+#: The groups with nothing said.
+LOADING, OUTRO_OPTIONS = LoadingOptions(), OutRoOptions()
 
 
 def groups_of(only: list[str] | None) -> dict[str, str]:
@@ -198,7 +236,7 @@ def check_profile(method: Method, loaded: Loaded) -> None:
         note(method.profile.message(found))
 
 
-def make_method(name: str | None, model: str, seed: int = 0, **outro: float | bool | None) -> Method | None:
+def make_method(name: str | None, model: str, seed: int = 0, outro: OutRoOptions = OUTRO_OPTIONS) -> Method | None:
     """Build the method that ``--method`` names.
 
     Parameters
@@ -208,9 +246,9 @@ def make_method(name: str | None, model: str, seed: int = 0, **outro: float | bo
     model : str
         Value of ``--model``; OutRo's strength belongs to a model.
     seed : int
-        Seed of methods that draw at random.
-    **outro
-        Values of OutRo's own options by name; None where an option is not given.
+        For methods that draw at random.
+    outro : OutRoOptions
+        What OutRo's own options say.
 
     Returns
     -------
@@ -226,7 +264,7 @@ def make_method(name: str | None, model: str, seed: int = 0, **outro: float | bo
         from omnisink.methods.registry import parse_one_method
 
     name = name or OUTRO
-    given = refuse_outro_options([name], **outro)
+    given = refuse_outro_options([name], **asdict(outro))
     settings = {"gamma": given.pop("gamma", None), **{part.removeprefix("no_"): False for part in given}}
     if "tau" in given:
         settings["tau"] = given["tau"]
@@ -274,17 +312,7 @@ def brief(method: Method) -> str:
     return f"{type(method).__name__}({', '.join(chosen)})"
 
 
-def load(
-    model: str,
-    *,
-    device: str | None = None,
-    dtype: str = "auto",
-    attn: str | None = None,
-    download: bool = False,
-    trust_remote_code: bool = False,
-    allow_long_prompts: bool = False,
-    about: Collection[Modality] = (),
-) -> Loaded:
+def load(model: str, loading: LoadingOptions = LOADING, *, about: Collection[Modality] = ()) -> Loaded:
     """Load what ``--model`` and its companions name, with a spinner and without the libraries' own noise.
 
     What the model is to be asked `about` beside text is checked first, against its configuration.
@@ -295,15 +323,7 @@ def load(
 
         check_can_answer(model, about)
         quiet()
-        return load_model(
-            model,
-            device=device,
-            dtype=dtype,
-            attn_implementation=attn,
-            download=download,
-            trust_remote_code=trust_remote_code,
-            allow_long_prompts=allow_long_prompts,
-        )
+        return load_model(model, **loading.for_loading())
 
 
 def describe(loaded: Loaded) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import typer
 
 from omnisink.cli import options
 from omnisink.cli.demo import CLIP, QUESTIONS
+from omnisink.cli.grouped import grouped
 from omnisink.cli.media import warnings_noted
 from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
 from omnisink.cli.preflight import check_model, check_report, check_there
@@ -36,6 +37,7 @@ QUICK: dict[str, Any] = {
 }
 
 
+@grouped
 def study(
     model: options.ModelOption = "smolomni",
     data: Annotated[
@@ -50,16 +52,18 @@ def study(
     ] = "all",
     methods: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Further arms of the causal question, named as for `omnisink eval`."),
+        typer.Option(metavar="LIST", help="Further conditions of the causal question, named as for `omnisink eval`."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A first answer for one clip, in under two minutes.")] = False,
-    items: Annotated[int | None, typer.Option("--items", min=1, help="Use only the first items, this many.")] = None,
+    items: Annotated[
+        int | None, typer.Option("--items", min=1, help="Use only this number of items, the first ones.")
+    ] = None,
     gamma: Annotated[
         list[float] | None,
         typer.Option("--gamma", metavar="NUMBER", help="Strength of the rotation; may be repeated."),
     ] = None,
     tau: options.TauOption = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Draws of each random arm. [default: 3]")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Draws of each random condition. [default: 3]")] = None,
     heads_items: Annotated[
         int | None, typer.Option(min=1, help="Items on which every head is zeroed. [default: 16]")
     ] = None,
@@ -67,12 +71,7 @@ def study(
         int | None, typer.Option(min=1, help="Items on which tokens are pruned. [default: 40]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
-    device: options.DeviceOption = None,
-    dtype: options.DtypeOption = "auto",
-    attn: options.AttentionOption = None,
-    download: options.DownloadOption = False,
-    trust_remote_code: options.RemoteCodeOption = False,
-    allow_long_prompt: options.LongPromptFlag = False,
+    loading: options.LoadingOptions = options.LOADING,
 ) -> None:
     """Study a model's sinks: which tokens and heads, what they carry and cause. Goes on where it was stopped."""
     if data is None and not quick:
@@ -80,7 +79,7 @@ def study(
     check_report()
     wanted = items or (1 if quick else None)
     asked, digest = (_shipped(), None) if data is None else _read(data, wanted)
-    check_there(model, download)
+    check_there(model, loading.download)
     with working("importing"):
         from omnisink.models.facts import check_can_answer_some
         from omnisink.report import write_report
@@ -89,7 +88,7 @@ def study(
     chosen = {"seeds": seeds, "heads_items": heads_items, "pruning_items": pruning_items}
     settings = {**(QUICK if quick else {}), **{k: v for k, v in chosen.items() if v is not None}}
     if methods is not None:
-        settings["methods"] = _arms(methods, model, tau, seed)
+        settings["methods"] = _conditions(methods, model, tau, seed)
     plan = Plan(
         questions=parse_questions(questions),
         gammas=tuple(gamma or _strengths(model)),
@@ -106,16 +105,8 @@ def study(
         "quick": quick,
     }
     check_study(out, plan, asked, facts)
-    check_model(model, device, dtype)
-    loaded = options.load(
-        model,
-        device=device,
-        dtype=dtype,
-        attn=attn,
-        download=download,
-        trust_remote_code=trust_remote_code,
-        allow_long_prompts=allow_long_prompt,
-    )
+    check_model(model, loading.device, loading.dtype)
+    loaded = options.load(model, loading)
     facts["model"] = _describe(loaded)
     with _bar() as progress, warnings_noted(several=True):
         results = run_study(loaded, asked, plan, out, facts=facts, progress=progress)
@@ -136,15 +127,15 @@ def study(
         raise typer.Exit(CHECK_FAILED)
 
 
-def _arms(names: str, model: str, tau: float | None, seed: int) -> dict[str, Method]:
-    """Return the methods that ``--methods`` adds to the study's own arms."""
+def _conditions(names: str, model: str, tau: float | None, seed: int) -> dict[str, Method]:
+    """Return the methods that ``--methods`` adds to the study's own conditions."""
     from omnisink.methods.names import BASELINE
     from omnisink.methods.registry import parse_methods
 
     found = parse_methods(names, options.make_outro(model, None, tau=tau), seed)
     if None in found.values():
         raise OmnisinkError(
-            f"--methods adds arms that are compared with the {BASELINE}, which is there without a name"
+            f"--methods adds conditions that are compared with the {BASELINE}, which is there without a name"
         )
     return {name: method for name, method in found.items() if method is not None}
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
+from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption
 from omnisink.cli.output import CHECK_FAILED, check_writable, note, stderr, text, working
 from omnisink.cli.preflight import check_model, check_statistics, check_there
@@ -30,6 +31,7 @@ TUNE = "tune"
 _OPTUNA = "optuna"
 
 
+@grouped
 def tune(
     model: options.ModelOption = "smolomni",
     method: options.MethodOption = None,
@@ -56,16 +58,14 @@ def tune(
     ] = None,
     lengths: options.LengthsOption = None,
     only: options.OnlyOption = None,
-    limit: Annotated[int, typer.Option(min=2, help="Number of questions to search on; all are held in memory.")] = 200,
+    limit: Annotated[
+        int, typer.Option(min=2, help="Search on this number of questions; all are held in memory.")
+    ] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
     frames: FramesOption = None,
     seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
-    device: options.DeviceOption = None,
-    dtype: options.DtypeOption = "auto",
-    attn: options.AttentionOption = None,
-    download: options.DownloadOption = False,
-    trust_remote_code: options.RemoteCodeOption = False,
+    loading: options.LoadingOptions = options.LOADING,
 ) -> None:
     """Search settings for a model, and test the search on questions it did not see. Goes on where stopped.
 
@@ -79,7 +79,7 @@ def tune(
     check_folder(out)
     if profile is not None:
         check_writable(profile)
-    check_there(model, download)
+    check_there(model, loading.download)
     found = find_task(task)
     own = TUNE in found.splits
     split = TUNE if split is None and own else split
@@ -101,17 +101,10 @@ def tune(
 
     space_of(first)  # Refuses what cannot be searched.
     chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
-    loading: dict[str, Any] = {
-        "device": device,
-        "dtype": dtype,
-        "attn": attn,
-        "download": download,
-        "trust_remote_code": trust_remote_code,
-    }
     loaded: Loaded | None = None
     if found.needs_model:
-        check_model(model, device, dtype)
-        loaded = options.load(model, **loading)
+        check_model(model, loading.device, loading.dtype)
+        loaded = options.load(model, loading)
     instances = read(model=loaded) if instances is None else instances
     if split != TUNE:
         note(
@@ -127,8 +120,8 @@ def tune(
     }
     check_tune(instances, chosen, out, first, facts)
     if loaded is None:
-        check_model(model, device, dtype)
-        loaded = options.load(model, **loading)
+        check_model(model, loading.device, loading.dtype)
+        loaded = options.load(model, loading)
     facts["model"] = options.describe(loaded)
     with _bar() as progress:
         results = tune(loaded, instances, chosen, out, first=first, facts=facts, progress=progress)
