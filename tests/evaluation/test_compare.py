@@ -13,8 +13,9 @@ from scipy.stats import binom
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.compare import compare
 from omnisink.evaluation.comparing.tables import tables_of
-from omnisink.evaluation.comparing.wording import HIGHER, LOWER, NO_EVIDENCE, NOTHING, p_value, points, verdict
+from omnisink.evaluation.comparing.wording import HIGHER, LOWER, NO_EVIDENCE, NOTHING, verdict
 from omnisink.results.statistics import paired_difference
+from omnisink.results.wording import p_value, points
 from tests.evaluation.scored_runs import FEW, correlated, failed, manifest, record, write, write_scores
 
 
@@ -47,7 +48,7 @@ def test_a_comparison_by_hand(tmp_path: Path) -> None:
     assert pair["p"] == pytest.approx(28 / 2**13, abs=0.01)
     assert pair["verdict"] == HIGHER
     (said,) = results["verdicts"]
-    assert said.startswith("SynthAV, outro: accuracy is higher than with baseline (+27.5 points, 95 % interval +")
+    assert said.startswith("SynthAV, outro: accuracy is higher than with baseline (+27.5 points, 95% interval +")
     assert "With 40 questions in 40 clusters, a difference of less than" in said
 
 
@@ -73,8 +74,8 @@ def test_errors_are_counted_and_never_scored_as_wrong(tmp_path: Path) -> None:
     assert pair["base"] == pytest.approx(5 / 15)
     (said,) = results["tasks"][0]["notes"]
     assert said == (
-        "outro: 5 errors, left out and not scored as wrong. Scored as wrong, they would make accuracy 75.0 % instead"
-        " of 100.0 %."
+        "outro: 5 errors, left out and not scored as wrong. Scored as wrong, they would make accuracy 75.0% instead"
+        " of 100.0%."
     )
     assert "5 questions left out" in results["verdicts"][0]
     rows = results["tasks"][0]["questions_differing"]
@@ -228,8 +229,8 @@ def test_equal_answers_are_no_proof_of_equality(tmp_path: Path) -> None:
     results = compared(write_scores(tmp_path / "run", {"baseline": same, "outro": same}))
     (said,) = results["verdicts"]
     assert said == (
-        "SynthAV, outro: no evidence of a difference from baseline (accuracy 0.0 points, 95 % interval −3.0 to +3.0,"
-        " Holm p = 1.000). With 100 questions in 100 clusters, none better or worse, up to 3.0 % of clusters may still"
+        "SynthAV, outro: no evidence of a difference from baseline (accuracy 0.0 points, 95% interval −3.0 to +3.0,"
+        " Holm p = 1.000). With 100 questions in 100 clusters, none better or worse, up to 3.0% of clusters may still"
         " be so, and a difference of less than 7.8 points is missed more often than one time in five."
     )
 

@@ -96,7 +96,7 @@ def test_the_dataset_has_a_card_and_a_file_a_method(run: Path, tmp_path: Path) -
     assert [c["config_name"] for c in configs] == ["baseline", "outro_gamma_0.3"]
     assert all((tmp_path / "out" / c["data_files"][0]["path"]).is_file() for c in configs)
     assert "| outro:gamma=0.3 | outro\\_gamma\\_0.3 |" in body
-    assert "| 2 | 1 | 50.00 % |" in body
+    assert "| 2 | 1 | 50.00% |" in body
 
 
 def test_pyarrow_is_named_where_it_is_missing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,7 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("avhbench", "text", " ", "QA.json, row 1: text must be text and not empty"),
         ("avhbench", "video_id", None, "QA.json, row 1: the row names no file"),
         ("avhbench", "video_id", "../../secret", "QA.json, row 1: videos/../../secret.mp4 leaves the data folder"),
-        ("avhbench", "video_id", "a\0b", "is no name of a file"),
+        ("avhbench", "video_id", "a\0b", "is not the name of a file"),
         ("daily-omni", "Answer", "E", "qa.json, row 1: the answer 'E' is none of the 4 options"),
         ("daily-omni", "Choice", ["A. One"], "there must be two options at least"),
         ("daily-omni", "Choice", "A. One", "the options must be a list of texts"),

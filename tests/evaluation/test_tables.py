@@ -45,7 +45,7 @@ def test_markdown_tables_are_whole_and_hold_no_markup(results: dict[str, Any]) -
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.split("\n")}) == 1
     assert "- SynthAV, outro: accuracy is higher than with baseline" in text
-    assert "| SynthAV | outro | 100.0 % (92.8 to 100.0 %) | +50.0 (+" in text
+    assert "| SynthAV | outro | 100.0% (92.8% to 100.0%) | +50.0 (+" in text
 
 
 def test_latex_tables_hold_no_command_of_others(results: dict[str, Any]) -> None:
@@ -92,5 +92,5 @@ def test_several_seeds_have_a_table(tmp_path: Path) -> None:
         for i in (2, 4)
     ]
     text = markdown(compare(folders, resamples=FEW))
-    assert "| SynthAV | outro | 2 | 37.5 % ± 17.7 | +37.5 ± 17.7 |" in text
+    assert "| SynthAV | outro | 2 | 37.5% ± 17.7 | +37.5 ± 17.7 |" in text
     assert "## SynthAV" in text

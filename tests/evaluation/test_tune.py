@@ -148,7 +148,7 @@ def test_where_everything_harms_it_switches_off(tiny, questions, tmp_path, monke
     assert name_of(OutRo(**found["settings"])) == OFF
     assert found["gain"]["lead"]["difference"] == 0
     assert found["gain"]["lead"]["p"] == 1
-    assert sentences(found)[0] == "No setting was better than the model alone, so the profile switches OutRo off."
+    assert sentences(found)[0] == "No setting was better than the baseline, so the profile switches OutRo off."
 
 
 def test_without_folds_the_gain_is_called_untested(tiny, questions, tmp_path, monkeypatch):

@@ -20,8 +20,8 @@ from omnisink.methods.registry import parse_methods
 from omnisink.models.context import LongPromptWarning, context_length, room_for_answers
 from omnisink.questions.items import Item
 from omnisink.results.records import read_records
-from tests.models.tiny_checkpoints import CHECKPOINTS
 from omnisink.study.item_runner import item_runner
+from tests.models.tiny_checkpoints import CHECKPOINTS
 
 LONG = "A" * 20_000
 

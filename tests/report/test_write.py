@@ -24,9 +24,10 @@ from omnisink.report import write_report
 from omnisink.report.charts.timeline import timeline
 from omnisink.report.cleaning import clean, clean_text
 from omnisink.report.example import MAX_CELLS, MAX_PICTURES, Example
-from omnisink.report.words import CHANGE, NATS, POINTS, extremes, interval, number
+from omnisink.report.words import extremes
 from omnisink.results import disk
 from omnisink.results.spreadsheet import cell
+from omnisink.results.wording import CHANGE, NATS, POINTS, interval, number
 from tests.report.study_results import CRITERIA, changed, results
 
 NAMES = {
@@ -171,7 +172,7 @@ def test_a_study_of_one_item_reads_well(quick_report: Path) -> None:
     # No number is rounded to nothing, and what did not move is said once rather than drawn.
     words = re.search(r'id="figure-arms-alternative">([^<]+)<', text)
     assert words is not None
-    assert "loss −4.0e−6, accuracy 0.0 pts, p after Holm's correction 1." in words[1]
+    assert "loss −4.0e−6, accuracy 0.0 points, p after Holm's correction 1.000." in words[1]
     assert text.count("The accuracy does not change in any of these") == 4
     # Four sentences stand at the head of a section, the others are a click away.
     causes = text[text.index('<section id="causality"') :]
@@ -182,7 +183,7 @@ def test_a_study_of_one_item_reads_well(quick_report: Path) -> None:
 def test_accuracies_change_by_points(report: Path) -> None:
     text = report.read_text(encoding="utf-8").split("<script")[0]
     assert "accuracy change (points, 95% interval)" in text
-    assert "+0.8 pts (−3.2 to +4.8 pts)" in text
+    assert "+0.8 points (−3.2 to +4.8)" in text
     assert "<dd>synthav.jsonl, 60 of 120 items</dd>" in text
 
 
@@ -264,7 +265,7 @@ def test_numbers_stay_numbers() -> None:
         "+5.6e−6",
         "−1.2e−7",
     ]
-    assert interval(0.008, -0.032, 0.048, POINTS) == "+0.8 pts (−3.2 to +4.8 pts)"
+    assert interval(0.008, -0.032, 0.048, POINTS) == "+0.8 points (−3.2 to +4.8)"
     assert number(None) == "–"
     assert interval(0.5, 0.25, 0.75, ".0%") == "50% (25% to 75%)"
     assert interval(0.5, None, None, ".0%") == "50%"

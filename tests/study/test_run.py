@@ -17,11 +17,13 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.methods.measurements import Recording
 from omnisink.questions.items import Item, read_items
+from omnisink.report.sections import sections_of
 from omnisink.results.records import read_records
 from omnisink.study import run as study
 from omnisink.study.plan import Plan, parse_questions
 from omnisink.study.questions import QUESTIONS
 from omnisink.study.run import run_study
+from omnisink.study.unit import Unit
 
 PLAN = Plan(gammas=(0.5,), seeds=2, calibration=3, heads_items=3, pruning_items=2)
 FACTS = {"model": {"name": "tiny"}, "data": {"file": "items.jsonl"}, "command": "omnisink study"}
@@ -211,3 +213,45 @@ def test_weights_that_are_no_numbers_fail_every_item_in_one_line(tiny, items_fil
     broken.model.model.layers[0].mlp.up_proj.weight.data.fill_(float("nan"))
     with pytest.raises(OmnisinkError, match="no item could be run|not finite|NaN"):
         run_study(broken, read_items(items_file, 2), PLAN, tmp_path / "run", facts=FACTS)
+
+
+class Lengths:
+    """A further question, as a file of one would be: how long are the items?"""
+
+    @staticmethod
+    def units(measurements, settings, calibration, index):
+        yield Unit("length", lambda: {"length": measurements.runner.length, "index": index})
+
+    @staticmethod
+    def summarise(records, base, settings, calibration):
+        return {"lengths": [r["length"] for r in records], "tokens": [r["tokens"] for r in base.values()]}
+
+    @staticmethod
+    def interpret(section):
+        return [f"The longest item has {max(section['lengths'])} tokens."]
+
+    @staticmethod
+    def cost(settings, index):
+        return 1.0
+
+
+def test_a_further_question_is_an_entry_of_the_dict(tiny, items_file, tmp_path, monkeypatch):
+    monkeypatch.setitem(QUESTIONS, "lengths", Lengths)
+    assert parse_questions("lengths,values") == ("values", "lengths")
+    plan = Plan(questions=("lengths",), seeds=1, calibration=2)
+    results = run_study(tiny, read_items(items_file, 2), plan, tmp_path / "run", facts=FACTS)
+    assert results["lengths"]["lengths"] == results["lengths"]["tokens"]
+    assert len(results["lengths"]["lengths"]) == 2
+    assert results["readings"] == {"lengths": [f"The longest item has {max(results['lengths']['tokens'])} tokens."]}
+    (section,) = [one for one in sections_of(results) if one.name == "lengths"]
+    assert list(section.readings) == results["readings"]["lengths"]
+
+
+def test_a_record_that_was_changed_by_hand_is_named(tiny, items_file, tmp_path):
+    plan = Plan(questions=("heads",), seeds=1, calibration=2, heads_items=1)
+    items = read_items(items_file, 2)
+    run_study(tiny, items, plan, tmp_path / "run", facts=FACTS)
+    path = tmp_path / "run" / "records.jsonl"
+    path.write_text(path.read_text().replace('"layer":2', '"layer":"two"'))
+    with pytest.raises(OmnisinkError, match="record of item-0, heads, layer-2: layer must be a whole number"):
+        run_study(tiny, items, plan, tmp_path / "run", facts=FACTS)

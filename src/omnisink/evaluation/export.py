@@ -20,12 +20,13 @@ from omnisink.results.disk import atomic_write, os_errors_named
 from omnisink.results.markup import plain_markdown
 from omnisink.results.records import MANIFEST, read_manifest
 from omnisink.results.schema import EvaluationManifest, EvaluationRecord
+from omnisink.results.wording import number
 
 #: Names that stand for devices on Windows, whatever follows a dot.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 #: Bytes of a name, so that with what is put before and after it any file system takes it.
 _LONGEST = 100
-#: Fields of a record that are no columns: a file holds one method, and groups are a column for every kind.
+#: Fields of a record that are not columns: a file holds one method, and groups are a column for every kind.
 _NO_COLUMNS = ("method", "groups")
 
 
@@ -79,7 +80,7 @@ def export_lmms(run: str | Path, out: str | Path, instances: Sequence[Instance] 
     written = []
     for folder, (method, records) in zip(_slugs(methods), methods.items(), strict=True):
         if unknown := next((name for name in records if name not in places), None):
-            raise OmnisinkError(f"{run} has an answer to {unknown}, which is none of the task's questions")
+            raise OmnisinkError(f"{run} has an answer to {unknown}, which is not one of the task's questions")
         answered = [record for record in records.values() if record["error"] is None]
         samples = [
             _sample(stem, places[r["id"]], texts.get(r["id"], ""), r)
@@ -137,7 +138,7 @@ def _read(run: str | Path) -> tuple[EvaluationManifest, dict[str, dict[str, Eval
     """Return the manifest, and the last attempt at every question by method and id."""
     found = read_manifest(run)
     if not isinstance(found.get("task"), dict) or "name" not in found["task"]:
-        raise OmnisinkError(f"{run} is no run of omnisink eval, or its manifest does not name the task")
+        raise OmnisinkError(f"{run} is not a run of omnisink eval, or its manifest does not name the task")
     manifest = typed(found, EvaluationManifest, f"{run}: its manifest cannot be used")
     methods: dict[str, dict[str, EvaluationRecord]] = {name: {} for name in manifest.get("methods") or {}}
     for record in sorted(read_parts(run), key=lambda r: int(r["attempt"])):
@@ -152,7 +153,7 @@ def _slugs(methods: Iterable[str]) -> list[str]:
     """Return the methods as names of files and configurations, none of which leads out of a folder."""
     names = list(methods)
     slugs = [_slug(name) for name in names]
-    # Some file systems do not tell capitals from small letters.
+    # Some file systems do not distinguish capitals from small letters.
     if len({slug.casefold() for slug in slugs}) < len(slugs):
         raise OmnisinkError(f"two methods have the same name as a file: {', '.join(map(shown, names))}")
     return slugs
@@ -266,13 +267,13 @@ def _card(
     ]
     for slug, (name, records) in zip(slugs, methods.items(), strict=True):
         scores = measure(records.values(), task.get("metric") or "accuracy", (), task.get("mean_over") or "")
-        score = "" if scores.value is None else f"{100 * scores.value:.2f} %"
+        score = "" if scores.value is None else number(scores.value, ".2%")
         settings = plain_markdown(json.dumps((manifest.get("methods") or {}).get(name)))
         named = f"{plain_markdown(name)} | {plain_markdown(slug)}"
         lines.append(f"| {named} | {settings} | {scores.questions} | {scores.errors} | {score} |")
     lines += [
         "",
-        "`right` is from 0 to 1. Where `error` is not null the question could not be asked: it is no wrong answer.",
+        "`right` is from 0 to 1. Where `error` is not null the question could not be asked: it is not a wrong answer.",
         "`loss` and `margin` are in nats, of the right answer's first token; null where that is not one token.",
         "",
     ]

@@ -119,7 +119,7 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
 
 def _words(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the head of the page shows."""
-    from omnisink.report.words import interval, listed, number
+    from omnisink.results.wording import interval, listed, number
 
     runs = results.get("runs") or []
     tasks = results["tasks"]

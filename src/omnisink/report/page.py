@@ -20,7 +20,8 @@ from omnisink.report.export import csv_text, vega_lite_version
 from omnisink.report.figure import Figure
 from omnisink.report.sections import Section
 from omnisink.report.theme import DARK, LIGHT, config
-from omnisink.report.words import NATS, bounded, head, interval, number, shown
+from omnisink.report.words import bounded, head, shown
+from omnisink.results.wording import NATS, PERCENT, interval, number, part_of
 
 _HERE = Path(__file__).parent
 #: Rows of a table on the page; the CSV file has all.
@@ -200,7 +201,7 @@ def _items(data: Mapping[str, Any]) -> str | None:
     used, items = data.get("used"), data.get("items")
     if used is None:
         return None
-    share = number(used) if items in (None, used) else f"{number(used)} of {number(items)}"
+    share = part_of(used, items)
     return f"{share} item{'' if share == '1' else 's'}"
 
 
@@ -252,7 +253,7 @@ def _fact(value: Any) -> str:
 def _baseline(given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the results of the baseline, as pairs to show."""
     pairs = [
-        ("accuracy", interval(given.get("accuracy"), given.get("accuracy_low"), given.get("accuracy_high"), ".1%")),
+        ("accuracy", interval(given.get("accuracy"), given.get("accuracy_low"), given.get("accuracy_high"), PERCENT)),
         ("loss (nats)", interval(given.get("loss"), given.get("loss_low"), given.get("loss_high"), NATS)),
         ("items", number(given.get("items"))),
     ]

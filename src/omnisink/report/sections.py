@@ -15,6 +15,7 @@ from omnisink.report.charts.timeline import timeline
 from omnisink.report.charts.values import values
 from omnisink.report.example import Example
 from omnisink.report.figure import Figure
+from omnisink.results.wording import spaced
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Section:
 
 
 def sections_of(results: Mapping[str, Any]) -> list[Section]:
-    """Build the sections that cleaned results have figures for.
+    """Build the sections that cleaned results have figures or sentences for.
 
     Parameters
     ----------
@@ -64,6 +65,11 @@ def sections_of(results: Mapping[str, Any]) -> list[Section]:
         figures = draw(results[name]) if results.get(name) else []
         if figures:
             sections.append(Section(name, short, title, words, readings.get(name) or [], figures))
+    # A question that has no charts here is shown with what the study says of it.
+    for name in readings:
+        if name not in _SECTIONS and readings[name]:
+            title = spaced(name).capitalize()
+            sections.append(Section(name, title, title, "", readings[name], []))
     return sections
 
 

@@ -1,4 +1,4 @@
-"""Arrays in files of others: nothing is unpickled, and sizes are looked at before memory is taken."""
+"""Arrays in files of others: nothing is unpickled, and sizes are checked before memory is taken."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_ARRAYS = 2**33
 
 
 def read_arrays(path: Path, what: str) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an ``.npz`` file, whose sizes are looked at before anything of that size is made.
+    """Read the arrays of an ``.npz`` file, whose sizes are checked before anything of that size is made.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def read_arrays(path: Path, what: str) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict of str to ndarray
-        By name; nothing is unpickled.
+        The arrays by name; nothing is unpickled.
 
     Raises
     ------

@@ -38,10 +38,10 @@ def check(data: Any, form: Any, where: str) -> None:
     Parameters
     ----------
     data : object
-        As JSON has it.
+        Data as JSON has it.
     form : type
         A `TypedDict`, ``dict[str, ...]``, ``list[...]``, a union, ``Annotated`` with a `Range`, ``str``, ``int``,
-        ``float``, ``bool``, ``None`` or ``Any``. As in JSON, true is no number; a whole number is one of floats too;
+        ``float``, ``bool``, ``None`` or ``Any``. As in JSON, true is not a number, and a whole number is also a float;
         fields that a `TypedDict` does not name may be anything.
     where : str
         The file and line, with which an error begins.

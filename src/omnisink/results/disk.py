@@ -34,8 +34,8 @@ def check_folder(folder: str | Path) -> None:
     Raises
     ------
     OmnisinkError
-        If it, or the first of the folders above it that is there, takes no file: it is closed, read-only, full, or no
-        folder.
+        If it, or the first of the folders above it that is there, takes no file: it is closed, read-only, full, or
+        not a folder.
     """
     path = Path(folder)
     with os_errors_named(path, "made or written to"):
@@ -80,7 +80,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def in_place(file: BinaryIO, path: Path) -> bool:
-    """Tell whether a path still leads to a file that is open."""
+    """Return whether a path still leads to a file that is open."""
     try:
         there = os.stat(path)
     except OSError:

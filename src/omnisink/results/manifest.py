@@ -1,4 +1,4 @@
-"""Two manifests against each other: what a run was begun with, and what it is to be gone on with."""
+"""The comparison of two manifests: the one that a run was begun with, and the one that it is to be resumed with."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def compare(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any], i
     Parameters
     ----------
     folder : Path
-        Of the run, for the error.
+        Folder of the run, for the error.
     there, wanted : mapping
-        What it was begun with, and what it is to be gone on with.
+        The manifest that it was begun with, and the one that it is to be resumed with.
     ignored : set of str
         Keys that may differ; a key inside another is written as ``"model.device"``.
 

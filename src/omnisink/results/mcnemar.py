@@ -1,4 +1,4 @@
-"""McNemar's exact test: of the questions that two arms answer otherwise, how many does each get right."""
+"""McNemar's exact test of the questions that one of two methods gets right and the other wrong."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from omnisink.results.statistics import library
 
 @dataclass(frozen=True)
 class Discordance:
-    """Questions that one arm gets right and the other wrong.
+    """Questions that one method gets right and the other wrong.
 
     Attributes
     ----------
     wins, losses : int
-        Right with the arm alone, and right with the base alone.
+        Questions that only the method gets right, and that only the baseline gets right.
     p : float
         Two-sided and exact: a win and a loss are equally likely under the hypothesis. 1 where nothing differs.
     """
@@ -29,7 +29,7 @@ class Discordance:
 
 
 def exact_mcnemar(arm: ArrayLike, base: ArrayLike) -> Discordance | None:
-    """Test the discordant questions of two arms, after McNemar (1947), with the binomial distribution.
+    """Test the discordant questions of two methods, after McNemar (1947), with the binomial distribution.
 
     It takes the questions for independent. Where several are about one clip they are not, and p is then too small as
     a rule; `paired_difference` draws clusters.

@@ -14,7 +14,7 @@ from omnisink.results.statistics import Floats, library
 
 @dataclass(frozen=True)
 class Detectable:
-    """What a sample could have told, whatever it did tell.
+    """The smallest difference that a sample could have shown, whatever it did show.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class Detectable:
     error : float or None
         Standard error of the mean difference, robust to clusters; None for one cluster.
     at_least : bool
-        The value is no estimate but a floor: too few clusters differ for a standard error that could be believed.
+        The value is not an estimate but a floor: too few clusters differ for a standard error that could be believed.
     clusters, differing : int
         All of them, and those whose differences do not sum to zero.
     share : float
@@ -48,7 +48,7 @@ def smallest_detectable(
     It is d · sqrt(C) · SE. SE is the standard error of the mean of the differences, robust to C clusters: that of
     least squares on a constant (Liang and Zeger, 1986; with the correction for few clusters). d is the standardised
     effect for which a one-sample t test of C observations has the power. The spread of this sample is taken for that
-    of all samples; the difference that was found has no part in it, so this is no "observed power".
+    of all samples; the difference that was found has no part in it, so this is not an "observed power".
 
     A test that changes the signs of whole clusters needs at least n of them to fall below the level, where
     2 / 2**n <= level; six at 5 %. The value is therefore never less than the share s of clusters at which n or more of
@@ -64,7 +64,7 @@ def smallest_detectable(
     power : float
         Probability that the difference is found.
     level : float
-        Of the two-sided test, before any correction for the number of tests.
+        Level of the two-sided test, before any correction for the number of tests.
 
     Returns
     -------

@@ -48,7 +48,7 @@ def read_whole(path: str | Path, largest: int = LARGEST) -> bytes:
 
 
 def read_bounded(path: str | Path, largest: int) -> bytes:
-    """Read a file or a pipe, as `read_whole`; one that is larger or has no end is refused once so much was read."""
+    """Read a file or a pipe, as `read_whole`; one that is larger or endless is refused after `largest` bytes."""
     try:
         with open(path, "rb") as file:
             content = file.read(largest + 1)
@@ -77,7 +77,7 @@ def parse_json(content: str | bytes, what: str | Path) -> Any:
     Raises
     ------
     OmnisinkError
-        If it is none.
+        If it is not JSON.
     """
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
@@ -99,11 +99,11 @@ def parse_object(content: str | bytes, what: str | Path) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number in JSON")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def _deeper(data: Any, depth: int) -> bool:
-    """Whether something lies deeper than so many levels; level by level, so that no depth is too much to look at."""
+    """Return whether something lies deeper than `depth` levels; level by level, so that any depth can be checked."""
     level = [data] if isinstance(data, dict | list) else []
     for _ in range(depth):
         inner = (value for outer in level for value in (outer.values() if isinstance(outer, dict) else outer))

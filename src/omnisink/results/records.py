@@ -46,14 +46,13 @@ class Records:
     fields : sequence of str
         The fields that together name a record, as ``("question", "item", "unit")``. Their values are texts, numbers,
         true, false or null.
-
     form : type, optional
         What a record must be; see `omnisink.results.checking.check`.
 
     Raises
     ------
     OmnisinkError
-        If another process holds the run, or a line other than a torn last one is no record or repeats a key.
+        If another process holds the run, or a line other than a torn last one is not a record or repeats a key.
 
     Examples
     --------
@@ -93,7 +92,7 @@ class Records:
         return frozenset(self._keys)
 
     def done(self, *key: Any) -> bool:
-        """Tell whether there is a record with these values of the key fields, in their order."""
+        """Return whether there is a record with these values of the key fields, in their order."""
         if len(key) != len(self.fields):
             raise OmnisinkError(f"a key has the fields {', '.join(self.fields)}, got {key!r}")
         return key in self._keys
@@ -267,7 +266,7 @@ def read_records(folder: str | Path, fields: Sequence[str] = (), form: Any = Non
     Raises
     ------
     OmnisinkError
-        If there are none, or a line is no record, is of another form or repeats a key; the message names it.
+        If there are none, or a line is not a record, is of another form or repeats a key; the message names it.
     """
     path = Path(folder) / RECORDS
     if not path.exists():
@@ -299,7 +298,7 @@ def _named(fields: Sequence[str], key: Key) -> str:
 def _lines(path: Path, form: Any = None) -> tuple[list[tuple[int, dict[str, Any]]], int]:
     """Return the records with the numbers of their lines, and how many bytes they take."""
     content = read_whole(path)
-    # What follows the last newline was being written when the process ended. A last line that is no JSON is what a
+    # What follows the last newline was being written when the process ended. A last line that is not JSON is what a
     # loss of power can leave, where the file grew before its content arrived.
     *lines, tail = content.split(b"\n")
     records: list[tuple[int, dict[str, Any]]] = []

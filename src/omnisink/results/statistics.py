@@ -1,7 +1,7 @@
 """Statistics of paired runs: intervals over clusters, paired differences, Holm's correction, rank correlation.
 
 Items about one clip are not independent. Clusters are therefore what is drawn, and what changes its sign, with all
-their items. Every result depends on the arguments alone: the random numbers come from `seed`.
+their items. Every result depends only on the arguments: the random numbers come from `seed`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Difference(Estimate):
     Attributes
     ----------
     p : float
-        Two-sided, of the hypothesis that the two arms are interchangeable.
+        Two-sided, of the hypothesis that the two conditions are interchangeable.
     """
 
     p: float
@@ -83,11 +83,11 @@ def mean_interval(
         Between which every value lies whatever is measured: 0 and 1 for right and wrong, -1 and 1 for differences of
         it. None where there are none, as for a loss.
     seed : int
-        Of the random numbers.
+        Seed of the random numbers.
     resamples : int
         How many drawings.
     level : float
-        Of the interval.
+        Level of the interval.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def paired_difference(
     clusters, seed, resamples, level
         As for `mean_interval`.
     bounds : tuple of float, optional
-        As for `mean_interval`, of a difference: -1 and 1 where the arms are right or wrong.
+        As for `mean_interval`, of a difference: -1 and 1 where answers are right or wrong.
 
     Returns
     -------

@@ -26,9 +26,10 @@ from omnisink.results.reading import parse_object
 from omnisink.results.schema import Count, Share
 from omnisink.study.item_runner import item_runner
 
-#: A channel is a sink dimension if some token reaches so many times its root mean square in it (Kang et al. 2025) ...
+#: A channel is a sink dimension if some token reaches this number of times its root mean square in it (Kang et al.,
+#: 2025) ...
 THRESHOLD = 20.0
-#: ... at one examined layer at least, in so large a share of the prompts.
+#: ... at one examined layer at least, in this share of the prompts.
 SHARE = 0.5
 _FORMAT = "omnisink.calibration.v1"
 
@@ -41,7 +42,7 @@ class _Channel(TypedDict):
 
 
 class _About(TypedDict):
-    """What is no array of a calibration's file."""
+    """The part of a calibration's file that is not arrays."""
 
     format: str
     channels: list[_Channel]
@@ -55,7 +56,7 @@ class Calibration:
     Attributes
     ----------
     channels : list of dict
-        Of every channel in question: ``channel``, ``prompts`` (share in which it exceeds the threshold), ``peak``
+        For every channel in question: ``channel``, ``prompts`` (share in which it exceeds the threshold), ``peak``
         (mean over prompts of the largest ``|h| / RMS``), ``chosen``.
     values : dict of int to Tensor
         For every layer with a sink in some prompt, the mean sink value, (K, D') float32.
@@ -90,7 +91,7 @@ class Calibration:
         Raises
         ------
         OmnisinkError
-            If the file is no calibration.
+            If the file is not a calibration.
         """
         what = f"{path} is not a calibration"
         arrays = read_arrays(path, what)
@@ -106,7 +107,7 @@ class Calibration:
         return cls(about["channels"], values, about["items"])
 
 
-def calibrate(loaded: Loaded, items: Sequence[Item], told: Callable[[Item], None] | None = None) -> Calibration:
+def calibrate(loaded: Loaded, items: Sequence[Item], progress: Callable[[Item], None] | None = None) -> Calibration:
     """Record the sinks of some items.
 
     Parameters
@@ -115,8 +116,8 @@ def calibrate(loaded: Loaded, items: Sequence[Item], told: Callable[[Item], None
         The model.
     items : sequence of Item
         At least one.
-    told : callable, optional
-        Told every item as it is done.
+    progress : callable, optional
+        Called with every item as it is done.
 
     Returns
     -------
@@ -151,8 +152,8 @@ def calibrate(loaded: Loaded, items: Sequence[Item], told: Callable[[Item], None
             if not bool(value.isnan().any()):
                 sums[layer] = sums.get(layer, torch.zeros_like(value)) + value
                 counts[layer] = counts.get(layer, 0) + 1
-        if told is not None:
-            told(item)
+        if progress is not None:
+            progress(item)
     if not peaks:
         raise OmnisinkError(f"no item could be run, of those that the calibration is made of. The first: {failed[0]}")
     return Calibration(_channels(np.stack(peaks)), {k: v / counts[k] for k, v in sums.items()}, len(peaks))

@@ -1,4 +1,4 @@
-"""Conditions: one change to the model each, run on the same items, and what the difference comes to."""
+"""Conditions: one change to the model each, run on the same items, and the differences between them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One item looked at closely: every token with its activations and attention, and the clip it stands for."""
+"""One item in detail: every token with its activations and attention, and the clip it stands for."""
 
 from __future__ import annotations
 

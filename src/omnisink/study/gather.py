@@ -1,4 +1,4 @@
-"""From the records of a study to its results."""
+"""The results of a study, made of its records."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def gather(
     records : sequence of dict
         All those of the study.
     plan : Plan
-        What was asked.
+        The questions and settings.
     calibration : Calibration
         The sink dimensions found.
     example : mapping
         One item, described token by token.
     run : mapping
-        What was run.
+        Facts of the run.
 
     Returns
     -------

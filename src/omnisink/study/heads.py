@@ -18,12 +18,14 @@ from omnisink.results.schema import (
     ZeroedHeadsRecord,
 )
 from omnisink.results.statistics import SHARES_DIFFER, mean_interval, rank_correlation
+from omnisink.results.wording import interval
 from omnisink.study.calibration import Calibration
 from omnisink.study.item_measurements import EVER, ItemMeasurements, plain
 from omnisink.study.item_runner import ItemRunner
 from omnisink.study.records import records_as
 from omnisink.study.settings import Settings
 from omnisink.study.unit import Unit
+from omnisink.study.wording import nats
 
 #: Unit of the record with an item's sink attention.
 ATTENTION = "attention"
@@ -155,12 +157,12 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
         clear = "One file gives no interval."
     said = [
         f"{len(rows)} heads were zeroed one at a time. The largest effect is head {worst['head']} of layer "
-        f"{worst['layer']}: {worst['effect']:+.3g} nats. {clear}",
+        f"{worst['layer']}: {nats(worst['effect'])}. {clear}",
         f"Head {most['head']} of layer {most['layer']} attends to the sink most, with {most['sink_attention']:.0%} of "
-        f"its attention; zeroing it changes the loss by {most['effect']:+.3g} nats.",
+        f"its attention; zeroing it changes the loss by {nats(most['effect'])}.",
     ]
     for row in section["correlation"]:
-        interval = "" if row["low"] is None else f" ({row['low']:+.2f} to {row['high']:+.2f})"
+        rho = interval(row["rho"], row["low"], row["high"], "+.2f")
         verdict = (
             "no clear relation"
             if row["low"] is None or row["low"] <= 0 <= row["high"]
@@ -170,10 +172,7 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
                 else "heads that attend to the sink more matter less"
             )
         )
-        said.append(
-            f"Over {row['over']}, the rank correlation of sink attention and effect is {row['rho']:+.2f}{interval}: "
-            f"{verdict}."
-        )
+        said.append(f"Over {row['over']}, the rank correlation of sink attention and effect is {rho}: {verdict}.")
     return said
 
 

@@ -1,4 +1,4 @@
-"""What one recorded pass says of an item: the facts that several questions share."""
+"""The measurements of one item, from one recorded pass: the facts that several questions share."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ EVER = "sinks of any layer"
 
 @dataclass
 class ItemMeasurements:
-    """A runner with its recording.
+    """An item with its recording.
 
     Attributes
     ----------
     runner : ItemRunner
-        The item.
+        The item in front of the model.
     dimension : SinkDimension or None
         The second criterion, with the channels that calibration found.
     """
@@ -43,7 +43,7 @@ class ItemMeasurements:
 
     @cached_property
     def recording(self) -> Recording:
-        """Measurements of the untouched model, with attention to every modality and to the item's sinks."""
+        """Measurements of the baseline, with attention to every modality and to the item's sinks."""
         sets = {**self.runner.sets(), EVER: self.ever}
         with self.runner.measuring():
             return record(self.runner.loaded.model, others=self.criteria[1:], sets=sets, **self.runner.inputs)

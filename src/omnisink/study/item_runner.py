@@ -28,7 +28,7 @@ from omnisink.results.schema import ItemOutcome
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the model made of an item in one run.
+    """The outcome of an item in one run of the model.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class ItemRunner:
     inputs : dict
         What the model takes, the right answer's tokens but the last included.
     base : Outcome
-        Of the untouched model.
+        Outcome of the baseline.
     spans : list of Span
         Which tokens are text, video and audio.
     """
@@ -93,7 +93,7 @@ class ItemRunner:
             In the order in which they act.
         start : int or None
             The first layer at which any of them can change something; what comes before it is not run again. None is
-            nowhere: the outcome is the untouched model's.
+            nowhere: the outcome is the baseline's.
 
         Returns
         -------

@@ -34,7 +34,7 @@ from omnisink.study.unit import Unit
 END = ("base", "end")
 RESULTS = "results.json"
 
-#: Told how much of the work is done, from 0 to 1, and what is being done.
+#: Called with how much of the work is done, from 0 to 1, and what is being done.
 Progress = Callable[[float, str], None]
 
 
@@ -54,14 +54,14 @@ def run_study(
     loaded : Loaded
         The model.
     items : sequence of Item
-        What it is asked.
+        The questions and passages.
     plan : Plan
         The questions and settings.
     out : str or Path
         Folder of the run: ``manifest.json``, ``records.jsonl``, ``calibration.npz``, ``recording.npz`` and ``.json``
         of the first item, and ``results.json`` at the end.
     facts : mapping
-        What the results say of the run: ``model``, ``versions``, ``data``, ``command``, ``quick``.
+        Facts of the run for the results: ``model``, ``versions``, ``data``, ``command``, ``quick``.
     progress : callable, optional
         See `Progress`.
 
@@ -139,7 +139,7 @@ def _run_item(
             if record is None:
                 break
             if record:
-                records.append(record)  # Outside: what the disk refuses to take is no fault of the item.
+                records.append(record)  # Outside: what the disk refuses to take is not a fault of the item.
             tell(min(1.0, number / expected))
     question, name = END
     end: End = {"seconds": round(time.perf_counter() - begin, 3)}
@@ -203,7 +203,7 @@ def _calibration(loaded: Loaded, items: Sequence[Item], folder: Path, tell: Prog
 
 
 def _share(tell: Progress, costs: Sequence[float], index: int, part: float) -> None:
-    """Tell how much is done when `part` of one item is."""
+    """Report how much is done when `part` of one item is."""
     tell((sum(costs[:index]) + part * costs[index]) / sum(costs), f"item {index + 1} of {len(costs)}")
 
 

@@ -269,8 +269,7 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
     ]
     last = max((row["n"] for row in section["zero_k"]), default=0)
     said.extend(
-        f"Zero-K with n = {row['n']} leaves {row['mass']:.1%} of the attention on the sink: {wording.verdict(row)}, "
-        f"{wording.nats(row)}{wording.points(row)}."
+        f"Zero-K with n = {row['n']} leaves {row['mass']:.1%} of the attention on the sink: {wording.changes(row)}."
         for row in section["zero_k"]
         if row["n"] in (1, 8, last) and row["mass"] is not None
     )

@@ -23,8 +23,8 @@ from omnisink.models.loaded import Loaded
 from omnisink.questions.choices import with_choices
 from omnisink.questions.items import Item
 from omnisink.questions.prompt import Prompt
-from tests.models.tiny_checkpoints import CHECKPOINTS
 from omnisink.study.item_runner import item_runner
+from tests.models.tiny_checkpoints import CHECKPOINTS
 
 QUESTION = "Which of these is a zebra made of quartz?"
 CHOICES = ("bell", "drum")

@@ -14,12 +14,13 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.cost import cost
 from omnisink.evaluation.comparing.curves import curves
 from omnisink.evaluation.comparing.outcomes import Floats, TaskTable, tasks_of, unparsed
-from omnisink.evaluation.comparing.wording import LEVEL, counted, percent, sentence, verdict
+from omnisink.evaluation.comparing.wording import sentence, verdict
 from omnisink.evaluation.tasks.metrics import METRICS, measure
 from omnisink.results.mcnemar import exact_mcnemar
 from omnisink.results.power import smallest_detectable
 from omnisink.results.schema import COMPARISON_FORMAT, EvaluationManifest, EvaluationRecord
 from omnisink.results.statistics import SHARE, SHARES_DIFFER, Estimate, holm, mean_interval, paired_difference
+from omnisink.results.wording import LEVEL, counted, percent
 
 POWER = 0.8
 #: Characters of an answer that are shown.
@@ -46,7 +47,7 @@ def compare(
     baseline : str
         The method that the others are compared with.
     seed : int
-        Of the random numbers of intervals and permutations.
+        Seed of the random numbers of intervals and permutations.
     resamples : int
         How many drawings.
 
@@ -217,7 +218,7 @@ def _breakdowns(
 
 
 def _differing(task: TaskTable, method: str, baseline: str, scores: Mapping[str, Floats]) -> list[dict[str, Any]]:
-    """Return what a method won, lost or failed on, question by question; texts are those of the first seed to tell."""
+    """Return what a method won, lost or failed on, by question; texts are those of the first seed that differs."""
     rows = []
     gaps = scores[method] - scores[baseline]
     for place, name in enumerate(task.ids):

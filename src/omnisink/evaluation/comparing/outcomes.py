@@ -45,7 +45,7 @@ class RunTable:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells tasks apart: name, split, protocol, way of scoring, model."""
+        """What distinguishes tasks: name, split, protocol, way of scoring, model."""
         task = self.manifest["task"]
         parts = (task["name"], task.get("split"), task.get("protocol"), self.manifest.get("score"))
         return (*(str(part or "") for part in parts), str(_mapping(self.manifest.get("model")).get("name") or ""))
@@ -58,7 +58,7 @@ class TaskTable:
     Attributes
     ----------
     label : str
-        Its title, with what tells it from other tasks of the comparison.
+        Its title, with what distinguishes it from other tasks of the comparison.
     runs : tuple of RunTable
         One a seed; alike in all but their seeds.
     """
@@ -118,8 +118,8 @@ class TaskTable:
 def score(record: EvaluationRecord) -> float:
     """Return what an answer is worth, from 0 to 1.
 
-    An answer that could not be parsed is worth nothing. An error is no answer: it is NaN, as is an answer that nobody
-    judged.
+    An answer that could not be parsed is worth nothing. An error is not an answer: it is NaN, as is an
+    answer that nobody judged.
     """
     right = record["right"]
     if record["error"] is not None:
@@ -130,7 +130,7 @@ def score(record: EvaluationRecord) -> float:
 
 
 def unparsed(record: EvaluationRecord) -> bool:
-    """Tell whether there was an answer that could not be parsed."""
+    """Return whether there was an answer that could not be parsed."""
     return record["error"] is None and "parsed" in record and record["parsed"] is None
 
 
@@ -150,7 +150,7 @@ def read_run(folder: str | Path) -> RunTable:
     Raises
     ------
     OmnisinkError
-        If it holds no run of a benchmark, nothing was answered yet, or a record is not one of such a run.
+        If it does not hold the run of a benchmark, nothing was answered yet, or a record is not one of such a run.
     """
     folder = Path(folder)
     found = read_manifest(folder)
@@ -214,7 +214,7 @@ def _check_seeds(first: RunTable, second: RunTable) -> None:
         if key not in _FREE and _settled(first.manifest.get(key)) != _settled(second.manifest.get(key))
     ]
     if differ:
-        raise OmnisinkError(f"{what}, but differ in {', '.join(differ)}: they are no seeds of one run; compare one")
+        raise OmnisinkError(f"{what}, but differ in {', '.join(differ)}: they are not seeds of one run; compare one")
     if first.manifest.get("seed") == second.manifest.get("seed"):
         raise OmnisinkError(f"{what}, and of the same seed: that is one run twice; give one")
 
@@ -231,7 +231,7 @@ def _settled(value: Any) -> str:
 
 
 def _labels(runs: Sequence[RunTable]) -> list[str]:
-    """Name every task by its title, and by what tells it from others of that title."""
+    """Name every task by its title, and by what distinguishes it from others of that title."""
     titles = [str(run.manifest["task"].get("title") or run.manifest["task"]["name"]) for run in runs]
     labels = []
     for title, run in zip(titles, runs, strict=True):

@@ -9,19 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnisink.evaluation.comparing.wording import (
-    MISSING,
-    NOTHING,
-    bracketed,
-    detected,
-    p_value,
-    percent,
-    plain,
-    points,
-)
+from omnisink.evaluation.comparing.wording import NOTHING, detected
 from omnisink.results.disk import os_errors_named
 from omnisink.results.markup import plain_markdown as _plain
 from omnisink.results.spreadsheet import cell
+from omnisink.results.wording import MISSING, PERCENT, interval, number, p_value, percent, points, points_interval
 
 #: Columns of the file of questions.
 QUESTIONS = ("task", "method", "outcome", "id", "cluster", "seed", "gold", "base_text", "text")
@@ -47,7 +39,7 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts, with its first so many columns set to the left.
+    """A table of texts, whose first columns, which hold names, are set to the left.
 
     Attributes
     ----------
@@ -56,7 +48,7 @@ class Table:
     heads : tuple of str
         Heads of the columns.
     rows : list of tuple of str
-        As they are read.
+        Cells as they are read.
     left : int
         How many columns hold names.
     """
@@ -109,7 +101,7 @@ def tables_of(results: Mapping[str, Any]) -> list[Table]:
 
 
 _MAIN = (
-    "accuracy (95 % interval)",
+    "accuracy (95% interval)",
     "difference (points)",
     "p",
     "Holm p",
@@ -135,7 +127,7 @@ _SEEDS = ("seeds", "accuracy, mean ± deviation", "difference, mean ± deviation
 
 def _main(row: Mapping[str, Any]) -> tuple[str, ...]:
     accuracy = _accuracy(row)
-    counts = (f"{row['errors']:,d}", f"{row['unparsed']:,d}")
+    counts = (number(row["errors"]), number(row["unparsed"]))
     pair = row["paired"]
     if pair is None or pair["verdict"] == NOTHING:
         return (accuracy, *[MISSING] * 7, *counts, MISSING if pair is None else NOTHING)
@@ -145,8 +137,8 @@ def _main(row: Mapping[str, Any]) -> tuple[str, ...]:
         p_value(pair["p"]),
         p_value(pair["p_holm"]),
         p_value(pair["mcnemar_p"]),
-        f"{pair['wins']:,d}",
-        f"{pair['losses']:,d}",
+        number(pair["wins"]),
+        number(pair["losses"]),
         detected(pair["detectable"]),
         *counts,
         pair["verdict"],
@@ -155,15 +147,15 @@ def _main(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
     spent = row["cost"]
-    slower = bracketed(*(plain(spent[key], 2) for key in ("slower", "slower_low", "slower_high")))
+    slower = interval(spent["slower"], spent["slower_low"], spent["slower_high"], ",.2f")
     return (
         MISSING if row["paired"] is None else _difference(row["paired"]),
-        plain(spent["seconds"], 3),
-        f"{spent['timed']:,d}",
+        number(spent["seconds"], ",.3f"),
+        number(spent["timed"]),
         slower,
-        plain(spent["memory_mb"], 0),
-        plain(spent["prompt_tokens"]),
-        plain(spent["new_tokens"]),
+        number(spent["memory_mb"], ",.0f"),
+        number(spent["prompt_tokens"], ",.1f"),
+        number(spent["new_tokens"], ",.1f"),
     )
 
 
@@ -186,20 +178,20 @@ def _seeds(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _breakdown(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
     names = (task["label"], row["kind"], row["group"], row["method"])
-    return (*names, f"{row['questions']:,d}", percent(row["accuracy"]), _difference(row))
+    return (*names, number(row["questions"]), percent(row["accuracy"]), _difference(row))
 
 
 def _point(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
     names = (task["label"], row["kind"], row["group"], row["method"])
-    return (*names, f"{row['questions']:,d}", _accuracy(row))
+    return (*names, number(row["questions"]), _accuracy(row))
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    return bracketed(percent(row["accuracy"]), percent(row["low"]).removesuffix(" %"), percent(row["high"]))
+    return interval(row["accuracy"], row["low"], row["high"], PERCENT)
 
 
 def _difference(row: Mapping[str, Any]) -> str:
-    return bracketed(points(row["difference"]), points(row["low"]), points(row["high"]))
+    return points_interval(row["difference"], row["low"], row["high"])
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -259,9 +251,9 @@ def write_tables(results: Mapping[str, Any], out: str | Path) -> list[Path]:
 
 def _foot(results: Mapping[str, Any]) -> str:
     return (
-        f"Intervals: 95 %, {results['resamples']:,d} bootstrap draws of clusters. p: sign flips of whole clusters."
+        f"Intervals: 95%, {number(results['resamples'])} bootstrap draws of clusters. p: sign flips of whole clusters."
         f" Holm p: over {results['tests']} tests. McNemar p: exact, takes questions for independent. Detectable: the"
-        f" smallest difference found with {100 * results['power']:.0f} % power at p < {results['level']:g}, before"
+        f" smallest difference found with {number(results['power'], '.0%')} power at p < {results['level']:g}, before"
         " Holm's correction."
     )
 

@@ -1,53 +1,16 @@
-"""A comparison in words: numbers as they are read, and sentences that claim no more than the data do."""
+"""A comparison in sentences that claim no more than the data do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from omnisink.results.wording import LEVEL, counted, is_significant, p_equals, percent, points
+
 #: What a sentence says, and what a table says.
 NO_EVIDENCE = "no evidence of a difference"
 HIGHER, LOWER = "higher", "lower"
 NOTHING = "nothing to compare"
-#: A p value below this, after Holm's correction, is evidence; the interval must leave zero out too.
-LEVEL = 0.05
-MISSING = "–"
-
-
-def percent(value: float | None) -> str:
-    """Write a share: ``"61.3 %"``."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
-
-
-def points(value: float | None, sign: bool = True) -> str:
-    """Write a difference of shares in percentage points, without the unit: ``"+1.2"``."""
-    if value is None:
-        return MISSING
-    text = f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"
-    # A small number that is rounded to zero loses its sign.
-    return (text if any(c in "123456789" for c in text) else text.lstrip("+-")).replace("-", "−")
-
-
-def p_value(value: float | None) -> str:
-    """Write a p value: three digits after the point, and never zero."""
-    if value is None:
-        return MISSING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def plain(value: float | None, digits: int = 1) -> str:
-    """Write a number with thousands set apart."""
-    return MISSING if value is None else f"{value:,.{digits}f}".replace("-", "−")
-
-
-def bracketed(value: str, low: str, high: str) -> str:
-    """Write a number with its interval, or alone where there is none."""
-    return value if MISSING in (low, high) else f"{value} ({low} to {high})"
-
-
-def counted(number: int, one: str, more: str | None = None) -> str:
-    """Write a number of things: "1 question", "1,200 questions"."""
-    return f"{number:,d} {one if number == 1 else more or one + 's'}"
 
 
 def verdict(pair: Mapping[str, Any]) -> str:
@@ -66,8 +29,7 @@ def verdict(pair: Mapping[str, Any]) -> str:
     """
     if not pair["questions"]:
         return NOTHING
-    low, high, p = pair["low"], pair["high"], pair["p_holm"]
-    if p is None or p >= LEVEL or low is None or high is None or low <= 0 <= high:
+    if not is_significant(pair["p_holm"], pair["low"], pair["high"]):
         return NO_EVIDENCE
     return HIGHER if pair["difference"] > 0 else LOWER
 
@@ -90,9 +52,8 @@ def sentence(label: str, method: str, baseline: str, pair: Mapping[str, Any]) ->
     found = pair["verdict"]
     if found == NOTHING:
         return f"{label}, {method}: {NOTHING}; no question was answered by both {method} and {baseline}."
-    p = p_value(pair["p_holm"])
-    between = f", 95 % interval {points(pair['low'])} to {points(pair['high'])}" if pair["low"] is not None else ""
-    tested = f"Holm p {p if p.startswith('<') else f'= {p}'}"
+    between = f", 95% interval {points(pair['low'])} to {points(pair['high'])}" if pair["low"] is not None else ""
+    tested = f"Holm p {p_equals(pair['p_holm'])}"
     numbers = f"{points(pair['difference'])} points{between}, {tested}"
     if found == NO_EVIDENCE:
         said = f"{label}, {method}: {NO_EVIDENCE} from {baseline} (accuracy {numbers})."

@@ -27,14 +27,14 @@ SCORES = ("generate", "likelihood")
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one question.
+    """The answer to one question.
 
     Attributes
     ----------
     text : str or None
         What the model said; None where the likeliest answer was asked for.
     parsed : str or None
-        The answer it is read as; None where it is none.
+        The answer it is read as; None where it cannot be read.
     new_tokens : int
         Tokens that were generated.
     log_likelihoods : dict of str to float

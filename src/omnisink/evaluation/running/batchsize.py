@@ -11,7 +11,7 @@ import torch
 SMALLEST = 4
 #: Where it ends, and how many questions are then held ready for it.
 LARGEST = 32
-#: A larger batch has to be so much faster for each question, or it is not worth its memory.
+#: A larger batch has to be faster for each question by this factor, or it is not worth its memory.
 _GAIN = 1.05
 #: So many sizes in a row that are not worth it end the search.
 _PATIENCE = 2
@@ -29,7 +29,7 @@ class BatchSize:
     Attributes
     ----------
     size : int
-        Of the next batch.
+        Size of the next batch.
     batches, asked, timed : int
         How many batches there have been, of how many questions, and how many of those were asked to be timed.
     """

@@ -1,6 +1,6 @@
 """Several processes at one run: which questions are whose, and one set of records in the end.
 
-`torchrun` starts the processes and tells each its rank. Nothing is sent between them: every rank writes records in a
+`torchrun` starts the processes and gives each its rank. Nothing is sent between them: every rank writes records in a
 folder of its own inside the run's, and whoever reads the run reads them all.
 """
 
@@ -19,7 +19,7 @@ from omnisink.evaluation.tasks.instance import Instance
 from omnisink.results.records import RECORDS, read_records
 from omnisink.results.schema import EVALUATION_KEY, EvaluationRecord
 
-#: Seconds between looks at whether the launcher still lives.
+#: Seconds between checks that the launcher still runs.
 _LOOK = 1.0
 
 
@@ -52,9 +52,7 @@ class Rank:
             return cls()
         said = [environment.get(name, "0") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
         if not all(word.isdecimal() for word in said) or int(said[0]) >= int(said[1]):
-            raise OmnisinkError(
-                f"RANK, WORLD_SIZE and LOCAL_RANK say {', '.join(said)}, which is no place among ranks"
-            )
+            raise OmnisinkError(f"RANK, WORLD_SIZE and LOCAL_RANK say {', '.join(said)}, which is not a valid rank")
         return cls(*map(int, said))
 
     @property
@@ -63,7 +61,7 @@ class Rank:
         return self.rank == 0
 
     def device(self, given: str | None = None) -> str | None:
-        """Return where its model is to be: where it is told, else on an accelerator of its own among several ranks."""
+        """Return its model's device: the given one, else an accelerator of its own where there are several ranks."""
         if given is not None or self.world == 1:
             return given
         import torch
@@ -71,7 +69,7 @@ class Rank:
         return f"cuda:{self.local}" if torch.cuda.is_available() else None
 
     def folder(self, run: str | Path) -> Path:
-        """Return where this rank's records are: in the run's own folder where it is alone."""
+        """Return where this rank's records are: in the run's own folder where it is the only one."""
         return Path(run) if self.world == 1 else Path(run) / f"part-{self.rank}-of-{self.world}"
 
     def share(self, instances: Sequence[Instance]) -> list[Instance]:
@@ -89,9 +87,9 @@ class Picked:
     Attributes
     ----------
     name : str
-        Of the process, unique in the run.
+        Name of the process, unique in the run.
     ids : frozenset of str
-        Of the questions.
+        The questions' ids.
     """
 
     name: str
@@ -139,7 +137,7 @@ def failures(run: str | Path) -> list[EvaluationRecord]:
 
 
 def whole(run: str | Path, count: int) -> bool:
-    """Tell whether a run has so many questions times methods, an error being one too."""
+    """Return whether a run has records of `count` questions times methods, errors included."""
     return len({(record["id"], record["method"]) for record in read_parts(run)}) >= count
 
 

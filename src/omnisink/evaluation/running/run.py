@@ -33,7 +33,7 @@ from omnisink.results.schema import EVALUATION_FORMAT, EvaluationManifest, TaskF
 
 #: So many questions that all fail, and no answer yet, is a fault of the run and not of the questions.
 _HOPELESS = 8
-#: One question of so many is asked without sharing, so that the methods' times can be told.
+#: One question in this number is asked without sharing, so that the methods can be timed.
 TIMED = 20
 #: What may differ when a run is taken up: neither the answers nor their scores depend on it.
 _MAY_DIFFER = ("started", "command", "model.device")
@@ -43,7 +43,7 @@ _NO_NUMBERS = "the likelihoods of its answers are not numbers: the model's state
 
 Result = TypeVar("Result")
 
-#: Told after every batch: questions times methods done, of how many, and errors among them.
+#: Called after every batch with: questions times methods done, of how many, and errors among them.
 Progress = Callable[[int, int, int], None]
 
 
@@ -54,7 +54,7 @@ class Settings:
     Attributes
     ----------
     methods : mapping of str to Method or None
-        By name; None is the untouched model.
+        By name; None is the baseline.
     score : {"generate", "likelihood"}
         See `omnisink.evaluation.running.asking.ask`.
     batch_size : int or None
@@ -67,7 +67,7 @@ class Settings:
         Which frames; None is the model family's own rule.
     share : bool
         Let the methods share what comes before the first layer at which one of them does something. Answers are the
-        same to the bit; times are then taken of one question in `TIMED` alone, in small batches that share nothing.
+        same to the bit; times are then taken only of one question in `TIMED`, in small batches that share nothing.
     """
 
     methods: Mapping[str, Method | None]
@@ -111,7 +111,7 @@ def run(
     settings : Settings
         Methods, scoring and batches.
     folder : str or Path
-        Of the run. Its ``manifest.json`` and ``records.jsonl`` are described in docs/eval.md.
+        Folder of the run. Its ``manifest.json`` and ``records.jsonl`` are described in docs/eval.md.
     facts : mapping, optional
         What else the manifest says: ``model``, ``versions``, ``command``, ``task``.
     rank : Rank, optional
@@ -119,7 +119,7 @@ def run(
     size : BatchSize, optional
         What an earlier call has learned of how many questions fit, and how many batches it asked; None begins anew.
     progress : callable, optional
-        Told after every batch.
+        Called after every batch.
 
     Raises
     ------
@@ -187,7 +187,7 @@ class _Problem:
 def _tried(work: Callable[[], Result]) -> Result | _Problem:
     """Do something with a batch; what goes wrong is returned, so that nothing holds on to the batch's tensors.
 
-    What the disk refuses to take is no fault of a question: records are written elsewhere.
+    What the disk refuses to take is not a fault of a question: records are written elsewhere.
     """
     try:
         return work()
@@ -223,7 +223,7 @@ class _Runner:
             self._divide(batch, methods, len(methods), inputs)
             return
         shares = not timed and len(methods) > 1
-        # What the first leaves to others ends where it does something; the untouched model would leave every layer.
+        # What the first leaves to others ends where it does something; the baseline would leave every layer.
         left = sorted(methods, key=lambda m: shares and self.settings.methods[m[0]] is None)
         problem = None
         with share(self.anatomy) if shares else nullcontext():

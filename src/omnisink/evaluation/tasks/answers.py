@@ -154,7 +154,7 @@ def _first_capital(text: str, prefixes: Iterable[str]) -> str | None:
 def first_token(text: str, instance: Instance) -> str | None:
     """MVBench's evaluation: the first word after the reply "Best option:(" names an option, or is part of its name.
 
-    The official test compares with the right answer alone, so that an empty text counts as right. Here the word must
+    The official test compares only with the right answer, so that an empty text counts as right. Here the word must
     fit one option and no other.
     """
     lines = text.strip().split("\n")

@@ -98,7 +98,7 @@ def check_task(
     Returns
     -------
     Check
-        All problems, not the first alone.
+        All problems, not only the first.
 
     Raises
     ------

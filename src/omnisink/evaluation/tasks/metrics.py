@@ -33,11 +33,11 @@ class Scores:
     questions : int
         Answered questions, which are what all scores are about.
     errors : int
-        Questions that could not be asked; they are no wrong answers and count nowhere else.
+        Questions that could not be asked; they are not wrong answers and count nowhere else.
     unparsed : int
         Answered questions whose answer could not be read; they count as wrong.
     breakdowns : mapping of str to mapping of str to Cell
-        By field of groups and group. A question in several groups of a field counts in each.
+        Scores by field of groups and by group. A question in several groups of a field counts in each.
     extra : mapping of str to mapping of str to float
         What the metric reports besides, by group; ``"all"`` is all questions.
     """

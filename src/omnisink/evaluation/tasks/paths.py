@@ -25,7 +25,7 @@ class StrayLinkError(OmnisinkError):
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether there is a file of a name, which may be too long for one."""
+    """Return whether there is a file of a name, which may be too long for one."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -62,7 +62,7 @@ def _inside(folder: Path, name: str) -> Path:
     try:
         path = (folder / name).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a zero byte, a loop of links
-        raise OmnisinkError(f"{name!r} is no name of a file: {error}") from None
+        raise OmnisinkError(f"{name!r} is not the name of a file: {error}") from None
     if path.is_relative_to(folder) and not Path(name).is_absolute():
         return path
     if not Path(name).is_absolute() and ".." not in Path(name).parts:
@@ -77,7 +77,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def has_sound(path: Path) -> bool:
-    """Tell whether a video has sound; one that cannot be opened counts as having it, and fails when it is read."""
+    """Return whether a video has sound; one that cannot be opened counts as having it, and fails when it is read."""
     from omnisink.media.kind import contents_of
 
     try:

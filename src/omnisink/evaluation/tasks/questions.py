@@ -1,4 +1,4 @@
-"""What was loaded of a task: questions to be asked, and what became of the rows that are none."""
+"""What was loaded of a task: questions to be asked, and the rows that are not questions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Questions:
     instances : list of Instance
         In the order of the annotations.
     left_out : list of Left
-        Rows that are no questions of the task, and why; all of them, whatever the limit.
+        Rows that are not questions of the task, and why; all of them, whatever the limit.
     bad : list of Bad
         Rows that cannot be asked, and why; all of them, too.
     remarks : list of str

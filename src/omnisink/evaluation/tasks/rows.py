@@ -40,7 +40,7 @@ class Row:
         A letter, letters with commas between, ``"yes"`` or ``"no"``, a word or a text; `NO_ANSWER` where there
         is none.
     options, filed : tuple of str
-        The choices as texts alone, and as the file has them, which may be with letters.
+        The choices as plain texts, and as the file has them, which may be with letters.
     words : tuple of str
         The closed set, for the kind ``"words"``.
     video, audio, image : tuple of str
@@ -74,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Left:
-    """A row that is no question of the task, and why."""
+    """A row that is not a question of the task, and why."""
 
     where: str
     why: str
@@ -118,7 +118,7 @@ class Source:
     odd: OddRows = field(default_factory=OddRows)
 
 
-#: Reads the annotations of a task, row by row; what is wrong with a row is told, not raised.
+#: Reads the annotations of a task, row by row; what is wrong with a row is returned, not raised.
 RowReader = Callable[[Source], Iterator[Outcome]]
 
 
@@ -190,7 +190,7 @@ def split_options(given: Any, odd: OddRows | None = None) -> tuple[tuple[str, ..
         With or without letters in front; or a list written out as a text, as tables have it. A letter is taken off
         only where all choices have theirs, in order, and one blank with it.
     odd : OddRows, optional
-        What is done with one option alone; None refuses it.
+        What is done with a single option; None refuses it.
 
     Returns
     -------

@@ -31,7 +31,7 @@ from omnisink.results.schema import TUNING_KEY, TuningRecord
 
 Floats = NDArray[np.float64]
 
-#: Name of the untouched model among settings.
+#: Name of the baseline among settings.
 OFF = "off"
 
 
@@ -208,7 +208,7 @@ class Scorer:
         Parameters
         ----------
         method : Method or None
-            The settings; None is the untouched model.
+            The settings; None is the baseline.
         batch : Batch
             The questions.
 

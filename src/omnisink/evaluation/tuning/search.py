@@ -19,7 +19,7 @@ from omnisink.methods.space import space_of
 
 Floats = NDArray[np.float64]
 
-#: So many standard errors behind the best setting, a setting is given up, after so many clusters at least.
+#: A setting is given up that is this number of standard errors behind the best, after this number of clusters or more.
 _BEHIND, _CLUSTERS = 2.0, 6
 
 #: What a setting gains on each question of a batch.
@@ -95,13 +95,13 @@ def search(
 ) -> list[Trial]:
     """Look for the setting that gains most, with Optuna's TPE sampler.
 
-    The search depends on its arguments and on what is measured alone. One that was stopped is therefore taken up by
+    The search depends only on its arguments and on what is measured. One that was stopped is therefore taken up by
     running it again on kept measurements: it takes the same steps.
 
     Parameters
     ----------
     measure : callable
-        What a setting gains over the untouched model on each question of a batch. It is asked about `batches` alone.
+        What a setting gains over the baseline on each question of a batch. It is asked only about `batches`.
     batches : sequence of Batch
         The questions, in the order in which a setting is tried on them.
     depth : int
@@ -111,7 +111,7 @@ def search(
     trials : int
         How many settings are tried.
     seed : int
-        Of the sampler.
+        Seed of the sampler.
     progress : callable, optional
         Told the number of trials done.
 
@@ -126,7 +126,7 @@ def search(
         If Optuna is not installed, or the class refuses every setting that is drawn.
     """
     clusters = [cluster for batch in batches for cluster in batch.clusters]
-    best = np.zeros(len(clusters))  # That of the untouched model.
+    best = np.zeros(len(clusters))  # That of the baseline.
     tried: list[Trial] = []
     space = space_of(start)
     refused: ValueError | None = None
@@ -147,7 +147,7 @@ def search(
             for step, batch in enumerate(batches):
                 try:
                     gains = np.concatenate([gains, measure(method, batch)])
-                except QuestionError as unanswered:  # The model alone has answered all of these.
+                except QuestionError as unanswered:  # The baseline has answered all of these.
                     stopped, error = True, str(unanswered)
                     break
                 trial.report(float(gains.mean()), step)

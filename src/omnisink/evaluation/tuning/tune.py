@@ -49,7 +49,7 @@ class Tuning:
     folds : int
         Searches on a part of the questions whose choice is tested on the rest; 0 tests nothing.
     seed : int
-        Of the folds, the order of the questions and the sampler.
+        Seed of the folds, the order of the questions and the sampler.
     batch_size : int
         Questions at once.
     threads : int
@@ -100,8 +100,8 @@ def tune(
     tuning : Tuning
         How much is searched.
     folder : str or Path
-        Of the run: ``manifest.json``, ``records.jsonl`` and ``results.json``. The inputs of all questions are held in
-        memory meanwhile.
+        Folder of the run: ``manifest.json``, ``records.jsonl`` and ``results.json``. The inputs of all questions are
+        held in memory meanwhile.
     first : Method, optional
         The setting that is tried first; what is not searched stays as it is here. None is OutRo's defaults.
     facts : mapping, optional
@@ -142,7 +142,7 @@ def tune(
         kept: list[Batch] = []
         for number, batch in enumerate(batches, 1):
             kept += _answerable(scorer, loaded, batch, folds, tuning, left)
-            tell("the model alone", number, len(batches))
+            tell("the baseline", number, len(batches))
         batches = kept
         if not batches:
             raise OmnisinkError(f"no question could be answered. The first: {next(iter(left.values()))}")
@@ -162,14 +162,14 @@ def tune(
             )
 
         tested: list[Tested] = []
-        told = []
+        by_fold = []
         for fold in range(tuning.folds):
             seen, unseen = _split(batches, fold)
             best = choose(searched(seen, f"fold {fold + 1} of {tuning.folds}", fold * tuning.trials))
             method = None if best is None else best.method
             own_test = _tested(scorer, method, unseen, f"in the test of fold {fold + 1}", left)
             tested += own_test
-            told.append(
+            by_fold.append(
                 {
                     "searched_on": sum(len(batch.instances) for batch in seen),
                     "tested_on": sum(len(one.batch.instances) for one in own_test),
@@ -193,7 +193,7 @@ def tune(
         "sha256": checksum(instances),
         "left_out": left,
         "search": describe(tuning, first),
-        "folds": told,
+        "folds": by_fold,
         "trials": [
             {
                 "gain": t.gain,
@@ -232,7 +232,7 @@ def _tested(
 def _answerable(
     scorer: Scorer, loaded: Loaded, batch: Batch, folds: Mapping[str, int], tuning: Tuning, left: dict[str, str]
 ) -> list[Batch]:
-    """Return the part of a batch that the model alone can answer, in batches of their own; `left` gets the rest."""
+    """Return the part of a batch that the baseline can answer, in batches of their own; `left` gets the rest."""
     try:
         scorer.margins(None, batch)
     except QuestionError as error:
@@ -266,7 +266,7 @@ def assign_folds(instances: Sequence[Instance], count: int, seed: int) -> dict[s
     count : int
         How many folds.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Returns
     -------
@@ -305,7 +305,7 @@ def _split(batches: Sequence[Batch], fold: int) -> tuple[list[Batch], list[Batch
 def describe(tuning: Tuning, first: Method) -> dict[str, Any]:
     """Return what was searched and how, as plain data."""
     return {
-        "objective": "mean of tanh(margin / 2), less that of the model alone",
+        "objective": "mean of tanh(margin / 2), less that of the baseline",
         "trials": tuning.trials,
         "folds": tuning.folds,
         "seed": tuning.seed,

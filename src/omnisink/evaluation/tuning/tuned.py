@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from omnisink.evaluation.comparing.wording import HIGHER, LOWER, p_value, points, verdict
+from omnisink.evaluation.comparing.wording import HIGHER, LOWER, verdict
 from omnisink.evaluation.tuning.scoring import Batch, Floats
 from omnisink.evaluation.tuning.search import probability_margin
 from omnisink.methods import profile as profiles
 from omnisink.models.loaded import Loaded
 from omnisink.results.disk import atomic_write
 from omnisink.results.statistics import SHARES_DIFFER, paired_difference
+from omnisink.results.wording import number, p_equals, percent, points
 
 NOT_TESTED = "not tested"
 
@@ -31,7 +32,7 @@ class Tested:
     batch : Batch
         The questions.
     margins, base : ndarray of float
-        Margins under the setting, and of the model alone.
+        Margins under the setting, and of the baseline.
     """
 
     batch: Batch
@@ -40,7 +41,7 @@ class Tested:
 
 
 def gain_of(tested: Sequence[Tested], own: Sequence[Tested], seed: int) -> dict[str, Any]:
-    """Write what the search is worth: where it was tested, and, which is no test, where it was made.
+    """Write what the search is worth: where it was tested, and where it was made, which is not a test.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ def gain_of(tested: Sequence[Tested], own: Sequence[Tested], seed: int) -> dict[
     own : sequence of Tested
         All questions under the settings that were found with them.
     seed : int
-        Of the intervals.
+        Seed of the intervals.
 
     Returns
     -------
@@ -131,8 +132,9 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     """Say what was found and what it is worth, claiming no more than was tested."""
     gain = results["gain"]
     seen = gain["where_searched"]
-    said = [f"No setting was better than the model alone, {_off(results)}"] if results["off"] else []
-    searched = f"lead {seen['lead']:+.4f}, accuracy {points(seen['accuracy'])} points".replace("-", "−")
+    said = [f"No setting was better than the baseline, {_off(results)}"] if results["off"] else []
+    margin = number(seen["lead"], "+.4f")
+    searched = f"probability margin {margin}, accuracy {points(seen['accuracy'])} points"
     if gain["verdict"] == NOT_TESTED:
         return [
             *said,
@@ -142,8 +144,9 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     one, two = gain["lead"], gain["accuracy"]
     return [
         *said,
-        f"{word} on questions that the search did not see: lead {_between(one, lambda v: f'{v:+.4f}')}, "
-        f"p {p_value(one['p'])}; accuracy {_between(two, points)} points from {100 * two['base']:.1f} %.",
+        f"{word} on questions that the search did not see: probability margin "
+        f"{_between(one, lambda v: number(v, '+.4f'))}, p {p_equals(one['p'])}; "
+        f"accuracy {_between(two, points)} points from {percent(two['base'])}.",
         f"On the questions it was chosen by: {searched}, which is too good by nature.",
     ]
 
@@ -156,4 +159,4 @@ def _off(results: Mapping[str, Any]) -> str:
 
 def _between(found: Mapping[str, Any], write: Callable[[float], str]) -> str:
     value, low, high = (None if found[key] is None else write(found[key]) for key in ("difference", "low", "high"))
-    return f"{value} (95 % {low} to {high})".replace("-", "−") if low is not None else f"{value}".replace("-", "−")
+    return f"{value}" if low is None else f"{value} (95% {low} to {high})"

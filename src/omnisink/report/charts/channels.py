@@ -8,7 +8,8 @@ import altair as alt
 
 from omnisink.report.charts.lines import log_axis
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.words import extremes, number
+from omnisink.report.words import extremes
+from omnisink.results.wording import number
 
 #: How near two points may be before the second goes without a name: share of prompts, and factor of the peak.
 _NEAR = (0.09, 1.5)

@@ -12,7 +12,8 @@ from omnisink.report.charts.intervals import intervals
 from omnisink.report.charts.lines import NOTHING, zero_line
 from omnisink.report.charts.rows import STEP, room_for, row_names, row_place
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.words import POINTS, bounded, interval, number, present, shown
+from omnisink.report.words import bounded, present, shown
+from omnisink.results.wording import P_VALUE, POINTS, interval, number
 
 #: Groups that a breakdown draws; its table has all.
 MAX_DRAWN = 30
@@ -58,7 +59,7 @@ def differences(results: Mapping[str, Any]) -> list[Figure]:
         Column("clusters", "clusters", "d"),
         Column("wins", "wins", "d"),
         Column("losses", "losses", "d"),
-        Column("mcnemar_p", "p (McNemar)", ".3g"),
+        Column("mcnemar_p", "p (McNemar)", P_VALUE),
         Column("detectable_points", "detectable (points)", ".1f"),
     )
     if not arms:

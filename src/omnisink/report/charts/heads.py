@@ -10,7 +10,8 @@ import altair as alt
 from omnisink.report.charts.lines import NOTHING, layer_color, span, value_axis, zero_line
 from omnisink.report.charts.rows import STEP, row_names, row_place
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.words import CHANGE, POINTS, bounded, extremes, number, present, shown
+from omnisink.report.words import bounded, extremes, present, shown
+from omnisink.results.wording import CHANGE, POINTS, number
 
 _EFFECT = Column("effect", "loss change (nats)", CHANGE, ("low", "high"))
 _ACCURACY = Column("accuracy_change", "accuracy change (points)", POINTS, ("accuracy_low", "accuracy_high"))

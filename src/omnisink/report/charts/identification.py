@@ -11,7 +11,8 @@ from omnisink.report.charts.channels import channels
 from omnisink.report.charts.intervals import intervals
 from omnisink.report.charts.lines import Choice, distinct, layer_lines, line_rows, value_axis, wide_to_long
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.words import at_layer, bounded, extremes, present, spaced
+from omnisink.report.words import at_layer, bounded, extremes, present
+from omnisink.results.wording import spaced
 
 _LAYER, _CRITERION = Column("layer", "layer", "d"), Column("criterion", "criterion", code=True)
 

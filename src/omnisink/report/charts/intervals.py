@@ -9,16 +9,15 @@ import altair as alt
 from omnisink.report.charts.lines import NOTHING, span, zero_line
 from omnisink.report.charts.rows import STEP, room_for, row_names, row_place
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.words import CHANGE, NATS, POINTS, bounded, number, present, shown
+from omnisink.report.words import bounded, present, shown
+from omnisink.results.wording import CHANGE, LEVEL, NATS, P_VALUE, POINTS, number, p_value
 
-#: A p-value below this, after Holm's correction, fills the point.
-LEVEL = 0.05
 LOSS = Column("loss_change", "loss change (nats)", CHANGE, ("loss_low", "loss_high"))
 ACCURACY = Column("accuracy_change", "accuracy change (points)", POINTS, ("accuracy_low", "accuracy_high"))
 _ITEMS = Column("items", "items", "d")
-_P = (Column("p", "p", ".3g"), Column("p_holm", "p (Holm)", ".3g"))
+_P = (Column("p", "p", P_VALUE), Column("p_holm", "p (Holm)", P_VALUE))
 _COLUMNS = (
-    Column("arm", "arm", on_page=False),
+    Column("arm", "condition", on_page=False),
     Column("label", "what was done"),
     _ITEMS,
     Column("seeds", "seeds", "d"),
@@ -151,7 +150,7 @@ def _panel(data: str, measure: str, rows: Sequence[Row], extra: Sequence[Column]
     x = alt.X(f"{measure}:Q", scale=scale).title(title).axis(grid=True, format=form, tickCount=6)
     place = row_place("row:O", len(rows)) | {
         "tooltip": [
-            alt.Tooltip("label:N", title="arm"),
+            alt.Tooltip("label:N", title="condition"),
             *change_tooltip(),
             *(alt.Tooltip(f"{c.name}:N", title=c.title) for c in (*extra, *_P, _ITEMS)),
         ]
@@ -184,5 +183,5 @@ def _label(arm: Row) -> str:
 def _in_words(arm: Row) -> str:
     parts = [f"{c.title.split()[0]} {shown(arm, c)}" for c in (LOSS, ACCURACY) if arm.get(c.name) is not None]
     if arm.get("p_holm") is not None:
-        parts.append(f"p after Holm's correction {number(arm['p_holm'], '.3g')}")
+        parts.append(f"p after Holm's correction {p_value(arm['p_holm'])}")
     return ", ".join(parts) or "no numbers"

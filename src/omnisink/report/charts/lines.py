@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import altair as alt
 
 from omnisink.report.figure import Row, named
-from omnisink.report.words import bounded, interval, present
+from omnisink.report.words import bounded, present
+from omnisink.results.wording import interval
 
 #: One for each line, so that lines differ without colour.
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3]]

@@ -19,7 +19,8 @@ from omnisink.report.charts.intervals import (
 )
 from omnisink.report.charts.lines import NOTHING, Choice, distinct, zero_line
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.words import bounded, number, present, shown
+from omnisink.report.words import bounded, present, shown
+from omnisink.results.wording import number
 
 
 def pruning(arms: Sequence[Row]) -> Figure:

@@ -13,7 +13,7 @@ from omnisink.report.cleaning import shown_token
 from omnisink.report.example import Bin, Example, Matrix, rounded
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.theme import MODALITIES
-from omnisink.report.words import listed, number, spaced
+from omnisink.results.wording import listed, number, spaced
 
 _NONE = "none"
 #: Labels of the legend: numbers for |h|, per cent for attention.

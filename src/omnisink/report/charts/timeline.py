@@ -23,7 +23,7 @@ from omnisink.report.charts.query_attention import (
 from omnisink.report.example import Example
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.theme import MODALITIES
-from omnisink.report.words import number
+from omnisink.results.wording import number
 
 #: Pictures in the strip: as many as stand side by side on the narrowest drawing; and the box of one, in pixels.
 _PICTURES, _WIDE, _HIGH = 8, 64, 54

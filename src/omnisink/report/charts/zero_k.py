@@ -9,7 +9,8 @@ import altair as alt
 from omnisink.report.charts.intervals import intervals
 from omnisink.report.charts.rows import STEP, room_for, row_names, row_place
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.words import number, present
+from omnisink.report.words import present
+from omnisink.results.wording import number
 
 _COUNT = Column("n", "channels set to zero", "d")
 _MASS = Column("mass", "attention to the sink that is left", ".1%")
@@ -47,7 +48,7 @@ def _left(arms: Sequence[Row]) -> Figure:
     base = alt.Chart(named("zero-k-mass"))
     x = alt.X("mass:Q").title("Attention to the sink (%)").scale(zero=True).axis(grid=True, format=".2~%")
     place = row_place("row:O", len(rows))
-    tooltip = [alt.Tooltip("label:N", title="arm"), alt.Tooltip("mass:Q", title="attention left", format=".1%")]
+    tooltip = [alt.Tooltip("label:N", title="condition"), alt.Tooltip("mass:Q", title="attention left", format=".1%")]
     bars = base.mark_bar(style="strong", height=6).encode(x=x, tooltip=tooltip, **place)
     return Figure(
         name="zero-k-mass",
