@@ -18,7 +18,7 @@ from omnisink.results.schema import (
     ZeroedHeadsRecord,
 )
 from omnisink.results.statistics import SHARES_DIFFER, mean_interval, rank_correlation
-from omnisink.results.wording import interval
+from omnisink.results.wording import interval, number
 from omnisink.study.calibration import Calibration
 from omnisink.study.item_measurements import EVER, ItemMeasurements, plain
 from omnisink.study.item_runner import ItemRunner
@@ -158,20 +158,14 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
     said = [
         f"{len(rows)} heads were zeroed one at a time. The largest effect is head {worst['head']} of layer "
         f"{worst['layer']}: {nats(worst['effect'])}. {clear}",
-        f"Head {most['head']} of layer {most['layer']} attends to the sink most, with {most['sink_attention']:.0%} of "
+        f"Head {most['head']} of layer {most['layer']} attends to the sink most, with {number(most['sink_attention'], '.0%')} of "
         f"its attention; zeroing it changes the loss by {nats(most['effect'])}.",
     ]
     for row in section["correlation"]:
         rho = interval(row["rho"], row["low"], row["high"], "+.2f")
-        verdict = (
-            "no clear relation"
-            if row["low"] is None or row["low"] <= 0 <= row["high"]
-            else (
-                "heads that attend to the sink more matter more"
-                if row["rho"] > 0
-                else "heads that attend to the sink more matter less"
-            )
-        )
+        verdict = f"heads that attend to the sink more matter {'more' if row['rho'] > 0 else 'less'}"
+        if row["low"] is None or row["low"] <= 0 <= row["high"]:
+            verdict = "no clear relation"
         said.append(f"Over {row['over']}, the rank correlation of sink attention and effect is {rho}: {verdict}.")
     return said
 

@@ -14,6 +14,7 @@ from omnisink.methods.knockout import KnockoutTokens
 from omnisink.methods.measure import criterion_name
 from omnisink.results.schema import BaseRecord, ConditionRecord, Marks, MarksRecord, StudyRecord
 from omnisink.results.statistics import SHARE, mean_interval
+from omnisink.results.wording import number
 from omnisink.study import wording
 from omnisink.study.calibration import Calibration
 from omnisink.study.conditions import Condition, random_draws, summarise_conditions, units_of
@@ -168,8 +169,8 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
         most = max(rows, key=lambda r: r["marked"])
         masses = [r["mass"] for r in rows if r["mass"] is not None]
         said.append(
-            f"By {label}, tokens are marked at layers {rows[0]['layer']} to {rows[-1]['layer']}, {most['marked']:.1f} "
-            f"a prompt at most (layer {most['layer']}); other tokens place {min(masses):.0%} to {max(masses):.0%} of "
+            f"By {label}, tokens are marked at layers {rows[0]['layer']} to {rows[-1]['layer']}, {number(most['marked'], '.1f')} "
+            f"a prompt at most (layer {most['layer']}); other tokens place {number(min(masses), '.0%')} to {number(max(masses), '.0%')} of "
             "their attention on them, layer by layer."
         )
     chosen = [str(c["channel"]) for c in section["channels"] if c["chosen"]]

@@ -31,6 +31,7 @@ from omnisink.results.schema import (
     ZeroKOutcome,
 )
 from omnisink.results.statistics import mean_interval
+from omnisink.results.wording import number, percent
 from omnisink.study import wording
 from omnisink.study.calibration import Calibration
 from omnisink.study.conditions import Condition, random_draws, summarise_conditions, units_of
@@ -174,7 +175,7 @@ def pruning_conditions(measurements: ItemMeasurements, settings: Settings) -> It
             about: ConditionFacts = {"layer": layer, "keep": keep}
             method = _prune(sinks, candidates, layer, keep)
             name = f"{_PRUNE}-{layer}-{keep:g}"
-            label = f"keep {keep:.0%} of the media tokens after layer {layer}"
+            label = f"keep {number(keep, '.0%')} of the media tokens after layer {layer}"
             yield Condition(
                 f"{name}-sink", f"{label}, by the sink's query", method, layer, {**about, "by": "sink query"}
             )
@@ -253,23 +254,26 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
     if not rows:
         return ["No item has a sink by the massive-activation rule, so there is nothing to describe."]
 
-    def ratio(name: str) -> float:
-        return float(np.mean([r[f"sink_{name}_norm"] / r[f"other_{name}_norm"] for r in rows]))
+    def ratio(name: str) -> str:
+        return number(float(np.mean([r[f"sink_{name}_norm"] / r[f"other_{name}_norm"] for r in rows])), ".2f")
+
+    def mean(of: Sequence[Mapping[str, Any]], name: str, form: str = ".2f") -> str:
+        return number(float(np.mean([r[name] for r in of])), form)
 
     parts = section["decomposition"]
+    least, most = (number(end(r["share"] for r in parts), ".0%") for end in (min, max))
     said = [
-        f"Over the {len(rows)} layers with a sink, its key is {ratio('key'):.2f} times as long as other keys and its "
-        f"value {ratio('value'):.2f} times as long as other values; queries have a mean cosine of "
-        f"{np.mean([r['query_cosine'] for r in rows]):.2f} with its key and of "
-        f"{np.mean([r['other_cosine'] for r in rows]):.2f} with the mean of all other keys.",
-        f"The sink's part makes up {np.mean([r['share'] for r in parts]):.0%} of the head outputs (by layer "
-        f"{min(r['share'] for r in parts):.0%} to {max(r['share'] for r in parts):.0%}). Outputs of different tokens "
-        f"have a mean cosine of {np.mean([r['parallel_whole'] for r in parts]):.2f}, and of "
-        f"{np.mean([r['parallel_rest'] for r in parts]):.2f} without that part.",
+        f"Over the {len(rows)} layers with a sink, its key is {ratio('key')} times as long as other keys and its "
+        f"value {ratio('value')} times as long as other values; queries have a mean cosine of "
+        f"{mean(rows, 'query_cosine')} with its key and of {mean(rows, 'other_cosine')} with the mean of all other "
+        "keys.",
+        f"The sink's part makes up {mean(parts, 'share', '.0%')} of the head outputs (by layer {least} to {most}). "
+        f"Outputs of different tokens have a mean cosine of {mean(parts, 'parallel_whole')}, and of "
+        f"{mean(parts, 'parallel_rest')} without that part.",
     ]
     last = max((row["n"] for row in section["zero_k"]), default=0)
     said.extend(
-        f"Zero-K with n = {row['n']} leaves {row['mass']:.1%} of the attention on the sink: {wording.changes(row)}."
+        f"Zero-K with n = {row['n']} leaves {percent(row['mass'])} of the attention on the sink: {wording.changes(row)}."
         for row in section["zero_k"]
         if row["n"] in (1, 8, last) and row["mass"] is not None
     )
@@ -277,7 +281,7 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
         end = section["distance"][-1]
         said.append(
             f"Without the sink's value, the residual stream of other tokens entering layer {end['layer']} has a mean "
-            f"cosine of {end['cosine']:.3f} with its own before, and a CKA of {end['cka']:.3f}."
+            f"cosine of {number(end['cosine'], '.3f')} with its own before, and a CKA of {number(end['cka'], '.3f')}."
         )
     return said
 
