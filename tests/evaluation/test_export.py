@@ -67,7 +67,7 @@ def test_samples_are_those_of_lmms_eval(run: Path, tmp_path: Path) -> None:
 def test_with_the_questions_the_numbers_are_those_of_the_annotations(run: Path, tmp_path: Path) -> None:
     written = export_lmms(run, tmp_path / "out", [question(name) for name in "cba"])
     assert [(s["doc_id"], s["input"]) for s in lines(written[0])] == [(1, "What of b?"), (2, "What of a?")]
-    with pytest.raises(OmnisinkError, match="an answer to c, which is none"):
+    with pytest.raises(OmnisinkError, match="an answer to c, which is not one"):
         export_lmms(run, tmp_path / "out", [question(name) for name in "ab"])
 
 

@@ -158,8 +158,9 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
     said = [
         f"{len(rows)} heads were zeroed one at a time. The largest effect is head {worst['head']} of layer "
         f"{worst['layer']}: {nats(worst['effect'])}. {clear}",
-        f"Head {most['head']} of layer {most['layer']} attends to the sink most, with {number(most['sink_attention'], '.0%')} of "
-        f"its attention; zeroing it changes the loss by {nats(most['effect'])}.",
+        f"Head {most['head']} of layer {most['layer']} attends to the sink most, with "
+        f"{number(most['sink_attention'], '.0%')} of its attention; zeroing it changes the loss by "
+        f"{nats(most['effect'])}.",
     ]
     for row in section["correlation"]:
         rho = interval(row["rho"], row["low"], row["high"], "+.2f")

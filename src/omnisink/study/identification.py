@@ -168,10 +168,11 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
             continue
         most = max(rows, key=lambda r: r["marked"])
         masses = [r["mass"] for r in rows if r["mass"] is not None]
+        least, largest = (number(end(masses), ".0%") for end in (min, max))
         said.append(
-            f"By {label}, tokens are marked at layers {rows[0]['layer']} to {rows[-1]['layer']}, {number(most['marked'], '.1f')} "
-            f"a prompt at most (layer {most['layer']}); other tokens place {number(min(masses), '.0%')} to {number(max(masses), '.0%')} of "
-            "their attention on them, layer by layer."
+            f"By {label}, tokens are marked at layers {rows[0]['layer']} to {rows[-1]['layer']}, "
+            f"{number(most['marked'], '.1f')} a prompt at most (layer {most['layer']}); other tokens place {least} to "
+            f"{largest} of their attention on them, layer by layer."
         )
     chosen = [str(c["channel"]) for c in section["channels"] if c["chosen"]]
     said.append(

@@ -273,7 +273,8 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
     ]
     last = max((row["n"] for row in section["zero_k"]), default=0)
     said.extend(
-        f"Zero-K with n = {row['n']} leaves {percent(row['mass'])} of the attention on the sink: {wording.changes(row)}."
+        f"Zero-K with n = {row['n']} leaves {percent(row['mass'])} of the attention on the sink: "
+        f"{wording.changes(row)}."
         for row in section["zero_k"]
         if row["n"] in (1, 8, last) and row["mass"] is not None
     )

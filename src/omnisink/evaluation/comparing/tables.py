@@ -92,7 +92,7 @@ def tables_of(results: Mapping[str, Any]) -> list[Table]:
         Table(
             "curves",
             "Accuracy in groups that are numbers",
-            ("task", "kind", "group", "method", "questions", "accuracy (95 % interval)"),
+            ("task", "kind", "group", "method", "questions", "accuracy (95% interval)"),
             [_point(task, row) for task in results["tasks"] for row in task.get("curves", ())],
             4,
         ),

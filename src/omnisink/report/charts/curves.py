@@ -10,7 +10,8 @@ import altair as alt
 
 from omnisink.report.charts.lines import distinct, draw_lines, line_rows, value_axis
 from omnisink.report.figure import Column, Figure, Row
-from omnisink.report.words import bounded, interval, number, present
+from omnisink.report.words import bounded, present
+from omnisink.results.wording import interval, number
 
 
 @dataclass(frozen=True)
