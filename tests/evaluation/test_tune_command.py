@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from omnisink import OutRo
-from omnisink.cli import options
+from omnisink.cli import method_options
 from omnisink.cli import tune as command
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tuning import scoring
@@ -61,15 +61,15 @@ def test_it_writes_a_profile_that_its_model_takes(tiny, llama_folder, items, tmp
     assert written["versions"]["optuna"]
     with OutRo.from_profile(path, tiny.model)(tiny.model):
         pass
-    method = options.make_outro("x", None, profile=str(path), tau=0.1)
-    options.check_profile(method, tiny)
+    method = method_options.make_outro("x", None, profile=str(path), tau=0.1)
+    method_options.check_profile(method, tiny)
     assert capsys.readouterr().err == ""
-    options.check_profile(method, dataclasses.replace(tiny, model=other_weights(tiny.model)))
+    method_options.check_profile(method, dataclasses.replace(tiny, model=other_weights(tiny.model)))
     assert "was tuned for tiny-llama, and this is another model: it has other weights" in " ".join(
         capsys.readouterr().err.split()
     )
     with pytest.raises(OmnisinkError, match="gamma of its own"):
-        options.make_outro("x", 3.0, profile=str(path))
+        method_options.make_outro("x", 3.0, profile=str(path))
     before = (tmp_path / "run" / "records.jsonl").read_bytes()
     assert typed(*words, "--profile", tmp_path / "again.json").exit_code == 0
     assert (tmp_path / "run" / "records.jsonl").read_bytes() == before

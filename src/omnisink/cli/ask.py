@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli import media, options
+from omnisink.cli import media, method_options, options
 from omnisink.cli.grouped import grouped
 from omnisink.cli.output import note, print_json, read_text, stdout, working
 from omnisink.cli.preflight import check_model, check_there
@@ -66,8 +66,8 @@ def ask(
     model: options.ModelOption = "smolomni",
     choices: media.ChoicesOption = None,
     files: media.MediaOptions = media.MEDIA,
-    method: options.MethodOption = None,
-    outro: options.OutRoOptions = options.OUTRO_OPTIONS,
+    method: method_options.MethodOption = None,
+    outro: method_options.OutRoOptions = method_options.OUTRO_OPTIONS,
     compare: Annotated[bool, typer.Option("--compare", help="Answer without the method first.")] = False,
     generation: GenerationOptions = GENERATION,
     loading: options.LoadingOptions = options.LOADING,
@@ -90,7 +90,7 @@ def ask(
     asked, about = media.check_media(file, files)
     check_there(model, loading.download)
     media.check_heard(model, asked)
-    chosen = options.make_method(method, model, seed, outro)
+    chosen = method_options.make_method(method, model, seed, outro)
     if compare and chosen is None:
         raise OmnisinkError("--compare answers with and without the method: the baseline is not a method to compare")
     check_model(model, loading.device, loading.dtype)
@@ -101,7 +101,7 @@ def ask(
     if compare:
         name = "OutRo" if method is None else method
         without = _answer(loaded, inputs, None, flags, seed, None if json else f"without {name}")
-    heading = f"with {options.brief(chosen)}" if compare and chosen is not None else ""
+    heading = f"with {method_options.brief(chosen)}" if compare and chosen is not None else ""
     said = _answer(loaded, inputs, chosen, flags, seed, None if json else heading)
     if not json:
         if said.choice:
@@ -190,7 +190,7 @@ def _summary(trace: Trace | None, method: Method | None) -> str:
     elif method.criterion_settings():
         line = "no sink was found in the prompt"
     else:
-        line = f"{options.brief(method)} ran; it looks for no sinks"
+        line = f"{method_options.brief(method)} ran; it looks for no sinks"
     if rotated:
         line += f"; {max(rotated.values())} tokens rotated at {len(rotated)} layers"
     if relaxed:

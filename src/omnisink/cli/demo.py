@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli import media, options
+from omnisink.cli import media, method_options, options
 from omnisink.cli.output import check_writable, note, print_json, stdout, text, working
 
 if TYPE_CHECKING:
@@ -30,15 +30,15 @@ DECODED = 8
 
 
 def demo(
-    gamma: options.GammaOption = None,
-    sheet: Annotated[str, typer.Option("--sheet", metavar="FILE", help="PNG file for the clip's frames.")] = (
+    gamma: method_options.GammaOption = None,
+    sheet: Annotated[str, typer.Option("--sheet", metavar="FILE", help="Where the frames are drawn, as PNG.")] = (
         "omnisink-demo.png"
     ),
     json: options.JsonFlag = False,
 ) -> None:
     """Ask SmolOmni about a shipped clip, without and with OutRo, and show its sinks. Under two minutes."""
     check_writable(sheet)
-    method = options.make_outro(MODEL, gamma)
+    method = method_options.make_outro(MODEL, gamma)
     # float32 on the CPU: the same numbers on every machine, but for rounding.
     loaded = options.load(MODEL, options.LoadingOptions(device="cpu", dtype="float32"))
     from omnisink.cli.measure import compare_answers, compare_cost
@@ -100,7 +100,7 @@ def demo(
     )
     for one in answered:
         _head(out, f"{one['question']}  [{one['needs']}]")
-        _answers(out, one, options.brief(method))
+        _answers(out, one, method_options.brief(method))
     _head(out, "Sinks: tokens whose largest activation |h| is massive")
     out.print(text(sinks.table(label_tokens(tokens, spans))))
     out.print(text("\n" + media.summary(counts)))

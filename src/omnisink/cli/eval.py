@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli import options
+from omnisink.cli import method_options, options
 from omnisink.cli.compare import show_comparison
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption, warnings_noted
@@ -90,9 +90,9 @@ def evaluate(
     score: Annotated[
         str, typer.Option(metavar="HOW", help="generate, or likelihood: the likeliest answer, in one pass.")
     ] = "generate",
-    gamma: options.GammaOption = None,
-    tau: options.TauOption = None,
-    profile: options.ProfileOption = None,
+    gamma: method_options.GammaOption = None,
+    tau: method_options.TauOption = None,
+    profile: method_options.ProfileOption = None,
     running: RunningOptions = RUNNING,
     compared: Annotated[
         bool, typer.Option("--compare/--no-compare", help="Print and write the comparison at the end.")
@@ -125,8 +125,8 @@ def evaluate(
     read = partial(read, where=options.groups_of(questions.only), allow_missing=questions.allow_missing)
     # A mistyped file costs no import of PyTorch; clips are opened or rendered only when nothing else is wrong.
     instances = None if found.is_slow(data) else read()
-    options.refuse_outro_options([methods], gamma=gamma, tau=tau)
-    starts = options.starts_of(methods, model, gamma, tau, profile)
+    method_options.refuse_outro_options([methods], gamma=gamma, tau=tau)
+    starts = method_options.starts_of(methods, model, gamma, tau, profile)
     with working("importing"):
         from omnisink.evaluation.running.parts import failures, whole
         from omnisink.evaluation.running.run import Settings, check_run, run
@@ -172,7 +172,7 @@ def evaluate(
             check_model(model, loading.device, loading.dtype, layers, f"the profile {profile}")
             loaded = options.load(model, loading)
         for start in starts:
-            options.check_profile(start, loaded)
+            method_options.check_profile(start, loaded)
         facts["model"] = options.describe(loaded)
         with _bar() as progress, warnings_noted(several=True):
             run(loaded, instances, chosen, out, facts=facts, rank=rank, progress=progress if rank.first else None)

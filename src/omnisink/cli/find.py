@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from omnisink.cli import media, options
+from omnisink.cli import media, method_options, options
 from omnisink.cli.grouped import grouped
 from omnisink.cli.output import (
     check_writable,
@@ -52,7 +52,7 @@ def find(
     layers: Annotated[
         str | None, typer.Option(metavar="LIST", help="Layers to examine, as 0,5,6. [default: all but the last two]")
     ] = None,
-    method: options.MethodOption = None,
+    method: method_options.MethodOption = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put the text through the model's chat template.")] = False,
     json: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the sink map as JSON; - prints it instead.")
@@ -76,7 +76,7 @@ def find(
         raise OmnisinkError("--audio goes with a file and a question, not with --text")
     asked, about = media.check_media(file, files)
     prompt = question if source is None else read_text(source)
-    from_method = None if method is None else options.make_method(method, model)
+    from_method = None if method is None else method_options.make_method(method, model)
     if json not in (None, "-"):
         check_writable(str(json))
     check_there(model, loading.download)
@@ -131,7 +131,7 @@ def find(
         print(data)
         return
     if from_method is not None:
-        stdout().print(text(f"with {options.brief(from_method)} attached:\n"))
+        stdout().print(text(f"with {method_options.brief(from_method)} attached:\n"))
     stdout().print(text(found.table(tokens)))
     if counts is not None:
         stdout().print(text("\n" + media.summary(counts)))

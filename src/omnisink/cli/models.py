@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli import options
+from omnisink.cli import method_options, options
 from omnisink.cli.output import note, print_json, quiet, stdout, text
 from omnisink.errors import OmnisinkError
 
@@ -70,7 +70,7 @@ def _verify(families: list[Family], write: str | None, device: str | None, json:
 
     from omnisink.cli.output import stderr
 
-    method = options.make_outro("", GAMMA)
+    method = method_options.make_outro("", GAMMA)
     from omnisink.models.loading import check_device
     from omnisink.verification.support_table import read_page
     from omnisink.verification.verify import verify_all

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli import options
+from omnisink.cli import method_options, options
 from omnisink.cli.demo import CLIP, QUESTIONS
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import warnings_noted
@@ -62,7 +62,7 @@ def study(
         list[float] | None,
         typer.Option("--gamma", metavar="NUMBER", help="Strength of the rotation; may be repeated."),
     ] = None,
-    tau: options.TauOption = None,
+    tau: method_options.TauOption = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Draws of each random condition. [default: 3]")] = None,
     heads_items: Annotated[
         int | None, typer.Option(min=1, help="Items on which every head is zeroed. [default: 16]")
@@ -132,7 +132,7 @@ def _conditions(names: str, model: str, tau: float | None, seed: int) -> dict[st
     from omnisink.methods.names import BASELINE
     from omnisink.methods.registry import parse_methods
 
-    found = parse_methods(names, options.make_outro(model, None, tau=tau), seed)
+    found = parse_methods(names, method_options.make_outro(model, None, tau=tau), seed)
     if None in found.values():
         raise OmnisinkError(
             f"--methods adds conditions that are compared with the {BASELINE}, which is there without a name"
@@ -142,7 +142,7 @@ def _conditions(names: str, model: str, tau: float | None, seed: int) -> dict[st
 
 def _strengths(model: str) -> list[float]:
     """Return the strength that the model is used with elsewhere, and the paper's where that is another."""
-    own, paper = options.make_outro(model, None).gamma, options.make_outro("", None).gamma
+    own, paper = method_options.make_outro(model, None).gamma, method_options.make_outro("", None).gamma
     return sorted({own, paper})
 
 

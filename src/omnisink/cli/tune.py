@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnisink.cli import options
+from omnisink.cli import method_options, options
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption
 from omnisink.cli.output import CHECK_FAILED, check_writable, note, stderr, text, working
@@ -34,7 +34,7 @@ _OPTUNA = "optuna"
 @grouped
 def tune(
     model: options.ModelOption = "smolomni",
-    method: options.MethodOption = None,
+    method: method_options.MethodOption = None,
     task: Annotated[
         str, typer.Option("--task", "-t", metavar="TASK", help="A name that `omnisink tasks` lists, or a JSONL file.")
     ] = "synthav",
@@ -89,7 +89,7 @@ def tune(
     read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where, settings=settings)
     # As in `omnisink eval`: mistyped files first, and clips last.
     instances = None if found.is_slow(data) else read()
-    first = options.make_method(method, model, seed)
+    first = method_options.make_method(method, model, seed)
     if first is None:
         raise OmnisinkError("the baseline has no settings to tune: name a method")
     with working("importing"):
@@ -130,7 +130,7 @@ def tune(
     to = profile or str(Path(out) / f"{_file_name(model)}.json")
     if results["settings"] is not None:
         write_profile(to, make_profile(loaded, results, facts))
-        print(_brief(results["settings"]) if results["method"] == options.OUTRO else _written(results))
+        print(_brief(results["settings"]) if results["method"] == method_options.OUTRO else _written(results))
     for sentence in sentences(results):
         print(sentence)
     if results["settings"] is not None:
@@ -221,7 +221,7 @@ def _bar() -> Iterator[Progress]:
 
         def tell(what: str, done: int, total: int) -> None:
             # Searches share a bar: they are of the same length at most.
-            phase = what if what in ("reading", "the model alone") else "searching"
+            phase = what if what in ("reading", "the baseline") else "searching"
             if phase not in phases:
                 phases[phase] = bar.add_task(what, total=total)
             bar.update(phases[phase], completed=done, total=total, description=what)
