@@ -91,7 +91,7 @@ def test_it_says_what_the_data_say(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "no evidence of a difference from baseline" in text
     assert "error, left out and not scored as wrong" in text
-    assert f"Drawn are the {MAX_DRAWN} of 40 groups" in text
+    assert f"Drawn are the {MAX_DRAWN} of 46 groups" in text
 
 
 def test_a_method_alone_has_a_page(tmp_path: Path) -> None:
