@@ -39,14 +39,12 @@ MethodOption = Annotated[
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(
-        "--profile", metavar="FILE", help="Settings that `omnisink tune` stored, in the place of the others."
-    ),
+    typer.Option("--profile", metavar="FILE", help="Use the settings that `omnisink tune` stored."),
 ]
-NoRotateOption = Annotated[bool, typer.Option("--no-rotate", help="Rotate nothing.")]
-NoRelaxOption = Annotated[bool, typer.Option("--no-relax", help="Relax no mask.")]
+NoRotateOption = Annotated[bool, typer.Option("--no-rotate", help="Switch the rotation off.")]
+NoRelaxOption = Annotated[bool, typer.Option("--no-relax", help="Switch the relaxation off.")]
 NoDecodeOption = Annotated[
-    bool, typer.Option("--no-decode", help="Leave generated tokens alone, as the authors' release does.")
+    bool, typer.Option("--no-decode", help="Do not change generated tokens, as in the authors' release.")
 ]
 
 
@@ -121,7 +119,7 @@ def starts_of(names: str, model: str, gamma: float | None, tau: float | None, pr
 
     kind = profiled_class(read_profile(profile))
     if not any(issubclass(one, kind) for one in kinds_named(names)):
-        raise OmnisinkError(f"{profile} is a profile of {kind.__name__}, which is none of the methods {names}")
+        raise OmnisinkError(f"{profile} is a profile of {kind.__name__}, which is not among the methods {names}")
     if issubclass(OutRo, kind):
         return [make_outro(model, gamma, profile=profile, tau=tau)]
     return [make_outro(model, gamma, tau=tau), kind.from_profile(profile)]
