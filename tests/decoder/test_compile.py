@@ -38,9 +38,8 @@ def same(found, expected):
 
 SETTINGS = [
     {},
-    {"gamma": -0.5},
     {"rotate": False},
-    {"decode": False},
+    {"gamma": -0.5, "decode": False},
     {"criterion": SinkDimension((3, 5, 20), 2.0)},
     {"criterion": Positions((0, 6))},
 ]
@@ -48,7 +47,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_one_graph_and_the_same_answers(settings):
-    model = tiny_llama(num_hidden_layers=4)
+    model = tiny_llama(num_hidden_layers=3)
     ids = torch.cat([prompt(13, (0, 6)), prompt(13, ())])
     with OutRo(**settings)(model) as trace:
         expected = passes(model, model, ids)
@@ -60,7 +59,7 @@ def test_one_graph_and_the_same_answers(settings):
 
 
 def test_compiled_code_does_not_outlive_its_block():
-    model = tiny_llama(num_hidden_layers=4)
+    model = tiny_llama(num_hidden_layers=3)
     ids = prompt(13, (0, 6))
     plain = passes(model, model, ids)
     with OutRo()(model):
@@ -75,7 +74,7 @@ def test_compiled_code_does_not_outlive_its_block():
 
 
 def test_a_compiled_model_can_be_attached_to():
-    model = tiny_llama(num_hidden_layers=4)
+    model = tiny_llama(num_hidden_layers=3)
     ids = prompt(13, (0, 6))
     with OutRo()(model):
         expected = passes(model, model, ids)
@@ -85,7 +84,7 @@ def test_a_compiled_model_can_be_attached_to():
 
 
 def test_what_only_the_device_knows_is_reported_when_the_block_ends():
-    model = tiny_llama(num_hidden_layers=4)
+    model = tiny_llama(num_hidden_layers=3)
     ids = prompt(13, (0, 6, 9))
     with pytest.raises(OmnisinkError, match="max_relaxed"), OutRo(max_relaxed=2)(model):
         passes(torch.compile(model.forward, backend=BACKEND, fullgraph=True), model, ids)
@@ -98,7 +97,7 @@ def test_what_only_the_device_knows_is_reported_when_the_block_ends():
 
 
 def test_sinks_of_a_compiled_model_are_found():
-    model, ids = tiny_llama(num_hidden_layers=4), prompt(13, (0, 6))
+    model, ids = tiny_llama(num_hidden_layers=3), prompt(13, (0, 6))
     compiled = torch.compile(model, backend="eager")
     found = find_sinks(compiled, input_ids=ids)
     assert found.to_json() == find_sinks(model, input_ids=ids).to_json()
@@ -107,7 +106,7 @@ def test_sinks_of_a_compiled_model_are_found():
 
 
 def test_what_is_not_finite_is_told_of_compiled_code_at_the_end():
-    model, ids = tiny_llama(num_hidden_layers=4), prompt(13, (0, 6))
+    model, ids = tiny_llama(num_hidden_layers=3), prompt(13, (0, 6))
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[3, 3] = float("nan")
     with pytest.raises(OmnisinkError, match="NaN or inf leaves the last layer"), OutRo()(model):
