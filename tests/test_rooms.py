@@ -140,6 +140,8 @@ def test_tests_stand_in_the_folder_of_their_room() -> None:
     assert [folder for folder in sorted(folders - APART.keys()) if not (PACKAGE / folder).is_dir()] == []
     assert APART.keys() <= folders
     assert {path.name for path in tests.glob("test_*.py")} == OF_ALL
+    empty = [path.name for path in tests.rglob("test_*.py") if "def test_" not in path.read_text(encoding="utf-8")]
+    assert empty == []
 
 
 def test_no_circle_of_imports() -> None:

@@ -60,8 +60,7 @@ def test_the_clip_of_the_demo_has_its_sink_at_position_0_in_the_middle_layers(sm
     assert counts == {"text": (0,), "video": (), "audio": ()}
 
 
-#: Right answers among the first 60, by category, as measured with the weights that are shipped; a machine may round
-#: a few over.
+#: Right answers among the 60, by category, as measured with the weights that are shipped; machines round differently.
 EXPECTED = {"visual": 17, "audio": 12, "existence": 5, "cross-modal": 13, "temporal": 9}
 ROUNDING = 2
 
