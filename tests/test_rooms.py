@@ -31,6 +31,7 @@ FLOORS = {
     "media": 0,
     "decoder": 0,
     "results": 0,
+    "plotting": 0,
     "maths": 0,
     "kernels": -1,
 }

@@ -11,19 +11,30 @@ from omnisink.errors import MediaError, OmnisinkError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from omnisink.methods.find import find_sinks
+    from omnisink.methods.measure import record
     from omnisink.methods.outro import OutRo
     from omnisink.methods.sinkmap import SinkMap
     from omnisink.models.loading import load_model
 
 __version__ = "0.1.0"
 
-__all__ = ["MediaError", "OmnisinkError", "OutRo", "SinkMap", "UnsupportedModelError", "find_sinks", "load_model"]
+__all__ = [
+    "MediaError",
+    "OmnisinkError",
+    "OutRo",
+    "SinkMap",
+    "UnsupportedModelError",
+    "find_sinks",
+    "load_model",
+    "record",
+]
 
 _HOMES = {
     "OutRo": "omnisink.methods.outro",
     "SinkMap": "omnisink.methods.sinkmap",
     "find_sinks": "omnisink.methods.find",
     "load_model": "omnisink.models.loading",
+    "record": "omnisink.methods.measure",
 }
 
 

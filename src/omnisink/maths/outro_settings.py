@@ -63,12 +63,18 @@ class OutRoSettings:
         check_tau(self.tau)
         for name in ("min_activation", "median_ratio"):
             check_threshold(name, getattr(self, name))
-        if self.max_relaxed < 1:
+        for name in ("rotate", "relax", "decode"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {shown(getattr(self, name))}")
+        if not isinstance(self.max_relaxed, int) or self.max_relaxed < 1:
             raise ValueError(f"max_relaxed must be a whole number of at least 1, got {shown(self.max_relaxed)}")
         for name in _LAYERS:
             layers = getattr(self, name)
             if layers is not None:
-                chosen = tuple(sorted({int(layer) for layer in layers}))
+                try:
+                    chosen = tuple(sorted({int(layer) for layer in layers}))
+                except (TypeError, ValueError):
+                    raise ValueError(f"{name} must be a list of layer numbers, got {shown(layers)}") from None
                 if chosen and chosen[0] < 0:
                     raise ValueError(f"{name} must be a list of layer numbers, got {shown(list(chosen))}")
                 object.__setattr__(self, name, chosen)

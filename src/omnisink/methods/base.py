@@ -15,14 +15,16 @@ from omnisink.decoder.intervention import Context, Intervention
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import is_eager_cpu
 from omnisink.methods.finiteness import Finiteness
+from omnisink.methods.given import model_of
 from omnisink.methods.presets import Preset
 from omnisink.methods.profiled import Profiled
+from omnisink.methods.slips import SettingsFirst
 from omnisink.methods.space import Range, SearchSpace
 from omnisink.methods.trace import Record, Trace
 
 
 @dataclass(frozen=True)
-class Method(Profiled, Intervention):
+class Method(SettingsFirst, Profiled, Intervention):
     """Something done to head outputs while a model runs.
 
     A method is a frozen dataclass whose fields are its settings, and one override, `head_output`. Inside
@@ -89,13 +91,13 @@ class Method(Profiled, Intervention):
         """Refuse a model that the settings do not fit. By default, accept it."""
 
     @contextmanager
-    def __call__(self, model: nn.Module) -> Iterator[Trace]:
+    def __call__(self, model: Any) -> Iterator[Trace]:
         """Attach the method to `model` for the length of a block.
 
         Parameters
         ----------
-        model : nn.Module
-            A transformers model with one text decoder.
+        model : nn.Module, Loaded or Pipeline
+            A transformers model with one text decoder, or what holds one: what `load_model` returned, a pipeline.
 
         Yields
         ------
@@ -111,7 +113,8 @@ class Method(Profiled, Intervention):
             not finite; at the end of the block, if something that only the accelerator knew while it ran makes the
             result wrong.
         """
-        anatomy = read_anatomy(getattr(model, "_orig_mod", model))
+        decoder: nn.Module = model_of(model, f"{type(self).__name__}(...)()")
+        anatomy = read_anatomy(getattr(decoder, "_orig_mod", decoder))
         self.check(anatomy)
         if (profile := vars(self).get("_profile")) is not None:
             profile.warn(anatomy, stacklevel=3)  # Of this, the context manager's, and the user's `with`.

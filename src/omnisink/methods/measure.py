@@ -17,9 +17,13 @@ from omnisink.errors import OmnisinkError
 from omnisink.maths.decomposition import attend, attention_from, num_visible_queries, split_columns, split_sink_part
 from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
 from omnisink.maths.rotation import sink_value
-from omnisink.methods.criteria import Criterion, MassiveActivation, describe
+from omnisink.methods.criteria import Criterion, MassiveActivation, describe, resolve_criterion
+from omnisink.methods.given import inputs_of, layers_of, model_of, spans_of
 from omnisink.methods.measurements import Recording
+from omnisink.methods.measurements_views import ON_SINKS
+from omnisink.methods.modality import modality_sets
 from omnisink.methods.sink_method import SinkMethod
+from omnisink.models.adapters.spans import Span
 
 #: Rows of queries on which the split is checked against attention to the rest alone.
 _CHECKED = 64
@@ -46,16 +50,24 @@ class Recorder(SinkMethod):
         (B, S) bool by name: sets of tokens whose attention mass is wanted, such as the tokens of a modality.
     received : bool
         Also sum up what attention each token receives: one more pass over every block of weights.
+    apart : tuple of str
+        Names in `sets` of which those tokens that are sinks at the layer are measured as a set of their own too,
+        called ``"NAME: sinks"``.
     """
 
     others: tuple[Criterion, ...] = ()
     sets: Mapping[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
     received: bool = True
+    apart: tuple[str, ...] = ()
 
     @property
     def set_names(self) -> tuple[str, ...]:
-        """Names of the measured sets, in order: what each criterion marks, then `sets`."""
-        return (*(criterion_name(c) for c in (self.sink_criterion, *self.others)), *self.sets)
+        """Names of the measured sets, in order: what each criterion marks, `sets`, and the sinks `apart`."""
+        return (
+            *(criterion_name(c) for c in (self.sink_criterion, *self.others)),
+            *self.sets,
+            *(f"{n}{ON_SINKS}" for n in self.apart),
+        )
 
     def chosen(self, layer: int, depth: int) -> bool:
         """Every layer, unless some were named."""
@@ -88,7 +100,9 @@ class Recorder(SinkMethod):
             token_mask = torch.ones(len(query), length, dtype=torch.bool, device=device)
         sinks = marked[:, 0]
         include = token_mask & ~sinks
-        sets = torch.cat([marked, *(self._set(name, token_mask)[:, None] for name in self.sets)], dim=1)
+        named = {name: self._set(name, token_mask) for name in self.sets}
+        among = [named[name] & sinks for name in self.apart]
+        sets = torch.cat([marked, *(chosen[:, None] for chosen in (*named.values(), *among))], dim=1)
         options = {
             "scaling": call.scaling,
             "softcap": call.softcap,
@@ -174,12 +188,14 @@ class Recorder(SinkMethod):
 
 
 def record(
-    model: nn.Module,
+    model: Any,
+    prompt: Any = None,
     *,
-    criterion: Criterion | None = None,
-    others: Sequence[Criterion] = (),
+    criterion: str | Criterion | None = None,
+    others: Sequence[str | Criterion] = (),
     sets: Mapping[str, Tensor] | None = None,
-    layers: Sequence[int] | None = None,
+    spans: Sequence[Sequence[Span]] | Sequence[Span] | None = None,
+    layers: int | Sequence[int] | None = None,
     received: bool = True,
     **inputs: Any,
 ) -> Recording:
@@ -187,14 +203,18 @@ def record(
 
     Parameters
     ----------
-    model : nn.Module
-        A transformers model with one text decoder.
-    criterion : Criterion, optional
-        What makes a token a sink; None is `MassiveActivation`.
+    model, prompt
+        As for `find_sinks`: a model, what `load_model` returned, or a pipeline; and texts or inputs.
+    criterion : str or Criterion, optional
+        What makes a token a sink, as for `find_sinks`; None is `MassiveActivation`.
     others, sets, layers, received
         See `Recorder`.
+    spans : sequence of sequences of Span, optional
+        What is text, image, video and audio in each sequence, as ``loaded.spans(inputs)`` says: each modality becomes
+        a set, and its sinks another, ``"audio"`` and ``"audio: sinks"``. They are known, and need not be given, where
+        `model` is what `load_model` returned and the prompt a text or what its `inputs` returned.
     **inputs
-        What the model takes.
+        What the model takes; with a text and what `load_model` returned, what `Loaded.inputs` takes.
 
     Returns
     -------
@@ -206,25 +226,35 @@ def record(
     UnsupportedModelError
         If the model's decoder cannot be read.
     OmnisinkError
-        If a set does not fit the prompt, or the residual stream of a real token is not finite.
+        If there is no model or no prompt in what was given, a set or the spans do not fit the prompt, or the residual
+        stream of a real token is not finite.
     """
+    decoder = model_of(model, "record()")
+    taken = inputs_of(model, prompt, inputs, "record()")
+    spans = spans_of(model, taken) if spans is None else spans
+    by_modality = {} if spans is None else modality_sets(spans, taken)
+    if twice := by_modality.keys() & (sets or {}).keys():
+        raise OmnisinkError(f"the set {min(twice)!r} is that of a modality, which spans give: call it something else")
     recorder = Recorder(
-        criterion or MassiveActivation(),
-        None if layers is None else tuple(layers),
-        tuple(others),
-        sets or {},
+        resolve_criterion(criterion or MassiveActivation()),
+        layers_of(layers, "record()"),
+        tuple(resolve_criterion(other) for other in others),
+        {**(sets or {}), **by_modality},
         received,
+        tuple(by_modality),
     )
-    written: nn.Module = getattr(model, "_orig_mod", model)  # torch.compile() hides the model's arguments.
+    written: nn.Module = getattr(decoder, "_orig_mod", decoder)  # torch.compile() hides the model's arguments.
     names = inspect.signature(type(written).forward).parameters
     # Layers that share keys and values run on the tokens alone whose logits are asked for; all are to be measured.
     parts = read_anatomy(written).runs_parts
     for name, quiet in (("use_cache", False), ("logits_to_keep", 0 if parts else 1)):
         if name in names:
-            inputs.setdefault(name, quiet)
-    with torch.inference_mode(), recorder(model) as trace:
-        model(**inputs)
-    return Recording.of(trace.record, recorder.set_names, [describe(c) for c in (recorder.sink_criterion, *others)])
+            taken.setdefault(name, quiet)
+    with torch.inference_mode(), recorder(decoder) as trace:
+        decoder(**taken)
+    return Recording.of(
+        trace.record, recorder.set_names, [describe(c) for c in (recorder.sink_criterion, *recorder.others)]
+    )
 
 
 def criterion_name(criterion: Criterion) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -15,59 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnisink.errors import OmnisinkError, shown
+from omnisink.methods.measured import MEASURED, PARTS
+from omnisink.methods.measurements_file import labels_of, read_recording, write_recording
+from omnisink.methods.measurements_views import columns_of, draw, in_brief, in_html
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.methods.trace import Record
-from omnisink.results.arrays import read_arrays
-from omnisink.results.checking import check
-from omnisink.results.disk import atomic_write
-from omnisink.results.reading import parse_object, read_whole
-from omnisink.results.schema import Count
+from omnisink.results.frames import data_frame
 
-_FORMAT = "omnisink.recording.v1"
-#: Bytes of the names of a recording at most.
-_LARGEST_LABELS = 2**26
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["MEASURED", "PARTS", "Recording"]
 
 
-class _Labels(TypedDict):
-    """The ``.json`` file of a recording."""
-
-    format: str
-    layers: list[Count]
-    sets: list[str]
-    criteria: list[dict[str, Any]]
-    facts: dict[str, Any]
-
-
-#: Every measurement, its dimensions after ``sequence`` and ``layer``, and what it is. Means run over real tokens that
-#: are no sink, except where it says otherwise. Where a layer has no sink, what speaks of one is NaN.
-MEASURED: dict[str, tuple[tuple[str, ...], str]] = {
-    "marked": (("criterion", "token"), "tokens that each criterion marks"),
-    "magnitude": (("token",), "largest |h| of each token as it enters the layer"),
-    "channel_peak": (("channel",), "largest |h| / RMS of any token"),
-    "mass": (("head", "set"), "mean attention to each set"),
-    "mass_by_token": (("set", "token"), "attention of each token to each set, mean over heads"),
-    "received": (("token",), "attention each token receives from those that can see it, mean over them and heads"),
-    "received_most": (("head",), "largest mean attention that one token receives"),
-    "received_where": (("head",), "the token that receives it"),
-    "split_error": ((), "largest |o_sink + o_rest - o| relative to the largest |o|, on a sample of rows"),
-    "sink_share": (("head",), "mean of o_sink . o / |o|^2: the sinks' share of the head output"),
-    "sink_norm_ratio": (("head",), "mean of |o_sink| / |o|"),
-    "parallel": (("part", "head"), "mean pairwise cosine across tokens of o, o_sink and o_rest"),
-    "key_norm": (("kv_head", "token"), "length of each key after position encoding"),
-    "value_norm": (("kv_head", "token"), "length of each value"),
-    "sink_key": (("kv_head", "depth"), "mean key of the sinks"),
-    "sink_value": (("kv_head", "value_depth"), "mean value of the sinks"),
-    "query_cosine": (("head",), "mean cosine of queries and the mean sink key"),
-    "other_cosine": (("head",), "mean cosine of queries and the mean key of all other tokens"),
-    "sink_query": (("token",), "where the first sink's query looks, seeing the whole prompt, mean over heads"),
-    "last_query": (("token",), "where the last token's query looks, mean over heads"),
-}
-PARTS = ("whole", "sink", "rest")
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recording:
     """Measurements of a batch of prompts.
+
+    ``recording["mass"]`` is one measurement at every layer, ``recording[12]`` all measurements at layer 12, and
+    ``len(recording)`` the number of layers.
 
     Attributes
     ----------
@@ -131,8 +96,47 @@ class Recording:
         )
         return cls(stacked, layers, list(sets), list(criteria), token_mask.numpy())
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        """Return one measurement, (sequence, layer, ...)."""
+    def __len__(self) -> int:
+        """Return how many layers were measured."""
+        return len(self.layers)
+
+    def __bool__(self) -> bool:
+        """Say that it is a recording, also where no layer was measured."""
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        """Compare arrays and labels with those of another recording; NaN is equal to NaN."""
+        if not isinstance(other, Recording):
+            return NotImplemented
+        return (
+            self.arrays.keys() == other.arrays.keys()
+            and all(_same(array, other.arrays[name]) for name, array in self.arrays.items())
+            and _same(self.token_mask, other.token_mask)
+            and labels_of(self) == labels_of(other)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # Equal recordings can be of arrays that change.
+
+    @overload
+    def __getitem__(self, name: str) -> NDArray[Any]: ...
+
+    @overload
+    def __getitem__(self, name: int) -> dict[str, NDArray[Any]]: ...
+
+    def __getitem__(self, name: str | int) -> NDArray[Any] | dict[str, NDArray[Any]]:
+        """Return one measurement, (sequence, layer, ...), or by its number a layer: each measurement without `layer`.
+
+        Raises
+        ------
+        OmnisinkError
+            If there is no such measurement or layer.
+        """
+        if not isinstance(name, str):
+            if name not in self.layers:
+                layers = f"{self.layers[0]} to {self.layers[-1]}" if self.layers else "none"
+                raise OmnisinkError(f"layer {shown(name)} was not measured (measured: {layers})")
+            row = list(self.layers).index(name)
+            return {measured: array[:, row] for measured, array in self.arrays.items()}
         if name not in self.arrays:
             raise OmnisinkError(f"{name!r} was not recorded; there are {', '.join(sorted(self.arrays))}")
         return self.arrays[name]
@@ -176,27 +180,80 @@ class Recording:
         OmnisinkError
             If they cannot be written, or if the facts are not plain data.
         """
-        base = Path(path).with_suffix("") if Path(path).suffix in (".npz", ".json") else Path(path)
-        data, names = base.with_name(base.name + ".npz"), base.with_name(base.name + ".json")
-        labels = {
-            "format": _FORMAT,
-            "layers": list(self.layers),
-            "sets": list(self.sets),
-            "parts": list(PARTS),
-            "criteria": list(self.criteria),
-            "arrays": {n: {"dims": self.dims(n), "what": MEASURED[n][1]} for n in sorted(self.arrays)},
-            "facts": dict(self.facts),
-        }
-        try:
-            text = json.dumps(labels, ensure_ascii=False, indent=1, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise OmnisinkError(f"cannot write {names}: its facts or criteria are not plain data: {error}") from error
-        arrays: dict[str, Any] = {"real": self.token_mask, **self.arrays}
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **arrays)
-        atomic_write(data, packed.getvalue())
-        atomic_write(names, f"{text}\n".encode(errors="backslashreplace"))
-        return data, names
+        return write_recording(self, path)
+
+    def to_dataframe(self, name: str = "mass") -> pd.DataFrame:
+        """Return one measurement as a table of pandas, a row for each of its numbers.
+
+        Parameters
+        ----------
+        name : str
+            A measurement; see `MEASURED`.
+
+        Returns
+        -------
+        DataFrame
+            A column for each dimension, and one of the measurement's name for the number. Layers have their own
+            numbers, sets, criteria and parts their names. Padding is left out.
+
+        Raises
+        ------
+        OmnisinkError
+            If there is no such measurement, or pandas is not installed.
+        """
+        return data_frame(columns_of(self, name))
+
+    def plot(
+        self,
+        what: Literal["heads", "modality", "sinks"] = "heads",
+        *,
+        on: str | None = None,
+        sequence: int = 0,
+        ax: Axes | None = None,
+        **options: Any,
+    ) -> Axes:
+        """Draw one sequence with Matplotlib.
+
+        Parameters
+        ----------
+        what : {"heads", "modality", "sinks"}
+            ``"heads"`` is a heat map of layers and heads: the attention mass on a set. ``"modality"`` is the attention
+            to each modality over the layers, the part on sinks hatched; `record` needs ``spans=`` for it. ``"sinks"``
+            is the sink map.
+        on : str, optional
+            Which set, for ``"heads"``; None is what the first criterion marks.
+        sequence : int
+            Which sequence.
+        ax : Axes, optional
+            Where to draw; None makes a figure.
+        **options
+            For ``"sinks"``: those of `SinkMap.plot`.
+
+        Returns
+        -------
+        Axes
+            With everything drawn.
+
+        Raises
+        ------
+        OmnisinkError
+            If Matplotlib is not installed, there is no such picture, set or sequence, or no modality was recorded.
+        """
+        if not 0 <= sequence < len(self.token_mask):
+            raise OmnisinkError(
+                f"there is no sequence {sequence}: the recording has sequences 0 to {len(self.token_mask) - 1}"
+            )
+        if what == "sinks":
+            return self.sinks().plot(sequence=sequence, ax=ax, **options)
+        return draw(self, what, on, sequence, ax)
+
+    def __repr__(self) -> str:
+        """Say in one line what was measured."""
+        return f"Recording({in_brief(self)})"
+
+    def _repr_html_(self) -> str:
+        """Show the measurements and their shapes in a notebook."""
+        return in_html(self, {name: what for name, (_, what) in MEASURED.items()})
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
@@ -217,47 +274,11 @@ class Recording:
         OmnisinkError
             If a file is missing or is not a recording.
         """
-        base = Path(path).with_suffix("") if Path(path).suffix in (".npz", ".json") else Path(path)
-        what = f"{base} is not a recording"
-        names = base.with_name(base.name + ".json")
-        try:
-            content = read_whole(names, _LARGEST_LABELS)
-        except OmnisinkError as error:
-            raise OmnisinkError(f"{what}: {error}") from error
-        labels = parse_object(content, what)
-        if labels.get("format", _FORMAT) != _FORMAT:
-            raise OmnisinkError(f"{base}: unknown format {shown(labels['format'])}, expected {_FORMAT!r}")
-        check(labels, _Labels, what)
-        arrays = read_arrays(base.with_name(base.name + ".npz"), what)
-        if "real" not in arrays:
-            raise OmnisinkError(f"{what}: it lacks the array 'real'")
-        made = cls(arrays, labels["layers"], labels["sets"], labels["criteria"], arrays.pop("real"), labels["facts"])
-        if wrong := made._misfit():
-            raise OmnisinkError(f"{what}: {wrong}")
-        return made
+        return read_recording(cls, path)
 
-    def _misfit(self) -> str | None:
-        """Say what of the arrays does not fit the labels; None where all does."""
-        if self.token_mask.ndim != 2 or self.token_mask.dtype != np.bool_:
-            return f"real is of the shape {self.token_mask.shape} and type {self.token_mask.dtype}, not (B, S) bool"
-        wanted = {
-            "sequence": self.token_mask.shape[0],
-            "layer": len(self.layers),
-            "token": self.token_mask.shape[1],
-            "set": len(self.sets),
-            "criterion": len(self.criteria),
-            "part": len(PARTS),
-        }
-        for name, array in self.arrays.items():
-            if name not in MEASURED:
-                return f"the array {shown(name)} is none that is measured"
-            dims = self.dims(name)
-            sizes = [wanted.get(dim, size) for dim, size in zip(dims, array.shape, strict=False)]
-            if array.ndim != len(dims) or list(array.shape) != sizes:
-                return f"{name} is of the shape {array.shape}, which does not fit {', '.join(dims)}"
-            if array.dtype.kind not in "bif":
-                return f"{name} holds {array.dtype}, not numbers"
-        return None
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f" and other.dtype.kind == "f")
 
 
 def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from omnisink.errors import OmnisinkError
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.models.adapters.spans import Span
 
@@ -63,6 +68,45 @@ def count_by_modality(sinks: SinkMap, spans: Sequence[Span], sequence: int = 0) 
             )
         )
     return counts
+
+
+def modality_sets(spans: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tokens of each modality as sets that `record` measures attention to.
+
+    Parameters
+    ----------
+    spans : sequence of sequences of Span
+        For every sequence, as `Loaded.spans` returns them; those of a single sequence may stand alone.
+    inputs : mapping
+        The prompts that they belong to, whose shape is (B, S).
+
+    Returns
+    -------
+    dict of str to Tensor
+        (B, S) bool by modality, in the order in which they first appear.
+
+    Raises
+    ------
+    OmnisinkError
+        If the spans are not those of such prompts.
+    """
+    rows = [spans] if spans and all(isinstance(span, Span) for span in spans) else spans
+    known = (inputs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+    shape = next((tuple(tensor.shape[:2]) for tensor in known if isinstance(tensor, Tensor)), None)
+    if shape is None or not all(isinstance(row, Sequence) for row in rows) or len(rows) != shape[0]:
+        raise OmnisinkError(
+            f"spans has {len(rows)} entries for {'no prompt' if shape is None else f'{shape[0]} prompts'}; give what "
+            "loaded.spans(inputs) returns, a list of spans for each sequence"
+        )
+    sets: dict[str, Tensor] = {}
+    for row, found in enumerate(rows):
+        for span in found:
+            if not 0 <= span.start < span.stop <= shape[1]:
+                raise OmnisinkError(
+                    f"a span of {span.modality} ends at {span.stop}, past the {shape[1]} tokens there are"
+                )
+            sets.setdefault(span.modality, torch.zeros(shape, dtype=torch.bool))[row, span.start : span.stop] = True
+    return sets
 
 
 def label_tokens(texts: Sequence[str], spans: Sequence[Span]) -> list[str]:

@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Annotated, Any, TypedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from omnisink.errors import OmnisinkError, shown
-from omnisink.results.checking import Range, check
-from omnisink.results.reading import parse_object
-from omnisink.results.schema import Count
+from omnisink.methods.sinkmap_file import LARGEST, plain_criterion, read_fields, write_fields
+from omnisink.methods.sinkmap_views import columns_of, draw, in_brief, in_html, table_of
+from omnisink.results.disk import atomic_write
+from omnisink.results.frames import data_frame
+from omnisink.results.reading import read_whole
 
-_FORMAT = "omnisink.sinkmap.v1"
-#: Layers of a map, and tokens of all its prompts together, at most: some bits of memory for each token and layer.
-_LAYERS, _TOKENS = 10_000, 2**26
-#: Marks of a map at most, layers times tokens: a hundred layers of a batch of ten prompts of a million tokens.
-_MARKS = 2**30
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
-
-class _Needed(TypedDict):
-    format: str
-    criterion: dict[str, Any]
-    batch: Count
-    length: Count
-    padding: list[list[Count]]
-    examined: list[Annotated[int, Range(0, _LAYERS - 1)]]
-    sinks: dict[str, list[list[Count]]]
-    magnitudes: dict[str, list[list[float | None]]]
+    from omnisink.models.adapters.spans import Span
 
 
-class _Form(_Needed, total=False):
-    """What `SinkMap.to_json` writes; other fields, as a command adds them, may be anything."""
-
-    tokens: list[list[str]]
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SinkMap:
     """The sinks of a batch of prompts.
+
+    It works like a mapping of layers: ``len(sinks)``, ``sinks[12]``, ``12 in sinks`` and ``for layer in sinks`` speak
+    of the examined layers. Two maps are equal if they say the same, on whatever device.
 
     Attributes
     ----------
@@ -103,6 +90,41 @@ class SinkMap:
         recorded = self.magnitudes.get(layer)
         return [] if recorded is None else [float(recorded[sequence, p]) for p in self.positions(layer, sequence)]
 
+    def __len__(self) -> int:
+        """Return how many layers were examined."""
+        return len(self.masks)
+
+    def __bool__(self) -> bool:
+        """Say that it is a map, also where nothing was examined."""
+        return True
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over the examined layers, ascending."""
+        return iter(self.examined)
+
+    def __contains__(self, layer: object) -> bool:
+        """Say whether a layer was examined."""
+        return layer in self.masks
+
+    def __getitem__(self, layer: int) -> Tensor:
+        """Return the sinks of one layer, (B, S) bool; the same as `mask`."""
+        if isinstance(layer, slice) or not hasattr(layer, "__index__"):
+            raise OmnisinkError(f"a sink map is indexed by the number of one layer, got {shown(layer)}")
+        return self.mask(int(layer))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with another map: layers, marks, padding, activations and the criterion."""
+        if not isinstance(other, SinkMap):
+            return NotImplemented
+        return (
+            _same(self.masks, other.masks)
+            and torch.equal(self.token_mask.cpu(), other.token_mask.cpu())
+            and _same(self.magnitudes, other.magnitudes)
+            and plain_criterion(self.criterion) == plain_criterion(other.criterion)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # Equal maps can be of tensors that change.
+
     def to_json(self, tokens: Sequence[Sequence[str]] | Sequence[str] | None = None) -> str:
         """Write the map as JSON.
 
@@ -117,24 +139,7 @@ class SinkMap:
             Positions by layer and sequence, padding positions, settings; `from_json` reads it back. An activation that
             is not finite is null, and read back as NaN.
         """
-        batch, length = self.token_mask.shape
-        sequences = range(batch)
-        data: dict[str, Any] = {
-            "format": _FORMAT,
-            "criterion": dict(self.criterion),
-            "batch": batch,
-            "length": length,
-            "padding": [[int(p) for p in (~self.token_mask[b]).nonzero().flatten()] for b in sequences],
-            "examined": self.examined,
-            "sinks": {str(layer): [self.positions(layer, b) for b in sequences] for layer in self.layers},
-            "magnitudes": {
-                str(layer): [[float(m) if m.isfinite() else None for m in row] for row in recorded.float().cpu()]
-                for layer, recorded in sorted(self.magnitudes.items())
-            },
-        }
-        if tokens is not None:
-            data["tokens"] = [list(row) for row in _by_sequence(tokens)]
-        return json.dumps(data, ensure_ascii=False)
+        return write_fields(self, tokens)
 
     @classmethod
     def from_json(cls, text: str) -> SinkMap:
@@ -155,24 +160,51 @@ class SinkMap:
         OmnisinkError
             If the text is not a sink map: a field is missing, of another type, or does not fit the others.
         """
-        data = parse_object(text, "not a sink map")
-        if data.get("format", _FORMAT) != _FORMAT:
-            raise OmnisinkError(f"unknown sink map format {shown(data['format'])}, expected {_FORMAT!r}")
-        check(data, _Form, "not a sink map")
-        # Before anything of that size is made.
-        shape, examined = (data["batch"], data["length"]), data["examined"]
-        if shape[0] * shape[1] > _TOKENS or shape[0] * shape[1] * len(examined) > _MARKS:
-            raise OmnisinkError(f"not a sink map: {len(examined):,d} layers of {shape[0]:,d} x {shape[1]:,d} tokens")
-        if len(set(examined)) < len(examined):
-            raise OmnisinkError("not a sink map: examined names a layer twice")
-        for name in ("sinks", "magnitudes"):
-            if unknown := [key for key in data[name] if not key.isdecimal() or int(key[:6]) not in examined]:
-                raise OmnisinkError(f"not a sink map: {name} has {shown(unknown[0])}, which is no layer of examined")
-        token_mask = ~_filled(shape, data["padding"], "padding")
-        nothing: list[list[int]] = [[]] * shape[0]
-        masks = {k: _filled(shape, data["sinks"].get(str(k), nothing), f"sinks.{k}") for k in examined}
-        sizes = {int(k): _sized(shape, rows, f"magnitudes.{k}") for k, rows in data["magnitudes"].items()}
-        return cls(masks, token_mask, data["criterion"], sizes)
+        return cls(*read_fields(text, "not a sink map"))
+
+    def save(self, path: str | Path, tokens: Sequence[Sequence[str]] | Sequence[str] | None = None) -> Path:
+        """Write the map to a file, as `to_json` has it.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file; one that is there is replaced.
+        tokens : sequence of str, or one such sequence for each sequence, optional
+            Token texts to write along.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        OmnisinkError
+            If it cannot be written.
+        """
+        atomic_write(Path(path), (self.to_json(tokens) + "\n").encode(errors="backslashreplace"))
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SinkMap:
+        """Read a map that `save`, or ``omnisink find --json FILE``, wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        SinkMap
+            With tensors on the CPU; equal to the one that was saved.
+
+        Raises
+        ------
+        OmnisinkError
+            If the file cannot be read or is not a sink map.
+        """
+        return cls(*read_fields(read_whole(path, LARGEST), f"{path} is not a sink map"))
 
     def table(self, tokens: Sequence[Sequence[str]] | Sequence[str] | None = None, sequence: int | None = None) -> str:
         """Draw the map as a small plain-text table; neighbouring layers with the same sinks share a line.
@@ -189,58 +221,92 @@ class SinkMap:
         str
             One line for each group of layers, without a final newline.
         """
-        texts = None if tokens is None else _by_sequence(tokens)
-        chosen = range(len(self.token_mask)) if sequence is None else [sequence]
-        many = len(chosen) > 1
-        head = (["sequence"] if many else []) + ["layers", "positions"]
-        head += (["tokens"] if texts is not None else []) + (["largest |h|"] if self.magnitudes else [])
-        rows = [head]
-        for b in chosen:
-            marked = [(layer, self.positions(layer, b)) for layer in self.examined]
-            numbered = [(i - layer, layer, found) for i, (layer, found) in enumerate(marked)]
-            for (_, found), group in groupby(numbered, key=lambda item: (item[0], tuple(item[2]))):
-                if not found:
-                    continue
-                span = [layer for _, layer, _ in group]
-                row = [str(b)] if many else []
-                row += [str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}", " ".join(map(str, found))]
-                if texts is not None:
-                    row.append(" ".join(repr(texts[b][p]) for p in found))
-                if self.magnitudes:
-                    peak = [max(self.magnitude(layer, b), default=0.0) for layer in span]
-                    row.append(
-                        f"{min(peak):,.0f}" if min(peak) == max(peak) else f"{min(peak):,.0f} to {max(peak):,.0f}"
-                    )
-                rows.append(row)
-        if len(rows) == 1:
-            return f"no sinks at the {len(self.examined)} layers examined"
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return table_of(self, tokens, sequence)
+
+    def to_dataframe(
+        self,
+        tokens: Sequence[Sequence[str]] | Sequence[str] | None = None,
+        *,
+        only_sinks: bool = True,
+    ) -> pd.DataFrame:
+        """Return the map as a table of pandas.
+
+        Parameters
+        ----------
+        tokens : sequence of str, or one such sequence for each sequence, optional
+            Token texts, for a column ``token``.
+        only_sinks : bool
+            One row for each sink of each layer. False has one for every token of each examined layer but padding, with
+            ``sink`` saying which are.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``sequence``, ``layer``, ``position``, ``sink``, ``magnitude`` (largest |h|; NaN where none was
+            recorded), and ``token`` where texts are given.
+
+        Raises
+        ------
+        OmnisinkError
+            If pandas is not installed.
+        """
+        return data_frame(columns_of(self, tokens, only_sinks))
+
+    def plot(
+        self,
+        tokens: Sequence[str] | None = None,
+        *,
+        spans: Sequence[Span] | None = None,
+        sequence: int = 0,
+        positions: Sequence[int] | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw one sequence with Matplotlib: layers upward, tokens along, sinks outlined.
+
+        Colour is the largest activation of a token, on a log scale, where it was recorded, as `find_sinks` does.
+
+        Parameters
+        ----------
+        tokens : sequence of str, optional
+            (S,) texts of the sequence's tokens; they are drawn where there are few enough.
+        spans : sequence of Span, optional
+            The sequence's spans, as ``loaded.spans(inputs)[0]``, for a strip of modalities.
+        sequence : int
+            Which sequence.
+        positions : sequence of int, optional
+            Token positions to draw, to look closer; None is all but padding.
+        ax : Axes, optional
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        Axes
+            With everything drawn; ``ax.figure.savefig("sinks.pdf")`` keeps it.
+
+        Raises
+        ------
+        OmnisinkError
+            If Matplotlib is not installed, or there is no such sequence or position.
+        """
+        return draw(self, tokens, spans, sequence, positions, ax)
+
+    def __repr__(self) -> str:
+        """Say in one line what was examined and found."""
+        return f"SinkMap({in_brief(self)})"
+
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook."""
+        return in_html(self)
 
     def __str__(self) -> str:
         """Draw the table of every sequence."""
         return self.table()
 
 
-def _by_sequence(tokens: Sequence[Any]) -> Sequence[Sequence[str]]:
-    return [tokens] if tokens and isinstance(tokens[0], str) else tokens
-
-
-def _filled(shape: tuple[int, int], positions: Sequence[Sequence[int]], name: str) -> Tensor:
-    """Return (B, S) bool, True at the positions, which are checked."""
-    if len(positions) != shape[0]:
-        raise OmnisinkError(f"not a sink map: {name} has {len(positions)} lists for {shape[0]} sequences")
-    mask = torch.zeros(shape, dtype=torch.bool)
-    for b, found in enumerate(positions):
-        if outside := [p for p in found if p >= shape[1]]:
-            raise OmnisinkError(f"not a sink map: {name} has the position {outside[0]} of {shape[1]} tokens")
-        mask[b, list(found)] = True
-    return mask
-
-
-def _sized(shape: tuple[int, int], rows: Sequence[Sequence[float | None]], name: str) -> Tensor:
-    """Return (B, S) float32."""
-    if [len(row) for row in rows] != [shape[1]] * shape[0]:
-        raise OmnisinkError(f"not a sink map: {name} is not of the shape {shape[0]} x {shape[1]}")
-    filled = [[float("nan") if value is None else value for value in row] for row in rows]
-    return torch.tensor(filled, dtype=torch.float32).reshape(shape)
+def _same(one: Mapping[int, Tensor], other: Mapping[int, Tensor]) -> bool:
+    """Whether two sets of tensors by layer hold the same; NaN is equal to NaN."""
+    return one.keys() == other.keys() and all(
+        tensor.shape == other[layer].shape
+        and torch.allclose(tensor.cpu().float(), other[layer].cpu().float(), rtol=0, atol=0, equal_nan=True)
+        for layer, tensor in one.items()
+    )

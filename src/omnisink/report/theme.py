@@ -1,50 +1,17 @@
 """The look of charts on light and dark pages: one Vega-Lite configuration each.
 
-Colours stay apart for the colour-blind (blue, orange, green and purple differ in lightness too, and lines differ in
-dash and point as well), and have a contrast of at least 3 : 1 to the page.
+Colours are those of `omnisink.plotting.palette`; lines differ in dash and point as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from omnisink.plotting.palette import DARK, LIGHT, MODALITIES, Look
+
+__all__ = ["DARK", "FONT", "LIGHT", "MODALITIES", "Look", "config"]
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
-#: Order of the modalities in every legend; anything else is "other".
-MODALITIES = ("text", "image", "video", "audio", "other")
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colours for one kind of page."""
-
-    paper: str
-    ink: str
-    soft: str
-    grid: str
-    modalities: tuple[str, ...]  # in the order of MODALITIES
-    series: tuple[str, ...]
-    ramp: tuple[str, ...]
-
-
-LIGHT = Look(
-    paper="#ffffff",
-    ink="#16202a",
-    soft="#4c5864",
-    grid="#e3e8ec",
-    modalities=("#5a6672", "#8a4f9e", "#1f6fb0", "#c2500a", "#7a7a52"),
-    series=("#1f6fb0", "#c2500a", "#0b7d62", "#8a4f9e", "#5a6672"),
-    ramp=("#c98a00", "#c8503c", "#8d2a7a", "#2f2a7d"),
-)
-DARK = Look(
-    paper="#14181d",
-    ink="#e8edf2",
-    soft="#a9b4bf",
-    grid="#2b333c",
-    modalities=("#a9b4c0", "#c79be0", "#5cb3f0", "#f5a25d", "#c5c590"),
-    series=("#5cb3f0", "#f5a25d", "#4fcba6", "#c79be0", "#a9b4c0"),
-    ramp=("#ffd166", "#f58b6b", "#c77dd1", "#8f9bff"),
-)
 
 
 def config(look: Look) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""What is easily written in place of `with method(...)(model) as trace:`, and what is said to it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from omnisink.errors import OmnisinkError
+from omnisink.methods.given import holds_model
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: In the type of a field: it may well hold a model.
+_TAKES_MODEL = re.compile(r"Module|Model|Pipeline|Loaded|Any\b|object\b")
+
+
+class SettingsFirst:
+    """A class of settings that is put on a model by a call; a model among the settings, or no call, is a slip."""
+
+    def __new__(cls, *given: Any, **settings: Any) -> Self:
+        """Refuse a model where the first setting is meant, unless that is a setting which may be one."""
+        own: dict[str, str] = {f.name: str(f.type) for f in fields(cls) if f.init} if is_dataclass(cls) else {}
+        first = next(iter(own.values()), "")
+        misplaced = (given and holds_model(given[0]) and not _TAKES_MODEL.search(first)) or (
+            "model" in settings and "model" not in own and holds_model(settings["model"])
+        )
+        if misplaced:
+            raise OmnisinkError(
+                f"{cls.__name__}(...) takes settings, and the model comes after them: "
+                f"with {cls.__name__}(...)(model) as trace:"
+            )
+        return super().__new__(cls)
+
+    def __enter__(self) -> NoReturn:
+        """Say that there is no model yet.
+
+        Raises
+        ------
+        OmnisinkError
+            Always: a block begins with ``method(model)``.
+        """
+        name = type(self).__name__
+        raise OmnisinkError(f"{name}(...) has no model yet; write with {name}(...)(model) as trace:")
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing; the block never begins."""
