@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from omnisink import OmnisinkError, SinkMap, find_sinks, record
+from omnisink import OmnisinkError, OutRo, SinkMap, find_sinks, record
+from omnisink.methods import ReplaceSinkValue
 from omnisink.methods.measured import MEASURED
 from omnisink.methods.measurements import Recording
 from omnisink.models.adapters.spans import Span
@@ -178,6 +179,46 @@ def test_a_recording_as_a_table_of_pandas(recording) -> None:
     assert set(recording.to_dataframe("parallel")["part"]) == {"whole", "sink", "rest"}
     for name in MEASURED:
         assert name in recording.to_dataframe(name).columns
+
+
+def test_a_trace_says_what_was_found_and_done(inputs) -> None:
+    model = tiny_llama()
+    with OutRo(gamma=1.0)(model) as trace:
+        assert repr(trace).endswith("Trace(no prompt has been run inside the block)")
+        assert "no prompt" in trace._repr_html_()
+        model(**inputs)
+    rotated = sum(trace.rotated_tokens.values())
+    assert f"; {rotated} token positions rotated at {len(trace.rotated_tokens)} layers; " in repr(trace)
+    assert f"{len(trace.relaxed)} rows relaxed" in repr(trace)
+    assert "position 0 of sequence 0 at layers 0-3" in repr(trace)
+    shown = Cells(trace._repr_html_())
+    assert {"layer", "sinks", "relaxed", "rotated", "skipped"} <= set(shown.texts)
+    with ReplaceSinkValue()(model) as other:
+        model(**inputs)
+    assert repr(other).startswith("Trace(2 sequences")
+    assert "rotated" not in repr(other)
+
+
+def test_a_trace_as_a_table_of_pandas(inputs) -> None:
+    pytest.importorskip("pandas")
+    model = tiny_llama()
+    with OutRo(gamma=1.0)(model) as trace:
+        with pytest.raises(OmnisinkError, match="the trace is empty"):
+            trace.to_dataframe()
+        model(**inputs)
+    frame = trace.to_dataframe().set_index("layer")
+    assert frame["rotated"].to_dict() == {layer: trace.rotated_tokens.get(layer, 0) for layer in frame.index}
+    assert frame["sinks"].to_dict() == {layer: int(trace.sinks[layer].sum()) for layer in trace.sinks}
+    assert frame["relaxed"].sum() == len(trace.relaxed)
+
+
+def test_a_trace_that_cannot_be_read_is_still_shown(inputs) -> None:
+    model = tiny_llama()
+    with OutRo(gamma=1.0)(model) as trace:
+        model(**inputs)
+    trace.record.defer_check(torch.tensor(True), OmnisinkError("something went wrong"))
+    assert repr(trace).endswith("(it cannot be read: something went wrong)")
+    assert "something went wrong" in trace._repr_html_()
 
 
 @pytest.mark.parametrize("missing", ["pandas", "matplotlib"])

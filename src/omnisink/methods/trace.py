@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from omnisink.errors import OmnisinkError
 from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.sinkmap import SinkMap
+from omnisink.methods.trace_views import trace_columns, trace_in_brief, trace_in_html
+from omnisink.results.frames import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -113,6 +118,35 @@ class Trace:
         if record.token_mask is None:
             return torch.ones(record.batch, record.length, dtype=torch.bool)
         return record.token_mask.cpu()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no prompt has been run inside the block."""
+        return self._record is None
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the last prefill and what was generated from it as a table of pandas, a row for each layer.
+
+        Returns
+        -------
+        DataFrame
+            ``layer``, and over the batch: ``sinks`` (tokens), ``relaxed`` (rows), ``rotated`` (token positions, those
+            generated since included), and ``skipped`` (the reason, or an empty text).
+
+        Raises
+        ------
+        OmnisinkError
+            If nothing was run, or pandas is not installed.
+        """
+        return data_frame(trace_columns(self))
+
+    def __repr__(self) -> str:
+        """Say in one line what was found and done; it may wait for the accelerator."""
+        return f"{type(self).__name__}({trace_in_brief(self)})"
+
+    def _repr_html_(self) -> str:
+        """Show the layers at which something was found or done in a notebook."""
+        return trace_in_html(self)
 
     @property
     def sinks(self) -> SinkMap:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omnisink.models.adapters.asking import answer, gather
 from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.parts import ModelParts
+from omnisink.results.frames import html_table
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from omnisink.questions.prompt import Encoded
 
 
-@dataclass
+@dataclass(repr=False)
 class Loaded(ModelParts):
     """A model ready to be asked: its parts, where they come from, and what can be asked of it.
 
@@ -36,6 +37,31 @@ class Loaded(ModelParts):
 
     source: str = ""
     revision: str | None = None
+
+    def __repr__(self) -> str:
+        """Say in one line what was loaded, and from where."""
+        return f"Loaded({self.name}: {'; '.join(f'{name} {fact}' for name, fact in self._described())})"
+
+    def _repr_html_(self) -> str:
+        """Show what was loaded in a notebook."""
+        return html_table(f"Loaded: {self.name}", ("what", "it is"), self._described())
+
+    def _described(self) -> list[tuple[str, str]]:
+        """Describe the parts in a few words each."""
+        weights = list(self.model.parameters())
+        kinds = ", ".join(dict.fromkeys(str(w.dtype).removeprefix("torch.") for w in weights)) or "no weights"
+        places = ", ".join(dict.fromkeys(str(w.device) for w in weights)) or "no device"
+        size = f"{sum(w.numel() for w in weights) / 1e6:,.1f} million parameters, {kinds} on {places}"
+        takes = ["text", *sorted(self.adapter.modalities)]
+        origin = [("from", self.source)] if self.source else []
+        return [("class", type(self.model).__name__), ("with", size), ("takes", ", ".join(takes)), *origin]
+
+    def __getattr__(self, name: str) -> Any:
+        """Say where the model is, to those who look for one of its attributes here."""
+        model = self.__dict__.get("model")
+        if not name.startswith("_") and model is not None and hasattr(model, name):
+            raise AttributeError(f"Loaded has no attribute {name!r}; its model has: write loaded.model.{name}")
+        raise AttributeError(f"Loaded has no attribute {name!r}")
 
     @cached_property
     def adapter(self) -> Adapter:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass
+@dataclass(repr=False)
 class ModelParts:
     """A model with what turns questions into its inputs.
 
@@ -32,3 +32,7 @@ class ModelParts:
     name: str
     system: str | None = None
     allow_long_prompts: bool = False
+
+    def __repr__(self) -> str:
+        """Name the model; its weights would fill pages."""
+        return f"{type(self).__name__}({self.name})"

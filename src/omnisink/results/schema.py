@@ -198,9 +198,10 @@ class TurnedOutcome(ConditionOutcome):
 
 
 class ZeroKOutcome(ConditionOutcome):
-    """The outcome of Zero-K, with the share of the attention that is left on the sink."""
+    """The outcome of Zero-K, with the share of the attention on the sink that is left, and that was there before."""
 
     mass: float | None
+    mass_before: float | None
 
 
 class Marks(TypedDict):
@@ -246,6 +247,7 @@ class ConditionRecord(StudyKey, ConditionOutcome, total=False):
 
     turned: float | None
     mass: float | None
+    mass_before: float | None
 
 
 class MarksRecord(StudyKey, Marks):

@@ -11,6 +11,7 @@ from omnisink.study.conditions import summarise_base
 from omnisink.study.plan import Plan
 from omnisink.study.questions import QUESTIONS
 from omnisink.study.records import records_as
+from omnisink.study.results import StudyResults
 
 #: Question and unit of the record of the baseline.
 BASE = ("base", "base")
@@ -22,7 +23,7 @@ def gather(
     calibration: Calibration,
     example: Mapping[str, Any],
     run: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> StudyResults:
     """Sum up what the records say, question by question.
 
     Parameters
@@ -40,18 +41,20 @@ def gather(
 
     Returns
     -------
-    dict
-        ``run``, ``baseline``, ``readings``, ``example`` and a section for each question; plain data.
+    StudyResults
+        A dictionary with ``run``, ``baseline``, ``readings``, ``example`` and a section for each question; plain data.
     """
     whose = (r for r in records if (r["question"], r["unit"]) == BASE)
     base = {r["item"]: r for r in records_as(BaseRecord, whose)}
-    results: dict[str, Any] = {
-        "format": STUDY_FORMAT,
-        "run": dict(run),
-        "baseline": summarise_base(base, plan.seed),
-        "readings": {},
-        "example": dict(example),
-    }
+    results = StudyResults(
+        {
+            "format": STUDY_FORMAT,
+            "run": dict(run),
+            "baseline": summarise_base(base, plan.seed),
+            "readings": {},
+            "example": dict(example),
+        }
+    )
     for name, question in QUESTIONS.items():
         if name in plan.questions:
             own = [r for r in records if r["question"] == name]

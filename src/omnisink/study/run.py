@@ -28,6 +28,7 @@ from omnisink.study.item_measurements import ItemMeasurements
 from omnisink.study.item_runner import ItemRunner, item_runner
 from omnisink.study.plan import Plan
 from omnisink.study.questions import QUESTIONS
+from omnisink.study.results import StudyResults
 from omnisink.study.unit import Unit
 
 #: Unit that says that all of an item is done, and how long it took.
@@ -46,7 +47,7 @@ def run_study(
     *,
     facts: Mapping[str, Any],
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> StudyResults:
     """Ask the questions of a plan about every item, or go on where an earlier run was stopped.
 
     Parameters
@@ -67,8 +68,8 @@ def run_study(
 
     Returns
     -------
-    dict
-        The results, as ``results.json`` has them (format ``omnisink.study.v1``).
+    StudyResults
+        A dictionary, as ``results.json`` has them (format ``omnisink.study.v1``).
 
     Raises
     ------

@@ -113,12 +113,16 @@ def _run_zero_k(measurements: ItemMeasurements, condition: Condition) -> ZeroKOu
     recorder = Recorder(received=False)
     runner = measurements.runner
     outcome = runner.run(condition.method, recorder, start=condition.start)
-    left = None
+    left = before = None
     if condition.start is not None and outcome.recorded is not None:
         made = Recording.of(outcome.recorded, recorder.set_names, [])
-        marked = [i for i, layer in enumerate(made.layers) if layer in measurements.sinks().layers]
+        layers = measurements.sinks().layers
+        marked = [i for i, layer in enumerate(made.layers) if layer in layers]
         left = plain(made["mass"][0, marked, :, 0].mean())
-    return {**outcome.record(), "label": condition.label, **condition.about, "mass": left}
+        # The same layers, heads and criterion, before any channel was set to zero: the curve's value at n = 0.
+        rows = [i for i, layer in enumerate(measurements.recording.layers) if layer in layers]
+        before = plain(measurements.by_layer("mass")[rows, :, 0].mean())
+    return {**outcome.record(), "label": condition.label, **condition.about, "mass": left, "mass_before": before}
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +245,9 @@ def summarise(
     zeroed = records_as(ConditionRecord, (r for r in records if r["unit"].startswith(_ZERO_K)))
     section["zero_k"] = summarise_conditions(zeroed, base, seed=settings.seed, about=("n",))
     for row in section["zero_k"]:
-        row["mass"] = _mean([r["mass"] for r in zeroed if r["n"] == row["n"]])
+        alike = [r for r in zeroed if r["n"] == row["n"]]
+        row["mass"] = _mean([r["mass"] for r in alike])
+        row["mass_before"] = _mean([r.get("mass_before") for r in alike])  # Earlier records have none.
     pruned = records_as(ConditionRecord, (r for r in records if r["unit"].startswith(_PRUNE)))
     section["pruning"] = summarise_conditions(pruned, base, seed=settings.seed, about=("layer", "keep", "by"))
     section["split_error"] = max((r["split_error"] for r in measured if r["split_error"] is not None), default=None)

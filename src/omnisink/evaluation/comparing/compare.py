@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
+from omnisink.evaluation.comparing.comparison import Comparison
 from omnisink.evaluation.comparing.cost import cost
 from omnisink.evaluation.comparing.curves import curves
 from omnisink.evaluation.comparing.outcomes import Floats, TaskTable, tasks_of, unparsed
@@ -37,7 +38,7 @@ class Drawing:
 
 def compare(
     folders: Sequence[str | Path], baseline: str = "baseline", *, seed: int = 0, resamples: int = 9999
-) -> dict[str, Any]:
+) -> Comparison:
     """Compare every method of the runs with the baseline, on the same questions.
 
     Parameters
@@ -53,12 +54,12 @@ def compare(
 
     Returns
     -------
-    dict
-        In the form ``omnisink.comparison.v1``, which JSON can hold. ``"tasks"`` has for every task its `methods`,
-        each with its accuracy, counts and cost and, but for the baseline, a `paired` comparison; its `breakdowns`; its
-        `curves`, which are the accuracies of all methods in groups that are numbers, such as lengths; and
-        the `questions` that a method won, lost or failed on. ``"verdicts"`` has a sentence for every comparison.
-        Shares and differences are fractions of 1.
+    Comparison
+        A dictionary in the form ``omnisink.comparison.v1``, which JSON can hold. ``"tasks"`` has for every task its
+        `methods`, each with its accuracy, counts and cost and, but for the baseline, a `paired` comparison; its
+        `breakdowns`; its `curves`, which are the accuracies of all methods in groups that are numbers, such as
+        lengths; and the `questions` that a method won, lost or failed on. ``"verdicts"`` has a sentence for every
+        comparison. Shares and differences are fractions of 1.
 
     Raises
     ------
@@ -79,18 +80,20 @@ def compare(
         pair["verdict"] = verdict(pair)
     for about, row, pair in pairs:
         pair["sentence"] = sentence(about["label"], row["method"], baseline, pair)
-    return {
-        "format": COMPARISON_FORMAT,
-        "baseline": baseline,
-        "seed": seed,
-        "resamples": resamples,
-        "level": LEVEL,
-        "power": POWER,
-        "tests": sum(pair["p"] is not None for _, _, pair in pairs),
-        "runs": [_facts(task, run.folder.name, run.manifest) for task in tasks for run in task.runs],
-        "tasks": made,
-        "verdicts": [pair["sentence"] for _, _, pair in pairs],
-    }
+    return Comparison(
+        {
+            "format": COMPARISON_FORMAT,
+            "baseline": baseline,
+            "seed": seed,
+            "resamples": resamples,
+            "level": LEVEL,
+            "power": POWER,
+            "tests": sum(pair["p"] is not None for _, _, pair in pairs),
+            "runs": [_facts(task, run.folder.name, run.manifest) for task in tasks for run in task.runs],
+            "tasks": made,
+            "verdicts": [pair["sentence"] for _, _, pair in pairs],
+        }
+    )
 
 
 def _task(task: TaskTable, baseline: str, draw: Drawing) -> dict[str, Any]:
