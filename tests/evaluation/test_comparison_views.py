@@ -10,7 +10,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.compare import compare
 from omnisink.evaluation.comparing.comparison import Comparison
 from omnisink.evaluation.comparing.tables import write_tables
-from tests.evaluation.comparing import FEW, write_scores
+from tests.evaluation.scored_runs import FEW, write_scores
 from tests.skips import needs
 
 

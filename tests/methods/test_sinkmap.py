@@ -144,7 +144,7 @@ PLAIN = {
         ({"sinks": {"0": [[1.7]]}}, "sinks.0.0.0 must be a whole number"),
         ({"sinks": {"0": [[True]]}}, "sinks.0.0.0 must be a whole number"),
         ({"sinks": {"0": [[3]]}}, "sinks.0 has the position 3 of 3 tokens"),
-        ({"sinks": {"0": [[0], [0]]}}, "sinks.0 has 2 lists for 1 sequences"),
+        ({"sinks": {"0": [[0], [0]]}}, "sinks.0 has 2 lists of positions for 1 sequences"),
         ({"sinks": {"1": [[0]]}}, "sinks has '1', which is no layer of examined"),
         ({"sinks": {"x": [[0]]}}, "sinks has 'x', which is no layer of examined"),
         ({"sinks": [[[0]]]}, "sinks must be an object"),

@@ -16,8 +16,8 @@ from omnisink.methods import ReplaceSinkValue
 from omnisink.methods.measured import MEASURED
 from omnisink.methods.measurements import Recording
 from omnisink.models.adapters.spans import Span
-from tests.methods.edits import padded
-from tests.plain import prompt, tiny_llama
+from tests.methods.reference_edits import padded
+from tests.reference_outro import prompt, tiny_llama
 from tests.skips import needs
 
 
@@ -255,7 +255,7 @@ def test_sink_maps_and_recordings_draw_themselves(sinks, recording, tmp_path) ->
     plt.close("all")
     for wrong, why in (
         (lambda: sinks.plot(sequence=2), "no sequence 2"),
-        (lambda: sinks.plot(positions=[13]), "positions must name tokens from 0 to 12"),
+        (lambda: sinks.plot(positions=[13]), "positions must name tokens from 0 on, of 13"),
         (lambda: SinkMap({}, torch.ones(1, 1).bool()).plot(), "nothing to draw"),
         (lambda: recording.plot(sequence=-1), "no sequence -1"),
         (lambda: recording.plot("head"), "no picture 'head'"),

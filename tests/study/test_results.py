@@ -12,7 +12,7 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.study.plan import Plan
 from omnisink.study.results import StudyResults
-from tests.report import making
+from tests.report import study_results
 from tests.skips import needs
 
 QUESTIONS = ("identification", "heads", "values", "causality")
@@ -20,7 +20,7 @@ QUESTIONS = ("identification", "heads", "values", "causality")
 
 @pytest.fixture(scope="module")
 def results() -> StudyResults:
-    return StudyResults(json.loads(json.dumps(making.results(layers=6, tokens=20))))
+    return StudyResults(json.loads(json.dumps(study_results.results(layers=6, tokens=20))))
 
 
 def test_results_are_saved_and_loaded(results: StudyResults, tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ def read_fields(text: str | bytes, what: str) -> tuple[dict[int, Tensor], Tensor
     # Before anything of that size is made.
     shape, examined = (data["batch"], data["length"]), data["examined"]
     if shape[0] * shape[1] > _TOKENS or shape[0] * shape[1] * len(examined) > _MARKS:
-        raise OmnisinkError(f"{what}: {len(examined):,d} layers of {shape[0]:,d} x {shape[1]:,d} tokens")
+        raise OmnisinkError(
+            f"{what}: it is too large, {len(examined):,d} layers of {shape[0]:,d} x {shape[1]:,d} tokens"
+        )
     if len(set(examined)) < len(examined):
         raise OmnisinkError(f"{what}: examined names a layer twice")
     for name in ("sinks", "magnitudes"):
@@ -113,7 +115,7 @@ def by_sequence(tokens: Sequence[Any]) -> Sequence[Sequence[str]]:
 def _filled(shape: tuple[int, int], positions: Sequence[Sequence[int]], name: str, what: str) -> Tensor:
     """Return (B, S) bool, True at the positions, which are checked."""
     if len(positions) != shape[0]:
-        raise OmnisinkError(f"{what}: {name} has {len(positions)} lists for {shape[0]} sequences")
+        raise OmnisinkError(f"{what}: {name} has {len(positions)} lists of positions for {shape[0]} sequences")
     mask = torch.zeros(shape, dtype=torch.bool)
     for b, found in enumerate(positions):
         if outside := [p for p in found if p >= shape[1]]:

@@ -124,7 +124,7 @@ def draw(
     else:
         chosen = list(positions)
         if not chosen or not all(0 <= p < length for p in chosen):
-            raise OmnisinkError(f"positions must name tokens from 0 to {length - 1}, got {chosen[:8]}")
+            raise OmnisinkError(f"positions must name tokens from 0 on, of {length}, got {chosen[:8]}")
     layers = sinks.examined
     known = sinks.magnitudes.keys() & set(layers)
     sizes = np.full((len(layers), len(chosen)), np.nan)

@@ -58,7 +58,7 @@ def draw_modalities(
             area = ax.fill_between(edges, low, high, color=look.modality(name), linewidth=0)
             area.set_label(f"{name}, sinks" if hatched else name)
             if hatched:
-                area.set(hatch="///", edgecolor=look.paper, alpha=0.85)
+                area.set(hatch="///", edgecolor=look.paper)
             below = below + share
     ax.set_ylim(0, 100)
     ax.margins(x=0)
