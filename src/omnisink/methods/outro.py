@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.intervention import AttentionCall, Context
@@ -145,7 +145,7 @@ class OutRo(SinkMethod, OutRoSettings):
 
     if TYPE_CHECKING:  # The block gives the trace named above.
 
-        def __call__(self, model: nn.Module) -> _GeneratorContextManager[OutRoTrace, None, None]: ...  # noqa: D102
+        def __call__(self, model: Any) -> _GeneratorContextManager[OutRoTrace, None, None]: ...  # noqa: D102
 
     def __post_init__(self) -> None:
         OutRoSettings.__post_init__(self)
