@@ -13,7 +13,15 @@ from torch import nn
 from transformers import pipeline
 
 from omnisink import OmnisinkError, OutRo, find_sinks, load_model, record
-from omnisink.methods import KnockoutTokens, Method, Recorder, ZeroHeads
+from omnisink.methods import (
+    KnockoutTokens,
+    Method,
+    Positions,
+    Recorder,
+    ReplaceSinkValue,
+    SinkDimension,
+    ZeroHeads,
+)
 from omnisink.models.adapters.spans import Span
 from tests.conftest import SINK_LETTER
 
@@ -115,6 +123,7 @@ def test_slips_with_prompts_get_a_sentence(loaded, pipe, call) -> None:
         ((loaded.model, ids), dict(ids), "attention_mask, input_ids twice"),
         ((loaded, []), {}, "takes a prompt that is a text"),
         ((pipe, [{"role": "user", "content": TEXT}]), {}, "apply_chat_template"),
+        ((loaded.model, [[1, 2]]), {}, "a tensor of token ids"),
         ((loaded, [TEXT, 3]), {}, "takes a prompt that is a text"),
         ((pipe, ""), {}, "which makes no tokens"),
         ((loaded, ""), {}, "the question is empty"),
@@ -130,6 +139,25 @@ def test_slips_with_prompts_get_a_sentence(loaded, pipe, call) -> None:
         with pytest.raises(OmnisinkError, match=message) as caught:
             call(*given, **named)
         assert "\n" not in str(caught.value)
+
+
+def test_what_is_measured_beside_is_named_in_the_right_form(loaded) -> None:
+    made = record(loaded, TEXT, others=SinkDimension(5), sets={"mine": [[True] + [False] * 6]})
+    assert made.sets[:3] == ["massive_activation", "sink_dimension", "mine"]
+    with pytest.raises(OmnisinkError, match="sets must be masks by name"):
+        record(loaded, TEXT, sets=["text"])
+    with pytest.raises(OmnisinkError, match="spans must be what"):
+        record(loaded, TEXT, spans=True)
+    with pytest.raises(OmnisinkError, match="the set 'mine' must be bool"):
+        record(loaded, TEXT, sets={"mine": [True]})
+
+
+def test_numbers_stand_for_lists_of_one() -> None:
+    assert ReplaceSinkValue(layers=3).layers == (3,)
+    assert (SinkDimension(5).channels, Positions(0).positions) == ((5,), (0,))
+    for make in (lambda: ReplaceSinkValue(layers="x"), lambda: SinkDimension([1.5]), lambda: Positions(None)):
+        with pytest.raises(ValueError, match=r"must be whole numbers, as \(0, 1\), got"):
+            make()
 
 
 def test_texts_without_padding_are_refused(loaded) -> None:

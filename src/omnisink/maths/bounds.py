@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any
 
 from omnisink.errors import shown
@@ -76,6 +77,27 @@ def check_threshold(name: str, threshold: Any) -> None:
         raise ValueError(f"{name} must be a positive number, got {shown(threshold)}")
     if not threshold <= MAX_THRESHOLD:
         raise ValueError(f"{name} must be at most {MAX_THRESHOLD:g}, got {shown(threshold)}")
+
+
+def whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    """Return whole numbers that were given as a list of them, or as one.
+
+    Parameters
+    ----------
+    name : str
+        Name of the setting.
+    values : object
+        What was given.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    try:
+        return (index(values),) if hasattr(values, "__index__") else tuple(index(value) for value in values)
+    except TypeError:
+        raise ValueError(f"{name} must be whole numbers, as (0, 1), got {shown(values)}") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from omnisink.maths.bounds import check_threshold
+from omnisink.maths.bounds import check_threshold, whole_numbers
 from omnisink.maths.sink_dimension import sink_dimension_sinks
 from omnisink.methods.criterion import Criterion, MassiveActivation, describe, mark_sinks
 
@@ -48,7 +48,7 @@ class SinkDimension:
     name: ClassVar[str] = "sink_dimension"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(int(c) for c in self.channels))
+        object.__setattr__(self, "channels", whole_numbers("channels", self.channels))
         if not self.channels:
             raise ValueError(
                 "the sink-dimension criterion needs the model's sink channels, for example channels=(138, 378)"
@@ -80,7 +80,7 @@ class Positions:
     name: ClassVar[str] = "positions"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "positions", tuple(int(p) for p in self.positions))
+        object.__setattr__(self, "positions", whole_numbers("positions", self.positions))
         if any(p < 0 for p in self.positions):
             raise ValueError(f"positions count from the first real token and are not negative, got {self.positions}")
 
@@ -145,7 +145,7 @@ def resolve_criterion(criterion: str | Criterion, channels: Sequence[int] | None
         If the name is unknown, or channels are missing or given to a criterion that has none.
     """
     if criterion == SinkDimension.name:
-        return SinkDimension(tuple(channels or ()))
+        return SinkDimension(() if channels is None else channels)  # type: ignore[arg-type]
     if channels is not None:
         raise ValueError("channels belong to the criterion named 'sink_dimension' only")
     if criterion == MassiveActivation.name:

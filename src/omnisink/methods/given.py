@@ -109,7 +109,8 @@ def inputs_of(given: Any, prompt: Any, inputs: Mapping[str, Any], call: str) -> 
     texts = [prompt] if isinstance(prompt, str) else prompt
     if not isinstance(texts, Sequence) or not texts or not all(isinstance(text, str) for text in texts):
         raise OmnisinkError(
-            f"{call} takes a prompt that is a text, a list of texts, or inputs by name, got {shown(prompt)}; of chat "
+            f"{call} takes a prompt that is a text, a list of texts, a tensor of token ids, or inputs by name, got "
+            f"{shown(prompt)}; of chat "
             "messages, give what the tokenizer's apply_chat_template(..., return_dict=True) returns"
         )
     if isinstance(given, Loaded):

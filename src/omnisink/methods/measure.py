@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.intervention import AttentionCall, Context
 from omnisink.decoder.masks import visible_keys
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 from omnisink.maths.decomposition import attend, attention_from, num_visible_queries, split_columns, split_sink_part
 from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
 from omnisink.maths.rotation import sink_value
@@ -148,7 +148,7 @@ class Recorder(SinkMethod):
         note("last_query", attention_from(query, key, last, padding, scaling=call.scaling).mean(dim=1))
 
     def _set(self, name: str, token_mask: Tensor) -> Tensor:
-        chosen = self.sets[name].to(token_mask.device)
+        chosen = torch.as_tensor(self.sets[name], device=token_mask.device)
         if chosen.shape != token_mask.shape or chosen.dtype != torch.bool:
             raise OmnisinkError(
                 f"the set {name!r} must be bool of the prompt's shape {tuple(token_mask.shape)}, got {chosen.dtype} "
@@ -192,7 +192,7 @@ def record(
     prompt: Any = None,
     *,
     criterion: str | Criterion | None = None,
-    others: Sequence[str | Criterion] = (),
+    others: str | Criterion | Sequence[str | Criterion] = (),
     sets: Mapping[str, Tensor] | None = None,
     spans: Sequence[Sequence[Span]] | Sequence[Span] | None = None,
     layers: int | Sequence[int] | None = None,
@@ -232,6 +232,9 @@ def record(
     decoder = model_of(model, "record()")
     taken = inputs_of(model, prompt, inputs, "record()")
     spans = spans_of(model, taken) if spans is None else spans
+    if sets is not None and not isinstance(sets, Mapping):
+        raise OmnisinkError(f"sets must be masks by name, as {{'mine': mask}} with a mask (B, S), got {shown(sets)}")
+    others = [others] if isinstance(others, str) or callable(others) else others
     by_modality = {} if spans is None else modality_sets(spans, taken)
     if twice := by_modality.keys() & (sets or {}).keys():
         raise OmnisinkError(f"the set {min(twice)!r} is that of a modality, which spans give: call it something else")

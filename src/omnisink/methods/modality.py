@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.models.adapters.spans import Span
 
@@ -90,6 +90,8 @@ def modality_sets(spans: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, 
     OmnisinkError
         If the spans are not those of such prompts.
     """
+    if not isinstance(spans, Sequence):
+        raise OmnisinkError(f"spans must be what loaded.spans(inputs) returns, got {shown(spans)}")
     rows = [spans] if spans and all(isinstance(span, Span) for span in spans) else spans
     known = (inputs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
     shape = next((tuple(tensor.shape[:2]) for tensor in known if isinstance(tensor, Tensor)), None)

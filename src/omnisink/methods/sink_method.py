@@ -11,6 +11,7 @@ from torch import Tensor
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.intervention import AttentionCall, Context
 from omnisink.errors import OmnisinkError
+from omnisink.maths.bounds import whole_numbers
 from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.layers import is_detection_layer
 from omnisink.maths.magnitude import token_magnitude
@@ -45,7 +46,7 @@ class SinkMethod(Method):
         if self.criterion is not None and not callable(self.criterion):
             raise ValueError(f"criterion must be an object such as SinkDimension((138, 378)), got {self.criterion!r}")
         if self.layers is not None:
-            object.__setattr__(self, "layers", tuple(sorted({int(layer) for layer in self.layers})))
+            object.__setattr__(self, "layers", tuple(sorted(set(whole_numbers("layers", self.layers)))))
 
     @property
     def sink_criterion(self) -> Criterion:
