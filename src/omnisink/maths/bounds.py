@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from operator import index
 from typing import Any
 
 from omnisink.errors import shown
@@ -95,8 +94,8 @@ def whole_numbers(name: str, values: Any) -> tuple[int, ...]:
         If it is something else.
     """
     try:
-        return (index(values),) if hasattr(values, "__index__") else tuple(index(value) for value in values)
-    except TypeError:
+        return tuple(value.__index__() for value in ([values] if hasattr(values, "__index__") else values))
+    except (TypeError, AttributeError):
         raise ValueError(f"{name} must be whole numbers, as (0, 1), got {shown(values)}") from None
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omnisink.plotting.palette import MODALITIES
 from omnisink.report.cleaning import PICTURE, shown_token
-from omnisink.report.theme import MODALITIES
 
 Matrix = NDArray[np.float64]
 

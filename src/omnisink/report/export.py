@@ -14,8 +14,9 @@ import altair as alt
 import vl_convert
 from PIL import Image
 
+from omnisink.plotting.palette import LIGHT
 from omnisink.report.figure import Figure
-from omnisink.report.theme import LIGHT, config
+from omnisink.report.theme import config
 from omnisink.results.disk import atomic_write
 from omnisink.results.spreadsheet import cell
 

@@ -16,10 +16,11 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from omnisink.plotting.palette import DARK, LIGHT
 from omnisink.report.export import csv_text, vega_lite_version
 from omnisink.report.figure import Figure
 from omnisink.report.sections import Section
-from omnisink.report.theme import DARK, LIGHT, config
+from omnisink.report.theme import config
 from omnisink.report.words import bounded, head, shown
 from omnisink.results.wording import NATS, PERCENT, interval, number, part_of
 

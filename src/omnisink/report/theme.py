@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from omnisink.plotting.palette import DARK, LIGHT, MODALITIES, Look
-
-__all__ = ["DARK", "FONT", "LIGHT", "MODALITIES", "Look", "config"]
+from omnisink.plotting.palette import Look
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
 

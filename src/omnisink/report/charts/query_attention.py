@@ -8,9 +8,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from omnisink.plotting.palette import MODALITIES
 from omnisink.report.example import Example, Matrix, rounded
 from omnisink.report.figure import Column, Row, named
-from omnisink.report.theme import MODALITIES
 from omnisink.report.words import at_layer, extremes
 
 #: The queries that are drawn: name of their field, title of the panel, and name in a sentence.

@@ -9,10 +9,10 @@ from typing import Any, overload
 import altair as alt
 import numpy as np
 
+from omnisink.plotting.palette import MODALITIES
 from omnisink.report.cleaning import shown_token
 from omnisink.report.example import Bin, Example, Matrix, rounded
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.theme import MODALITIES
 from omnisink.results.wording import listed, number, spaced
 
 _NONE = "none"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
+from omnisink.plotting.palette import MODALITIES
 from omnisink.report.charts.query_attention import (
     COLUMNS,
     QUERIES,
@@ -22,7 +23,6 @@ from omnisink.report.charts.query_attention import (
 )
 from omnisink.report.example import Example
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.theme import MODALITIES
 from omnisink.results.wording import number
 
 #: Pictures in the strip: as many as stand side by side on the narrowest drawing; and the box of one, in pixels.
