@@ -128,7 +128,7 @@ def test_slips_with_prompts_get_a_sentence(loaded, pipe, call) -> None:
         ((pipe, ""), {}, "which makes no tokens"),
         ((loaded, ""), {}, "the question is empty"),
         ((loaded, TEXT), {"vidoe": "x.mp4"}, "was given a text and vidoe; beside a text it takes .*video"),
-        ((loaded, TEXT), {"video": "x.mp4"}, "takes text alone"),
+        ((loaded, TEXT), {"video": "x.mp4"}, "takes text only"),
         (("smolomni", TEXT), {}, r"the text 'smolomni': load the model first, as load_model\('smolomni'\)"),
         ((loaded.tokenizer, TEXT), {}, "takes a model, and was given a tokenizer"),
         ((OutRo(), TEXT), {}, r"the method OutRo: put it on the model around the call"),
