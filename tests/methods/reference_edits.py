@@ -16,12 +16,13 @@ from tests.reference_outro import PlainOutRo
 class PlainEdit(PlainOutRo):
     """The model under an intervention, and the attention maps it had.
 
-    `value` is None, or ``value(layer)`` gives (K, D) for the sinks of a layer, or None. `channels` are zeroed in each
-    sink's key. `heads` are (layer, head). ``hide(plain, layer, query)`` gives positions that no other token sees.
+    `value` is None, or ``value(layer)`` gives (K, D) for the sinks of a layer, or None. `zeroed` is the number of channels
+    that are set to zero in each sink's key. `heads` are (layer, head). ``hide(plain, layer, query)`` gives positions that no other
+    token sees.
     """
 
     value: Callable[[int], Any] | None = None
-    channels: int = 0
+    zeroed: int = 0
     heads: tuple = ()
     hide: Callable[..., Any] | None = None
     weights: dict = field(default_factory=dict)
@@ -33,7 +34,7 @@ class PlainEdit(PlainOutRo):
         keys, values = self.keys[number].clone(), self.values[number].clone()
         for t in self.sinks.get(number, []):
             for k in range(len(keys)):
-                keys[k, t, keys[k, t].abs().argsort(descending=True)[: self.channels]] = 0
+                keys[k, t, keys[k, t].abs().argsort(descending=True)[: self.zeroed]] = 0
                 if self.value is not None and self.value(number) is not None:
                     values[k, t] = self.value(number)[k]
         hidden = set() if self.hide is None else set(self.hide(self, number, query))

@@ -41,9 +41,9 @@ class HeadOutputs(Method):
 EDITS = {
     "zero value": (ReplaceSinkValue(), {"value": lambda layer: torch.zeros(2, 12)}),
     "given values": (ReplaceSinkValue(values=VALUES), {"value": VALUES.get}),
-    "one channel": (ZeroSinkKey(channels=1), {"channels": 1}),
-    "four channels": (ZeroSinkKey(channels=4), {"channels": 4}),
-    "whole key": (ZeroSinkKey(channels=12), {"channels": 12}),
+    "one channel": (ZeroSinkKey(channels=1), {"zeroed": 1}),
+    "four channels": (ZeroSinkKey(channels=4), {"zeroed": 4}),
+    "whole key": (ZeroSinkKey(channels=12), {"zeroed": 12}),
     "heads": (ZeroHeads(((0, 1), (3, 0), (3, 3), (5, 2))), {"heads": ((0, 1), (3, 0), (3, 3), (5, 2))}),
     "hidden": (KnockoutTokens(), {"hide": lambda plain, layer, _: plain.sinks.get(layer, [])}),
     "hidden in one layer": (
@@ -177,7 +177,7 @@ def test_the_model_is_left_without_a_trace(name):
 
 def test_two_edits_at_once_do_both():
     model, ids = tiny_llama(), prompt(13, (0, 6))
-    both = PlainEdit(model, channels=2, value=VALUES.get, heads=((1, 2),))
+    both = PlainEdit(model, zeroed=2, value=VALUES.get, heads=((1, 2),))
     expected = plain_run(both, ids, CONTINUATION)
     with ZeroSinkKey(channels=2)(model), ReplaceSinkValue(values=VALUES)(model), ZeroHeads(((1, 2),))(model):
         found = run(model, ids, CONTINUATION)

@@ -131,7 +131,7 @@ PLAIN = {
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"batch": float("inf")}, "Infinity is no number"),
+        ({"batch": float("inf")}, "Infinity is not a number"),
         ({"batch": 10**9, "length": 10**9}, "2 layers of 1,000,000,000 x 1,000,000,000 tokens"),
         ({"length": 2**26, "examined": list(range(64))}, "64 layers of 1 x"),
         ({"batch": -1}, "batch must be a whole number of at least 0, got -1"),

@@ -139,7 +139,7 @@ def test_a_last_line_without_sense_is_cut_off(tmp_path: Path, torn: bytes) -> No
     [
         (b"\0\0", "it is not JSON"),
         (b"", "it is not JSON"),
-        (b'{"loss":NaN}', "it is not JSON: NaN is no number"),
+        (b'{"loss":NaN}', "it is not JSON: NaN is not a number"),
         (b"[1]", "not a JSON object but list"),
     ],
 )
