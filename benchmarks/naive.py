@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from omnisink import OutRo
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 
 
 @dataclass(frozen=True)

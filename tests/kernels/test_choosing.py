@@ -12,7 +12,7 @@ import torch
 import torch.utils._triton
 from torch._subclasses import FakeTensorMode
 
-from omnisink.maths import choice
+from omnisink.maths import choice, kernel_devices
 from omnisink.maths.choice import kernels_run_on
 from omnisink.maths.prompts import Prompts
 from omnisink.maths.rotation import rotate
@@ -44,7 +44,7 @@ def test_they_can_be_switched_off(monkeypatch):
 @pytest.mark.parametrize("device", ["xpu", "cuda"])
 def test_it_is_said_once_where_an_accelerator_has_none(device, monkeypatch):
     monkeypatch.setattr(choice, "_HAS_TRITON", False)
-    monkeypatch.setattr(choice, "_TOLD", set())
+    monkeypatch.setattr(kernel_devices, "_TOLD", set())
     tensor = on(device)
     with pytest.warns(RuntimeWarning, match=f"runs on {device} by PyTorch's operators"):
         assert not kernels_run_on(tensor)

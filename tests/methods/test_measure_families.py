@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from omnisink.decoder.anatomy import read_anatomy
-from omnisink.decoder.intervention import AttentionCall
+from omnisink.decoder.context import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import UnsupportedModelError
 from omnisink.methods.measure import Recorder, record

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from omnisink.errors import OmnisinkError
+from omnisink.methods.block_records import Record
 from omnisink.methods.measure import Recorder, record
 from omnisink.methods.measurements import MEASURED, Recording
-from omnisink.methods.trace import Record
 from tests.methods.reference_edits import padded
 from tests.reference_outro import prompt, tiny_llama
 

@@ -3,7 +3,8 @@
 A call of ``with OutRo()(model):`` passes through the files below. Read them in this order; those of this room stand
 without a room. `tests/decoder/test_reading_order.py` holds the list against what is run. Errors are worded in
 `refusals`, masks that others prepared are read in `masks`, and the layers of a prompt are run again in `replay`: a
-plain call passes none of these.
+plain call passes none of these. All questions that a method can answer stand in `intervention`, for those who write
+another one; OutRo overrides what it needs of them.
 
 What the method is:
 
@@ -11,8 +12,8 @@ What the method is:
 2. `methods/sink_method.py`: mark sinks where the residual stream enters a layer.
 3. `methods/criterion.py`: what a criterion is, and massive activation, the default.
 4. `methods/base.py`: what every method is: settings, and a block around a model.
-5. `intervention.py`: the questions that a method is asked in a pass, and what it is told with them.
-6. `methods/trace.py`: the record a method writes, and the trace its user reads.
+5. `context.py`: what a method is told in a pass.
+6. `methods/block_records.py`: the record a method writes, and what is checked at the end of the block.
 
 How the model is found and the method put on it:
 

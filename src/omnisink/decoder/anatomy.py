@@ -13,9 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from omnisink.decoder import refusals
+from omnisink.decoder import refusals, suggestions
 from omnisink.decoder.attention_code import resolve_interface, uses_interface
-from omnisink.errors import UnsupportedModelError
 
 #: Part of decoder layers that carry several residual streams at once: "a token's activation" has no single meaning.
 _STACKED_STREAMS = "altup"
@@ -76,11 +75,6 @@ class Anatomy:
         """Names of the attention implementations that the layers ask for now."""
         return {site.backend for site in self.attention.values()}
 
-    @property
-    def runs_parts(self) -> bool:
-        """Whether some layers run on the last tokens only where only their logits are asked for (Gemma 4)."""
-        return bool(getattr(self.text_model.config, "num_kv_shared_layers", 0))
-
 
 def read_anatomy(model: nn.Module) -> Anatomy:
     """Find the text decoder of `model`.
@@ -103,7 +97,7 @@ def read_anatomy(model: nn.Module) -> Anatomy:
     name = type(model).__name__
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "get_text_config"):
-        raise refusals.no_configuration(name, _inner(model))
+        raise refusals.no_configuration(name, suggestions.inner(model, _find_layers))
     if getattr(config, "is_encoder_decoder", False):
         raise refusals.encoder_decoder(name)
     text_config = config.get_text_config(decoder=True)
@@ -136,23 +130,10 @@ def _find_layers(model: nn.Module, text_config: Any) -> tuple[nn.Module, tuple[n
     # Lists beside the layers (per-layer norms, projections) have the same length and no attention.
     owners = [o for o in owners if any(_attention_modules(layer) for layer in o[1])] or owners[:1]
     if not owners:
-        raise refusals.no_layers(type(model).__name__, depth, _inner(model))
+        raise refusals.no_layers(type(model).__name__, depth, suggestions.inner(model, _find_layers))
     if len(owners) > 1:
         raise refusals.several_decoders(type(model).__name__, [type(owner).__name__ for owner, _ in owners])
     return owners[0]
-
-
-def _inner(model: nn.Module) -> str:
-    """Say which part of a model to pass in its place: the first that is a decoder by itself."""
-    for name, part in model.named_modules():
-        config: Any = getattr(part, "config", None)
-        if name and hasattr(config, "get_text_config") and getattr(config, "num_hidden_layers", None) is not None:
-            try:
-                _find_layers(part, config.get_text_config(decoder=True))
-            except UnsupportedModelError:
-                continue
-            return f"; pass the language model in it, model.{name}"
-    return ""
 
 
 def _belongs(module: nn.Module, text_config: Any) -> bool:
@@ -176,12 +157,7 @@ def _self_attention(layer: nn.Module) -> nn.Module | str:
         if getattr(modules[0], "is_causal", True) is False:
             return "its attention is not causal: every token sees the whole prompt already"
         return modules[0]
-    if len(modules) > 1:
-        return "more than one attention in the layer"
-    kinds = {n for n, _ in layer.named_children()}
-    if any("linear_attn" in n or "mamba" in n or "conv" in n or "mixer" in n or "recurrent" in n for n in kinds):
-        return "linear-attention or state-space layer: it has no attention over tokens"
-    return "its attention does not use the attention interface (ALL_ATTENTION_FUNCTIONS)"
+    return suggestions.why_no_attention(layer, len(modules))
 
 
 def _is_cross_attention(layer: nn.Module, attention: nn.Module) -> bool:
@@ -193,13 +169,10 @@ def _window(text_config: Any, attention: nn.Module, index: int) -> int | None:
     """Read how far back the layer's mask lets a query look; the call's own keyword is checked as well."""
     kinds = getattr(text_config, "layer_types", None) or ()
     kind = kinds[index] if index < len(kinds) else None
+    window: Any = None
     if kind == "chunked_attention":
-        return _positive(getattr(text_config, "attention_chunk_size", None))
-    if kind == "sliding_attention":
+        window = getattr(text_config, "attention_chunk_size", None)
+    elif kind == "sliding_attention":
         own = getattr(attention, "sliding_window", None)
-        return _positive(own if own is not None else getattr(text_config, "sliding_window", None))
-    return None
-
-
-def _positive(window: Any) -> int | None:
+        window = own if own is not None else getattr(text_config, "sliding_window", None)
     return int(window) if window else None

@@ -13,10 +13,10 @@ from omnisink.decoder import refusals
 from omnisink.decoder.arguments import find_argument, find_cache, find_mask, token_mask_of
 from omnisink.decoder.caches import BASE_CACHE, follow
 from omnisink.decoder.checkpointing import CheckpointWatch
+from omnisink.decoder.context import Context
 from omnisink.decoder.generation import watch_generation
 from omnisink.decoder.hooks import LayerHooks
 from omnisink.decoder.interface import listen, refuse_packed
-from omnisink.decoder.intervention import Context
 from omnisink.decoder.passes import begin_pass, continues
 from omnisink.decoder.threads import ThreadGuard
 
@@ -56,14 +56,9 @@ class Attachment:
         self._entered: set[int] = set()
 
     def attach(self) -> None:
-        """Put the method on.
+        """Put the method on, unless the model carries one of this kind already (`OmnisinkError`).
 
-        Raises
-        ------
-        OmnisinkError
-            If the model carries one of this kind already.
-        UnsupportedModelError
-            If its attention implementation is unknown to transformers.
+        An attention implementation that transformers does not know is an `UnsupportedModelError`.
         """
         anatomy, text_model = self._context.anatomy, self._text_model
         if self._name in _ATTACHED.get(id(text_model), ()):
@@ -88,10 +83,7 @@ class Attachment:
     def detach(self) -> None:
         """Take the method off; the model is as it was.
 
-        Raises
-        ------
-        OmnisinkError
-            If another thread was still generating. It gets an error too, and the method is off all the same.
+        If another thread was still generating, this raises an `OmnisinkError` afterwards; that thread gets one too.
         """
         stopped = self._threads.close()
         self._attached = False

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from omnisink.decoder import refusals
+from omnisink.decoder.following import FOLLOWED
 from omnisink.decoder.patching import PATCHES, replace_attribute
 from omnisink.decoder.places import Places
 
@@ -105,27 +106,19 @@ def store_state(cache: Any, owner: Hashable, state: SequenceState) -> None:
 
 
 def follow(cache_type: type) -> list[Callable[[], None]]:
-    """Make states follow what is done to caches of this type.
+    """Make states follow what is done to caches of this type, `transformers.Cache` or one derived from it.
 
-    Parameters
-    ----------
-    cache_type : type
-        `transformers.Cache` or a class derived from it.
-
-    Returns
-    -------
-    list of callable
-        Each ends one part of it.
+    Each of the functions that are returned ends one part of it.
     """
     stops = []
-    for name, index_of in _FOLLOWED.items():
+    for name, index_of in FOLLOWED.items():
         owner = next((c for c in cache_type.__mro__ if name in vars(c)), None)
         if owner is not None:
             stops.append(PATCHES.acquire((owner, name), partial(_wrap, owner, name, index_of)))
     return stops
 
 
-def _wrap(owner: type, name: str, index_of: Callable[[int, Any], Tensor | None]) -> Callable[[], None]:
+def _wrap(owner: type, name: str, index_of: Callable[..., Tensor | None]) -> Callable[[], None]:
     original = vars(owner)[name]
 
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -145,25 +138,6 @@ def _wrap(owner: type, name: str, index_of: Callable[[int, Any], Tensor | None])
 
     return replace_attribute(owner, name, wrapped)
 
-
-def _by_index(batch: int, index: Any = None, **named: Any) -> Tensor:
-    (chosen,) = (index, *named.values()) if index is not None else tuple(named.values())
-    chosen = torch.as_tensor(chosen)
-    return chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
-
-
-def _by_repeat(batch: int, repeats: Any) -> Tensor:
-    return torch.arange(batch).repeat_interleave(repeats)
-
-
-#: Cache methods that change what a cache holds, and the old index of every new sequence where those change.
-_FOLLOWED: dict[str, Callable[..., Tensor | None]] = {
-    "reorder_cache": _by_index,
-    "batch_select_indices": _by_index,
-    "batch_repeat_interleave": _by_repeat,
-    "reset": lambda batch: None,
-    "crop": lambda batch, *_, **__: None,
-}
 
 #: The class all of transformers' caches share.
 BASE_CACHE: type = Cache

@@ -19,19 +19,9 @@ _GUARDS: dict[int, tuple[ThreadGuard, ...]] = {}
 
 
 def watch_generation(model: nn.Module, guard: ThreadGuard) -> list[Callable[[], None]]:
-    """Refuse continuous batching, chunked prefill and drafts on every generating module of `model`.
+    """Refuse continuous batching, chunked prefill and drafts on every generating module of a model with a method.
 
-    Parameters
-    ----------
-    model : nn.Module
-        The model a method is attached to.
-    guard : ThreadGuard
-        Is told of every `generate`.
-
-    Returns
-    -------
-    list of callable
-        Each takes one part of it away.
+    `guard` is told of every `generate`. Each of the functions that are returned takes one part of it away.
     """
     stops: list[Callable[[], None]] = []
     for module in model.modules():

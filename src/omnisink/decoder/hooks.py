@@ -10,21 +10,17 @@ from collections.abc import Callable
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+_Entry = tuple[nn.Module, RemovableHandle, Callable[..., None]]
+
 
 class LayerHooks:
-    """Pre-hooks, one on each module of several.
-
-    Parameters
-    ----------
-    hooks : list of (nn.Module, callable)
-        Each gets the module, its positional and its keyword arguments before the module runs.
-    """
+    """Pre-hooks, each on its module; it gets the module, its positional and its keyword arguments before that runs."""
 
     def __init__(self, hooks: list[tuple[nn.Module, Callable[..., None]]]) -> None:
-        self._hooks: list[tuple[nn.Module, RemovableHandle, Callable[..., None]]] = [
+        self._hooks: list[_Entry] = [
             (module, module.register_forward_pre_hook(hook, with_kwargs=True), hook) for module, hook in hooks
         ]
-        self._aside: list[tuple[nn.Module, RemovableHandle, Callable[..., None]]] = []
+        self._aside: list[_Entry] = []
 
     def put_aside(self) -> None:
         """Take the hooks off where they are the only ones; among others, their place in the order has to be kept."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from omnisink.decoder import refusals
 from omnisink.decoder.anatomy import AttentionSite
 from omnisink.decoder.attention_code import resolve_interface
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.patching import PATCHES
 
 #: Plain attribute of a marked attention module: what acts on its calls, in the order in which it was attached.
@@ -24,21 +24,9 @@ LISTENERS = "_omnisink_listeners"
 
 
 def listen(site: AttentionSite, layer: int, context: Context) -> Callable[[], None]:
-    """Pass the calls of one attention module and its head outputs through a method.
+    """Pass the calls of the attention module of a layer, and its head outputs, through a method.
 
-    Parameters
-    ----------
-    site : AttentionSite
-        The attention module.
-    layer : int
-        Index of its decoder layer.
-    context : Context
-        The method on this model.
-
-    Returns
-    -------
-    callable
-        Ends it and leaves no trace on the module or the interface.
+    The function that is returned ends it and leaves no trace on the module or the interface.
     """
     key = (id(site.interface), site.backend)
     release = PATCHES.acquire(key, lambda: _stand_in_front(site.interface, site.backend))
@@ -111,10 +99,11 @@ def _attend(
     length = acting[0].now.state.length if acting else None
     call = AttentionCall(layer, query, key, value, kwargs.get("scaling"), window, kwargs, mask, length)
     for context in acting:
-        call = context.method.attention_input(call, context)
+        if context.looks_at_input:
+            call = context.method.attention_input(call, context)
     output, rest = None, [None]  # No weights where a method answers.
     for context in acting:
-        if (answer := context.method.attend(call, context)) is not None:
+        if context.may_answer and (answer := context.method.attend(call, context)) is not None:
             expected = (*query.transpose(1, 2).shape[:3], value.shape[3])
             if output is not None or answer.shape != expected:
                 raise refusals.answer(layer, context.method, answer, expected)

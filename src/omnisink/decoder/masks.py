@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnisink.decoder.intervention import AttentionCall
+from omnisink.decoder.context import AttentionCall
 from omnisink.decoder.passes import Pass
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 

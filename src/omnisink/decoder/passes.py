@@ -56,26 +56,10 @@ def begin_pass(
 ) -> Pass:
     """Decide what the pass that is about to run is, before any layer has touched the cache.
 
-    Parameters
-    ----------
-    cache : Cache or None
-        The key/value cache given to the layers; None where nothing is cached, so that every pass is a prefill.
-    attention_layer : int
-        A layer whose cached length can be asked for.
-    batch, length, device
-        See `Pass`.
-    owner : hashable
-        Whose state to look for on the cache.
-
-    Returns
-    -------
-    Pass
-        With a fresh state for a prefill, or the state found on the cache; `token_mask` is not filled in yet.
-
-    Raises
-    ------
-    OmnisinkError
-        If the cache holds tokens that the method never saw, or another number of sequences than it saw.
+    `cache` is what the layers are given; None where nothing is cached, so that every pass is a prefill. The length
+    that it holds can be asked for at `attention_layer`. `owner` says whose state to look for on it. The pass has that
+    state, or a fresh one for a prefill; its `token_mask` is not filled in yet. An `OmnisinkError` refuses a cache with
+    tokens that the method never saw, or with another number of sequences than it saw.
     """
     new = SequenceState(batch, length=length, layer=attention_layer)
     if cache is None:

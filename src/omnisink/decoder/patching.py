@@ -18,19 +18,9 @@ class SharedPatches:
         self._held: dict[Hashable, tuple[int, Callable[[], None]]] = {}
 
     def acquire(self, key: Hashable, install: Callable[[], Callable[[], None]]) -> Callable[[], None]:
-        """Hold the replacement `key`, installing it if nobody does yet.
+        """Hold the replacement `key`, installing it if nobody does yet, and return what lets go of it, once.
 
-        Parameters
-        ----------
-        key : hashable
-            What is replaced. Objects in it are compared as usual and kept alive while held.
-        install : callable
-            Makes the replacement and returns its undoing.
-
-        Returns
-        -------
-        callable
-            Lets go of the replacement; call it once.
+        `key` says what is replaced. Objects in it are compared as usual and kept alive while held.
         """
         with self._lock:
             count, undo = self._held[key] if key in self._held else (0, install())

@@ -18,18 +18,7 @@ MAX_THRESHOLD = 1e30
 
 
 def check_gamma(gamma: Any) -> None:
-    """Refuse a strength of the rotation that is not a number or that overflows.
-
-    Parameters
-    ----------
-    gamma : object
-        What was given as the strength.
-
-    Raises
-    ------
-    ValueError
-        If it is not a finite number of at most `MAX_GAMMA` in absolute value.
-    """
+    """Raise a ValueError where a strength is not a finite number of at most `MAX_GAMMA` in absolute value."""
     if not _is_number(gamma) or not -math.inf < gamma < math.inf:
         raise ValueError(f"gamma must be a finite number, got {shown(gamma)}")
     if abs(gamma) > MAX_GAMMA:
@@ -39,18 +28,7 @@ def check_gamma(gamma: Any) -> None:
 
 
 def check_tau(tau: Any) -> None:
-    """Refuse a temperature of the gate that is not a positive number, or whose reciprocal overflows.
-
-    Parameters
-    ----------
-    tau : object
-        What was given as the temperature.
-
-    Raises
-    ------
-    ValueError
-        If it is not a number from `MIN_TAU` to `MAX_TAU`.
-    """
+    """Raise a ValueError where a temperature of the gate is not a number from `MIN_TAU` to `MAX_TAU`."""
     if not _is_number(tau) or not 0 < tau < math.inf:
         raise ValueError(f"tau must be a positive number, got {shown(tau)}")
     if not MIN_TAU <= tau <= MAX_TAU:
@@ -58,20 +36,7 @@ def check_tau(tau: Any) -> None:
 
 
 def check_threshold(name: str, threshold: Any) -> None:
-    """Refuse a threshold of a criterion that is not a positive number of float32's range.
-
-    Parameters
-    ----------
-    name : str
-        Name of the setting.
-    threshold : object
-        What was given.
-
-    Raises
-    ------
-    ValueError
-        If it is not a positive number of at most `MAX_THRESHOLD`.
-    """
+    """Raise a ValueError where the setting `name` is not a positive number of at most `MAX_THRESHOLD`."""
     if not _is_number(threshold) or not threshold > 0:
         raise ValueError(f"{name} must be a positive number, got {shown(threshold)}")
     if not threshold <= MAX_THRESHOLD:

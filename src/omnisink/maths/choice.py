@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import warnings
 
 import torch
 from torch import Tensor
+
+from omnisink.maths.kernel_devices import known
 
 #: A variable of the environment: "off" keeps to PyTorch's operators; "interpret" has the kernels run on CPU tensors in
 #: Triton's interpreter, which is for tests of them and very slow.
@@ -22,7 +23,6 @@ INTERPRETS = _CHOICE == "interpret"
 if INTERPRETS:
     os.environ["TRITON_INTERPRET"] = "1"  # Before Triton is imported.
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
-_TOLD: set[str] = set()
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -43,7 +43,7 @@ def kernels_run_on(*tensors: Tensor) -> bool:
     if first.is_cpu:
         if _CHOICE != "interpret":
             return False
-    elif _CHOICE == "off" or not ((_HAS_TRITON and first.is_cuda) or _available(first.device.type)):
+    elif _CHOICE == "off" or not ((_HAS_TRITON and first.is_cuda) or known(first.device.type, _HAS_TRITON)):
         return False
     wants_gradients = torch.is_grad_enabled()
     # A loop: this is asked several times a layer, and a generator takes thrice as long.
@@ -51,18 +51,3 @@ def kernels_run_on(*tensors: Tensor) -> bool:
         if tensor.dtype not in _DTYPES or (wants_gradients and tensor.requires_grad):
             return False
     return True
-
-
-def _available(device: str) -> bool:
-    """Whether there are kernels for a kind of device; says so once where there are none."""
-    if device == "cuda" and _HAS_TRITON:
-        return True
-    if device != "meta" and not torch.compiler.is_compiling() and device not in _TOLD:
-        _TOLD.add(device)
-        why = "Triton is not installed" if device == "cuda" else "they are written for CUDA devices"
-        warnings.warn(
-            f"OutRo runs on {device} by PyTorch's operators, which cost several times what its kernels cost: {why}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return False

@@ -7,21 +7,10 @@ from torch import Tensor
 
 
 def is_eager_cpu(tensor: Tensor) -> bool:
-    """Tell whether branching on the values of `tensor` is free.
+    """Tell whether branching on the values of `tensor` is free: true of an eager tensor on the CPU.
 
-    On the CPU the values are already here, so work that turns out unnecessary can be left out. On an accelerator a
-    look stalls the queue, and in a graph being compiled there is nothing to look at yet: there the same result must
-    come from tensor operations of fixed shape.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        Any tensor of the computation.
-
-    Returns
-    -------
-    bool
-        True for an eager CPU tensor, False otherwise.
+    Work that turns out unnecessary can be left out there. On an accelerator a look stalls the queue, and in a graph
+    being compiled there is nothing to look at yet: the same result must come from operations of fixed shape.
     """
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
@@ -33,17 +22,9 @@ _BLOCK_ELSEWHERE = 1 << 22
 
 
 def token_blocks(tensor: Tensor) -> list[slice]:
-    """Cut the token dimension into blocks, so that temporaries stay small.
+    """Cut the tokens of a tensor (B, S, ...) into blocks, so that temporaries stay small.
 
-    Parameters
-    ----------
-    tensor : Tensor
-        (B, S, ...).
-
-    Returns
-    -------
-    list of slice
-        Over dimension 1. One block in a graph being compiled, where the compiler fuses the temporaries away.
+    It is one block in a graph being compiled, where the compiler fuses the temporaries away.
     """
     length = tensor.shape[1]
     if torch.compiler.is_compiling():

@@ -10,17 +10,10 @@ _FEW = 1 << 20
 
 
 def token_magnitude(hidden: Tensor) -> Tensor:
-    """Largest absolute activation of every token, ``m_t = max_i |h[t, i]|``.
+    """Largest absolute activation of every token, ``m_t = max_i |h[t, i]|``, (B, S) float32.
 
-    Parameters
-    ----------
-    hidden : Tensor
-        Residual stream, (B, S, d), any floating dtype.
-
-    Returns
-    -------
-    Tensor
-        (B, S), float32. A maximum loses nothing in half precision, so only the result is widened.
+    It takes a residual stream (B, S, d) of any floating dtype. A maximum loses nothing in half precision, so only the
+    result is widened.
     """
     return torch.maximum(hidden.amax(dim=-1), -hidden.amin(dim=-1)).float()
 
@@ -46,19 +39,9 @@ def nonfinite_tokens(magnitude: Tensor, token_mask: Tensor | None = None) -> Ten
 
 
 def any_nonfinite(hidden: Tensor, token_mask: Tensor | None = None) -> Tensor:
-    """Tell whether any real token of a residual stream is not finite.
+    """Return a bool scalar, on the device, that tells whether any real token of a residual stream is not finite.
 
-    Parameters
-    ----------
-    hidden : Tensor
-        (B, S, d), any floating dtype.
-    token_mask : Tensor, optional
-        (B, S) bool, False at padding.
-
-    Returns
-    -------
-    Tensor
-        Bool scalar on the device of `hidden`. Nothing waits for the accelerator.
+    See `token_magnitude` and `nonfinite_tokens` for what it takes.
     """
     if hidden.requires_grad:
         hidden = hidden.detach()

@@ -10,14 +10,9 @@ from omnisink.maths.explicit_attention import explicit_attention
 
 
 def choose_rows(chosen: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
-    """List the positions of a mask in a tensor of fixed shape.
+    """List the positions of a mask (B, S) in tensors of fixed shape, whose R rows are the `capacity`, at most S.
 
-    Parameters
-    ----------
-    chosen : Tensor
-        (B, S) bool.
-    capacity : int
-        Number of rows R to list for each sequence, at most S. Where more are chosen, the earliest are listed.
+    Where more are chosen, the earliest are listed.
 
     Returns
     -------
@@ -77,23 +72,10 @@ def attend_to_all(
 
 
 def replace_rows(output: Tensor, rows: Tensor, index: Tensor, valid: Tensor) -> Tensor:
-    """Put relaxed rows in place of a layer's own head outputs.
+    """Put relaxed rows (B, R, H, D) in place of a layer's own head outputs (B, S, H, D).
 
-    Parameters
-    ----------
-    output : Tensor
-        Head outputs, (B, S, H, D).
-    rows : Tensor
-        Replacements, (B, R, H, D).
-    index : Tensor
-        (B, R) int64, distinct positions of each sequence.
-    valid : Tensor
-        (B, R) bool; where False the position keeps its output.
-
-    Returns
-    -------
-    Tensor
-        (B, S, H, D); a new tensor where a gradient is asked for, otherwise `output` changed in place.
+    `index` and `valid`, (B, R), are of `choose_rows`; where `valid` is False the position keeps its output. The result
+    is a new tensor where a gradient is asked for, otherwise `output` changed in place.
     """
     where = index[:, :, None, None].expand(-1, -1, *output.shape[2:])
     rows = torch.where(valid[:, :, None, None], rows.to(output.dtype), output.gather(1, where))

@@ -20,19 +20,10 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 def sink_value(value: Tensor, sinks: Tensor) -> Tensor:
-    """Mean value vector of each sequence's sink tokens, the shared bias of the layer.
+    """Mean value vector of each sequence's sink tokens, (B, K, D) float32; zero for a sequence without a sink.
 
-    Parameters
-    ----------
-    value : Tensor
-        Values of the prompt before repetition for grouped queries, (B, K, S, D), any floating dtype.
-    sinks : Tensor
-        (B, S) bool.
-
-    Returns
-    -------
-    Tensor
-        (B, K, D), summed in float32; zero for a sequence without a sink.
+    It takes the values of the prompt before repetition for grouped queries, (B, K, S, D) of any floating dtype, and
+    the sinks, (B, S) bool.
     """
     if is_eager_cpu(value):
         columns = sinks.any(dim=0).nonzero().flatten()
@@ -43,21 +34,10 @@ def sink_value(value: Tensor, sinks: Tensor) -> Tensor:
 
 
 def sink_direction(value: Tensor, sinks: Tensor, heads: int) -> Tensor:
-    """Return the unit vector of the mean sink value for each query head.
+    """Return the unit vector of the mean sink value for each query head, (B, H, D) float32.
 
-    Parameters
-    ----------
-    value : Tensor
-        Values of the prompt, (B, K, S, D), any floating dtype.
-    sinks : Tensor
-        (B, S) bool.
-    heads : int
-        Number of query heads H, a multiple of K; query head j reads key/value head ``j // (H / K)``.
-
-    Returns
-    -------
-    Tensor
-        (B, H, D), float32; zero where the sequence has no sink, or where the mean value itself is zero.
+    `value` and `sinks` are those of `sink_value`. The number `heads` of query heads H is a multiple of K; query head j
+    reads key/value head ``j // (H / K)``. The vector is zero without a sink, or where the mean value itself is zero.
     """
     mean = sink_value(value, sinks)
     length = torch.linalg.vector_norm(mean, dim=-1, keepdim=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from omnisink.decoder.intervention import AttentionCall, Context
+    from omnisink.decoder.context import AttentionCall, Context
     from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
     from omnisink.methods.base import Method
     from omnisink.methods.controls import OutRoControl
@@ -54,7 +54,7 @@ __all__ = [
 
 _HOMES = {
     "OutRoControl": "omnisink.methods.controls",
-    "AttentionCall": "omnisink.decoder.intervention",
+    "AttentionCall": "omnisink.decoder.context",
     "Choices": "omnisink.methods.space",
     "FloatRange": "omnisink.methods.space",
     "IntRange": "omnisink.methods.space",
@@ -70,7 +70,7 @@ _HOMES = {
     "RandomTokens": "omnisink.methods.criteria",
     "Recorder": "omnisink.methods.measure",
     "ReplaceSinkValue": "omnisink.methods.ablation",
-    "Context": "omnisink.decoder.intervention",
+    "Context": "omnisink.decoder.context",
     "SinkDimension": "omnisink.methods.criteria",
     "SinkMethod": "omnisink.methods.sink_method",
     "Trace": "omnisink.methods.trace",

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 from omnisink.errors import OmnisinkError
 from omnisink.maths.geometry import top_channels
 from omnisink.methods.base import Method
-from omnisink.methods.sink_method import SinkMethod, over_keys
+from omnisink.methods.prompt_sinks import over_keys
+from omnisink.methods.sink_method import SinkMethod
 
 
 @dataclass(frozen=True)

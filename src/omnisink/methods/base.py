@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.attachment import Attachment
-from omnisink.decoder.intervention import Context, Intervention
+from omnisink.decoder.context import Context
+from omnisink.decoder.intervention import Intervention
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import is_eager_cpu
+from omnisink.methods.block_records import Record
 from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.given import model_of
-from omnisink.methods.presets import Preset
+from omnisink.methods.listing import Listed
 from omnisink.methods.profiled import Profiled
 from omnisink.methods.slips import SettingsFirst
-from omnisink.methods.space import Range, SearchSpace
-from omnisink.methods.trace import Record, Trace
+from omnisink.methods.trace import Trace
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
-class Method(SettingsFirst, Profiled, Intervention):
+class Method(SettingsFirst, Listed, Profiled, Intervention):
     """Something done to head outputs while a model runs.
 
     A method is a frozen dataclass whose fields are its settings, and one override, `head_output`. Inside
@@ -39,27 +43,19 @@ class Method(SettingsFirst, Profiled, Intervention):
     ----------
     record_type, trace_type : type
         Classes of what the method writes its report to, and of what its user reads.
-    presets : mapping of str to Preset
-        Changes of settings that a user may name, as in ``outro:rotate``.
-    source : str
-        The paper that the method comes from, for `omnisink methods`.
-    needs : str
-        What it needs besides a model: extra passes, calibration, a list of tokens.
-    tested : str
-        What the tests run it with: attention backends, caches, padding, compilation.
-    search_space : mapping or SearchSpace, optional
-        Where `omnisink tune` looks for settings, by name; None derives it from the fields (`omnisink.methods.space`).
 
-    What it may override to act on a pass stands in `omnisink.decoder.intervention.Intervention`.
+    What it may override to act on a pass stands in `omnisink.decoder.intervention.Intervention`, and what it may say
+    of itself to commands in `omnisink.methods.listing.Listed`.
     """
 
     record_type: ClassVar[type[Record]] = Record
     trace_type: ClassVar[type[Trace]] = Trace
-    presets: ClassVar[Mapping[str, Preset]] = {}
-    source: ClassVar[str] = ""
-    needs: ClassVar[str] = ""
-    tested: ClassVar[str] = ""
-    search_space: ClassVar[Mapping[str, Range] | SearchSpace | None] = None
+
+    def __new__(cls, *given: Any, **settings: Any) -> Self:
+        """Refuse a model among the settings."""
+        if given or "model" in settings:
+            cls.refuse_model(given, settings)
+        return super().__new__(cls)
 
     def criterion_settings(self) -> dict[str, Any]:
         """Name and settings of what marks sinks, for records; empty where the method looks for none."""
@@ -113,7 +109,7 @@ class Method(SettingsFirst, Profiled, Intervention):
             not finite; at the end of the block, if something that only the accelerator knew while it ran makes the
             result wrong.
         """
-        decoder: nn.Module = model_of(model, f"{type(self).__name__}(...)()")
+        decoder = model if isinstance(model, nn.Module) else model_of(model, f"{type(self).__name__}(...)()")
         anatomy = read_anatomy(getattr(decoder, "_orig_mod", decoder))
         self.check(anatomy)
         if (profile := vars(self).get("_profile")) is not None:

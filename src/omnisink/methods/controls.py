@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 from omnisink.maths.rotation import sink_direction
 from omnisink.maths.same_angle import rotate_by_same_angle
 from omnisink.methods.outro import OutRo

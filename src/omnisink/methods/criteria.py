@@ -11,7 +11,8 @@ from torch import Tensor
 
 from omnisink.maths.bounds import check_threshold, whole_numbers
 from omnisink.maths.sink_dimension import sink_dimension_sinks
-from omnisink.methods.criterion import Criterion, MassiveActivation, describe, mark_sinks
+from omnisink.methods.criterion import Criterion, MassiveActivation, describe
+from omnisink.methods.marking import mark_sinks
 
 __all__ = [
     "Criterion",

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
-from omnisink.errors import OmnisinkError
 from omnisink.maths.bounds import check_threshold
 from omnisink.maths.sinks import massive_activation_sinks
 
@@ -58,26 +56,6 @@ class MassiveActivation:
             median_ratio=self.median_ratio,
             magnitude=magnitude,
         )
-
-
-def mark_sinks(criterion: Criterion, hidden: Tensor, token_mask: Tensor | None, magnitude: Tensor) -> Tensor:
-    """Mark sinks by any criterion, (B, S) bool, where the largest activation of every token (B, S) is known.
-
-    Raises
-    ------
-    OmnisinkError
-        If the criterion returns something else.
-    """
-    if type(criterion) is MassiveActivation:
-        return criterion(hidden, token_mask, magnitude)
-    found = criterion(hidden.detach(), token_mask)
-    if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape != magnitude.shape:
-        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise OmnisinkError(
-            f"the criterion {describe(criterion)['name']} must mark tokens by a bool tensor of the prompt's shape "
-            f"{tuple(magnitude.shape)}, got {what}"
-        )
-    return (found if token_mask is None else found & token_mask).contiguous()
 
 
 def describe(criterion: Any) -> dict[str, Any]:

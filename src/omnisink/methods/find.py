@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 from omnisink.errors import UnsupportedModelError
 from omnisink.methods.criteria import Criterion, resolve_criterion
 from omnisink.methods.given import inputs_of, layers_of, model_of

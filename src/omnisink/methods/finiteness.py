@@ -52,17 +52,10 @@ class Finiteness:
         return reduce(self, earlier)
 
     def check(self, model: nn.Module | None) -> None:
-        """Raise where a number was not finite. The host waits for the accelerator.
+        """Raise an `OmnisinkError` where a number was not finite. The host waits for the accelerator.
 
-        Parameters
-        ----------
-        model : nn.Module or None
-            Whose weights are looked at then; None where it is gone.
-
-        Raises
-        ------
-        OmnisinkError
-            With the first layer, the kind of number, the token where it is known, and the cause.
+        It says the first layer, the kind of number, the token where it is known, and the cause, for which the weights
+        of the model are looked at; None is a model that is gone.
         """
         known = []
         if self.magnitudes:

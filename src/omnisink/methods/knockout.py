@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError
 from omnisink.maths.decomposition import KeyMask, attend, attention_from
-from omnisink.methods.sink_method import SinkMethod, over_keys
+from omnisink.methods.prompt_sinks import over_keys
+from omnisink.methods.sink_method import SinkMethod
 
 #: Key under which a cache keeps the tokens that a pruning took away.
 _PRUNED = "pruned"

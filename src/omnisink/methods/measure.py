@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import read_anatomy
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError, shown
 from omnisink.maths.decomposition import attend, attention_from, num_visible_queries, split_columns, split_sink_part
@@ -248,8 +248,9 @@ def record(
     )
     written: nn.Module = getattr(decoder, "_orig_mod", decoder)  # torch.compile() hides the model's arguments.
     names = inspect.signature(type(written).forward).parameters
-    # Layers that share keys and values run on the tokens alone whose logits are asked for; all are to be measured.
-    parts = read_anatomy(written).runs_parts
+    # Layers that share keys and values (Gemma 4) run on the tokens alone whose logits are asked for; all are to be
+    # measured.
+    parts = bool(getattr(read_anatomy(written).text_model.config, "num_kv_shared_layers", 0))
     for name, quiet in (("use_cache", False), ("logits_to_keep", 0 if parts else 1)):
         if name in names:
             taken.setdefault(name, quiet)

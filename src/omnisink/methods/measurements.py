@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omnisink.errors import OmnisinkError, shown
+from omnisink.methods.block_records import Record
 from omnisink.methods.measured import MEASURED, PARTS
 from omnisink.methods.measurements_file import labels_of, read_recording, write_recording
 from omnisink.methods.measurements_views import columns_of, draw, in_brief, in_html
 from omnisink.methods.sinkmap import SinkMap
-from omnisink.methods.trace import Record
 from omnisink.results.frames import data_frame
 
 if TYPE_CHECKING:

@@ -28,20 +28,18 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.passes import Pass
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.outro_settings import OutRoSettings
 from omnisink.maths.prompts import Prompts
 from omnisink.maths.rotation import Rotation, rotate
+from omnisink.methods.block_records import Record
 from omnisink.methods.criterion import Criterion, MassiveActivation
-from omnisink.methods.outro_space import OutRoSpace
+from omnisink.methods.outro_listing import OutRoListing
 from omnisink.methods.outro_trace import OutRoTrace
-from omnisink.methods.presets import Preset
 from omnisink.methods.sink_method import SinkMethod
-from omnisink.methods.space import SearchSpace
-from omnisink.methods.trace import Record
 
 if TYPE_CHECKING:
     from contextlib import _GeneratorContextManager
@@ -98,7 +96,7 @@ class OutRoRecord(Record):
 
 
 @dataclass(frozen=True)
-class OutRo(SinkMethod, OutRoSettings):
+class OutRo(OutRoListing, SinkMethod, OutRoSettings):
     """Output rotation and mask relaxation around attention sinks (Yoo, Jang, Chung; arXiv 2603.14337).
 
     In a prefill every layer finds its sinks, takes their mean value vector, lets sinks that have not been relaxed yet
@@ -126,22 +124,6 @@ class OutRo(SinkMethod, OutRoSettings):
     keeps_sinks: ClassVar[bool] = False
     record_type: ClassVar[type[Record]] = OutRoRecord
     trace_type: ClassVar[type[OutRoTrace]] = OutRoTrace
-    search_space: ClassVar[SearchSpace] = OutRoSpace()
-    source: ClassVar[str] = "Yoo, Jang, Chung (arXiv 2603.14337)"
-    tested: ClassVar[str] = (
-        "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams; torch.compile; "
-        "every family of the support table; vLLM on CPUs"
-    )
-    presets: ClassVar[Mapping[str, Preset]] = {
-        "rotate": Preset("Rotate only, without mask relaxation.", {"relax": False}),
-        "relax": Preset("Relax the mask only, without rotation.", {"rotate": False}),
-        "away": Preset("Rotate away from the sink's value instead of toward it.", negate=("gamma",)),
-        "random": Preset(
-            "Rotate by the same angles toward random directions: a control.",
-            {"direction": "random"},
-            home="omnisink.methods.controls:OutRoControl",
-        ),
-    }
 
     if TYPE_CHECKING:  # The block gives the trace named above.
 

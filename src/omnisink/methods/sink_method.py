@@ -1,29 +1,26 @@
-"""What methods that act on sinks share: marking them at every layer of a prefill, and knowing them afterwards."""
+"""What methods that act on sinks share: marking them at every layer of a prefill."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import Context
 from omnisink.errors import OmnisinkError
 from omnisink.maths.bounds import whole_numbers
-from omnisink.maths.host import is_eager_cpu
 from omnisink.maths.layers import is_detection_layer
 from omnisink.maths.magnitude import token_magnitude
 from omnisink.methods.base import Method
-from omnisink.methods.criterion import Criterion, MassiveActivation, describe, mark_sinks
-
-#: With a layer, the key under which a cache keeps the sinks of its prompts.
-_SINKS = "sinks"
+from omnisink.methods.criterion import Criterion, MassiveActivation, describe
+from omnisink.methods.marking import mark_sinks
+from omnisink.methods.prompt_sinks import SINKS, PromptSinks
 
 
 @dataclass(frozen=True)
-class SinkMethod(Method):
+class SinkMethod(PromptSinks, Method):
     """A method that marks the sinks of each layer as the residual stream enters it.
 
     Parameters
@@ -39,7 +36,7 @@ class SinkMethod(Method):
 
     #: The shared tests of the package run every one of its methods so.
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides"
-    #: Whether `prompt_sinks` is asked for: the sinks are then kept with the cache.
+    #: Whether `prompt_sinks` (of `PromptSinks`) is asked for: the sinks are then kept with the cache.
     keeps_sinks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -73,55 +70,10 @@ class SinkMethod(Method):
             marked, magnitude = self.find_sinks(layer, hidden, context)
             context.record.sinks[layer], context.record.finite.magnitudes[layer] = marked, magnitude
             if self.keeps_sinks:
-                context.now.state.tensors[_SINKS, layer] = marked
+                context.now.state.tensors[SINKS, layer] = marked
 
     def find_sinks(self, layer: int, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Return the sinks of a prompt, (B, S) bool, and the largest activation of every token, (B, S) float32."""
         magnitude = token_magnitude(hidden.detach())
         token_mask = context.now.token_mask_on(hidden.device)
         return mark_sinks(self.sink_criterion, hidden, token_mask, magnitude), magnitude
-
-    def prompt_sinks(self, call: AttentionCall, context: Context) -> Tensor | None:
-        """Return the sinks of a layer's prompts, in the prefill and in the passes after it.
-
-        Parameters
-        ----------
-        call : AttentionCall
-            The layer's call.
-        context : Context
-            The pass that is running.
-
-        Returns
-        -------
-        Tensor or None
-            (B, S) bool over the prompt of the prefill, on the device of the layer; None where there is none to act on.
-
-        Raises
-        ------
-        OmnisinkError
-            If the layer's cache no longer holds the whole prompt, as one with a window does.
-        """
-        marked = context.now.state.tensors.get((_SINKS, call.layer))
-        if marked is None or (is_eager_cpu(marked) and not bool(marked.any())):
-            return None
-        return self.among_keys(call, marked)
-
-    def among_keys(self, call: AttentionCall, marked: Tensor) -> Tensor:
-        """Return marks of the prompt (B, S), on the device of a layer whose keys begin with the prompt's.
-
-        Raises
-        ------
-        OmnisinkError
-            If the layer's cache no longer holds the whole prompt, as one with a window does.
-        """
-        if call.key.shape[2] < marked.shape[1]:
-            raise OmnisinkError(
-                f"layer {call.layer} keeps {call.key.shape[2]} keys of a prompt of {marked.shape[1]} tokens: "
-                f"{type(self).__name__} cannot find the sinks among them"
-            )
-        return marked.to(call.key.device)
-
-
-def over_keys(marked: Tensor, keys: int) -> Tensor:
-    """Extend marks of a prompt (B, S) by unmarked tokens after it, to (B, keys)."""
-    return torch.nn.functional.pad(marked, (0, keys - marked.shape[1]))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from omnisink.errors import OmnisinkError
 from omnisink.methods.given import holds_model
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 #: In the type of a field: it may well hold a model.
 _TAKES_MODEL = re.compile(r"Module|Model|Pipeline|Loaded|Any\b|object\b")
@@ -19,7 +16,8 @@ _TAKES_MODEL = re.compile(r"Module|Model|Pipeline|Loaded|Any\b|object\b")
 class SettingsFirst:
     """A class of settings that is put on a model by a call; a model among the settings, or no call, is a slip."""
 
-    def __new__(cls, *given: Any, **settings: Any) -> Self:
+    @classmethod
+    def refuse_model(cls, given: tuple[Any, ...], settings: dict[str, Any]) -> None:
         """Refuse a model where the first setting is meant, unless that is a setting which may be one."""
         own: dict[str, str] = {f.name: str(f.type) for f in fields(cls) if f.init} if is_dataclass(cls) else {}
         first = next(iter(own.values()), "")
@@ -31,7 +29,6 @@ class SettingsFirst:
                 f"{cls.__name__}(...) takes settings, and the model comes after them: "
                 f"with {cls.__name__}(...)(model) as trace:"
             )
-        return super().__new__(cls)
 
     def __enter__(self) -> NoReturn:
         """Say that there is no model yet.

@@ -15,8 +15,8 @@ from omnisink.decoder.replay import replay
 from omnisink.decoder.replay.tape import Tape
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
+from omnisink.methods.block_records import Record
 from omnisink.methods.modality import label_tokens
-from omnisink.methods.trace import Record
 from omnisink.models.adapters.spans import Span
 from omnisink.models.context import check_context
 from omnisink.models.last_rows import last_log_likelihoods, last_rows

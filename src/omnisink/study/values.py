@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnisink.decoder.intervention import AttentionCall, Context
+from omnisink.decoder.context import AttentionCall, Context
 from omnisink.maths.geometry import linear_cka, mean_cosine, top_channels
 from omnisink.methods.ablation import ReplaceSinkValue, ZeroSinkKey
 from omnisink.methods.base import Method
