@@ -16,8 +16,8 @@ from tests.reference_outro import PlainOutRo
 class PlainEdit(PlainOutRo):
     """The model under an intervention, and the attention maps it had.
 
-    `value` is None, or ``value(layer)`` gives (K, D) for the sinks of a layer, or None. `zeroed` is the number of channels
-    that are set to zero in each sink's key. `heads` are (layer, head). ``hide(plain, layer, query)`` gives positions that no other
+    `value` is None, or ``value(layer)`` gives (K, D) for the sinks of a layer, or None. In each sink's key `zeroed`
+    channels are set to zero. `heads` are (layer, head). ``hide(plain, layer, query)`` gives positions that no other
     token sees.
     """
 
