@@ -28,14 +28,14 @@ def typed(*words: str | Path) -> Result:
     return CliRunner().invoke(app, [*map(str, words), "--resamples", "199"], catch_exceptions=False)
 
 
-def test_it_prints_the_table_the_verdict_and_the_notes(run: Path) -> None:
+def test_it_prints_the_verdict_first_and_the_next_command_last(run: Path) -> None:
     said = typed(run, "--no-page")
     assert said.exit_code == 0
     lines = said.stdout.splitlines()
-    assert lines[0].strip() == "SynthAV"
-    assert any(line.split()[:3] == ["SynthAV", "[outro]", "100.0"] for line in lines)
-    assert any(line.startswith("SynthAV, [outro]: accuracy is higher than with baseline (+") for line in lines)
-    assert any(line.startswith("SynthAV: [outro]: 2 errors, left out and not scored as wrong.") for line in lines)
+    assert lines[0] == "SynthAV: yes, [outro] is better than baseline."
+    assert any(line.split()[:2] == ["[outro]", "better"] and "100.0%" in line for line in lines)
+    assert any(line.startswith("note: [outro]: 2 errors, left out and not scored as wrong.") for line in lines)
+    assert lines[-1] == f"  omnisink eval --seed 1 --out {run}-seed-1"
     written = {path.name for path in (run / "comparison").iterdir()}
     assert written == {"comparison.md", "comparison.tex", "comparison.json", "questions.csv"}
 
@@ -57,7 +57,7 @@ def test_the_page_is_drawn_where_it_can_be(run: Path, tmp_path: Path, monkeypatc
 
 def test_a_method_alone_is_said_to_be(tmp_path: Path) -> None:
     folder = write_scores(tmp_path / "run", {"baseline": [True, False]})
-    assert "There is one method only, and nothing to compare it with." in typed(folder, "--no-page").stdout
+    assert "there is one method only, and nothing to compare it with." in typed(folder, "--no-page").stdout
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from omnisink.cli import options
-from omnisink.cli.output import note, print_json, stdout, text, working
-
-if TYPE_CHECKING:
-    from omnisink.evaluation.comparing.tables import Table
-
-#: A longer table is for the files: what it says of few questions would bury what the run says as a whole.
-_SHOWN = 40
+from omnisink.cli.glance import print_comparison
+from omnisink.cli.output import note, print_json, working
 
 
 def compare(
@@ -53,7 +48,7 @@ def show_comparison(
     """Compare, print and write, for this command and for the end of `omnisink eval`. Arguments as the options."""
     with working("reading and comparing"):
         from omnisink.evaluation.comparing.compare import compare as compare_runs
-        from omnisink.evaluation.comparing.tables import tables_of, write_tables
+        from omnisink.evaluation.comparing.tables import write_tables
         from omnisink.report.write import missing_libraries
 
         results = compare_runs(runs, baseline, seed=seed, resamples=resamples)
@@ -68,28 +63,7 @@ def show_comparison(
     if json:
         print_json(results)
     else:
-        for table in tables_of(results):
-            if len(table.rows) <= _SHOWN:
-                _print(table)
-            else:
-                print(f"{table.title}: {len(table.rows)} rows, in comparison.md\n")
-        for sentence in results["verdicts"] or ["There is one method only, and nothing to compare it with."]:
-            print(sentence)
-        for task in results["tasks"]:
-            for said in task["notes"]:
-                print(f"{task['label']}: {said}")
+        print_comparison(results, runs[0])
     if missing:
         note(f"no page was drawn without {' and '.join(missing)}; pip install 'omnisink[report]'")
     note(f"written to {folder}: {', '.join(path.name for path in written)}")
-
-
-def _print(table: Table) -> None:
-    from rich.table import Table as Grid
-
-    made = Grid(box=None, pad_edge=False, header_style="bold", title=text(table.title), title_justify="left")
-    for i, head in enumerate(table.heads):
-        made.add_column(head, justify="left" if i < table.left else "right", overflow="fold")
-    for row in table.rows:
-        made.add_row(*map(text, row))
-    stdout().print(made)
-    print()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from omnisink.cli import method_options, options
+from omnisink.cli.columns import print_columns
 from omnisink.cli.output import note, print_json, quiet, stdout, text
 from omnisink.errors import OmnisinkError
 
@@ -60,9 +63,26 @@ def _list(families: list[Family], json: bool) -> None:
         keys = ("name", "title", "modalities", "example", "expectation", "note", "backends")
         print_json([{key: getattr(family, key) for key in keys} for family in families])
         return
-    rows = [(f.name, f.title, ", ".join(f.modalities), f.expectation, f.note) for f in families]
-    _print_table(("name", "family", "takes", "promise", "note"), rows)
+    print(_counted(Counter(f.expectation for f in families)))
+    print()
+    rows = [(f.name, f.expectation, "+".join(f.modalities), f.title) for f in families]
+    print_columns([("name", "promise", "takes", "family"), *rows], least=3)
+    print()
+    # Families that share a note share a line.
+    noted: dict[str, list[str]] = {}
+    for family in families:
+        if family.note:
+            noted.setdefault(family.note, []).append(family.name)
+    for said, names in noted.items():
+        stdout().print(text(f"{', '.join(names)}: {said}"))
     note("--verify runs a tiny model of each and checks the promise")
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """Say how many families have each outcome: "41 families: 31 supported, 6 partial, 4 refused"."""
+    total = sum(counts.values())
+    parts = ", ".join(f"{count} {what}" for what, count in counts.items())
+    return f"{total} {'family' if total == 1 else 'families'}: {parts}"
 
 
 def _verify(families: list[Family], write: str | None, device: str | None, json: bool) -> list[Result]:
@@ -88,11 +108,15 @@ def _verify(families: list[Family], write: str | None, device: str | None, json:
         where = {"device": _named(place), "versions": options.versions()}
         print_json({**where, "results": [result.to_dict() for result in results]})
         return results
+    deviating = sum(not result.as_expected for result in results)
+    kept = "each does what is promised" if not deviating else f"{deviating} not as promised, marked with !"
+    print(f"{_counted(Counter(result.outcome for result in results))}; {kept}")
+    print()
     rows = [
-        (r.name, r.title, r.outcome if r.as_expected else f"{r.outcome}!", ", ".join(r.backends), f"{r.seconds:.1f}")
+        (r.name, r.outcome if r.as_expected else f"{r.outcome}!", f"{r.seconds:.1f}", ", ".join(r.backends), r.title)
         for r in results
     ]
-    _print_table(("name", "family", "outcome", "backends", "seconds"), rows)
+    print_columns([("name", "outcome", "seconds", "backends", "family"), *rows], least=3)
     return results
 
 
@@ -116,14 +140,3 @@ def _named(place: Any) -> str:
     import torch
 
     return torch.cuda.get_device_name(place) if place.type == "cuda" else str(place)
-
-
-def _print_table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for i, name in enumerate(head):
-        made.add_column(name, overflow="fold", no_wrap=i == 0)
-    for row in rows:
-        made.add_row(*(text(str(cell)) for cell in row))
-    stdout().print(made)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import options
+from omnisink.cli.columns import print_columns
 from omnisink.cli.output import note, print_json, stderr, stdout, text, working
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ def _list(
     if json:
         print_json([_plain(task) for task in found])
         return
-    rows = [(t.name, t.size, _protocols(t), t.licence, "; ".join(t.sources)) for t in found]
-    _print_table(("name", "size", "protocols", "licence", "where to get it"), rows)
-    note("* is used where none is named. `omnisink tasks show NAME` says where the data are and how they lie")
+    rows = [(t.name, _protocols(t), t.size, t.licence, "; ".join(t.sources)) for t in found]
+    print_columns([("name", "protocols", "size", "licence", "where to get it"), *rows], least=3, shrinking=2)
+    note("* is used where none is named. `omnisink tasks show NAME` has the licence, and where the data are")
 
 
 @tasks.command()

@@ -214,6 +214,7 @@ def _breakdowns(
                     "clusters": len(set(clusters)),
                     "accuracy": float(scores[method][:, inside].mean()),
                     "base": float(scores[baseline][:, inside].mean()),
+                    "changed": int(np.count_nonzero(gaps)),
                     **_estimate("difference", gaps, clusters, draw),
                 }
             )
