@@ -21,6 +21,8 @@ def run(*words: str, stdin: str = "", **variables: str) -> subprocess.CompletedP
     streams = {"argv": ["omnisink", *words], "stdin": given, "stdout": out, "stderr": err, "excepthook": None}
     with (
         mock.patch.multiple(sys, **streams),
+        # On a busy machine what takes a moment takes long enough to be told of.
+        mock.patch("omnisink.cli.waiting.EVERY", 3600.0),
         mock.patch.dict(os.environ, {"COLUMNS": "100", **variables}),
         warnings.catch_warnings(),
         _loud_libraries(),

@@ -20,6 +20,7 @@ from omnisink.cli.find import find
 from omnisink.cli.media import gather_choices
 from omnisink.cli.methods import methods
 from omnisink.cli.models import models
+from omnisink.cli.next_steps import command_line
 from omnisink.cli.study import study
 from omnisink.cli.synthav import synthav
 from omnisink.cli.tasks import tasks
@@ -30,6 +31,8 @@ from omnisink.errors import OmnisinkError
 #: Exit status of what the user can put right: a bad option, a missing file, a model that is not there.
 USER_ERROR = 2
 INTERRUPTED = 130
+#: Verbs that go on where they were stopped, when they are typed again.
+_RESUMED = ("eval", "study", "tune")
 #: What a full disk, or a broken one, says where the output goes.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -71,10 +74,13 @@ def main() -> None:
     guard()
     try:
         status = app(gather_choices(sys.argv[1:]), standalone_mode=False)
+        if status == INTERRUPTED:  # Newer versions of Typer make a status of the interruption.
+            _stopped()
         sys.stdout.flush()
     except OmnisinkError as error:
         status = _complain(str(error))
     except (KeyboardInterrupt, typer.Abort):
+        _stopped()
         status = INTERRUPTED
     except BrokenPipeError:
         # The reader has left, as `head` does.
@@ -92,6 +98,13 @@ def main() -> None:
             raise
         status = _complain(explain())
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stopped() -> None:
+    """Say that the user has stopped it, and what goes on from there."""
+    words = sys.argv[1:]
+    kept = f"; what was done is kept. Go on with: {command_line(words)}" if words and words[0] in _RESUMED else ""
+    print(f"\nomnisink: stopped{visible(kept)}", file=sys.stderr)
 
 
 def _close_stdout() -> None:

@@ -16,8 +16,9 @@ from omnisink.cli import method_options, options
 from omnisink.cli.compare import show_comparison
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption, warnings_noted
-from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
+from omnisink.cli.output import CHECK_FAILED, note, working
 from omnisink.cli.preflight import check_model, check_statistics, check_there
+from omnisink.cli.progress import progress_bar
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -202,12 +203,9 @@ def _place(device: str | None) -> tuple[Rank, str | None]:
 
 def _questions(task: Task, data: str | None, protocol: str | None, **options: Any) -> list[Instance]:
     """Read a task's questions, and say how far that is where clips have to be rendered or looked at first."""
-    with stderr().status(f"reading {task.title}") as status:
+    with working(f"reading {task.title}") as say:
         found = task.read(
-            data,
-            protocol,
-            progress=lambda done, total, what: status.update(text(f"{done} of {total} {what}")),
-            **options,
+            data, protocol, progress=lambda done, total, what: say(f"{done} of {total} {what}"), **options
         )
     for line in found.remarks:
         note(line)
@@ -224,18 +222,6 @@ def _batch_size(given: str) -> int | None:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """Show a bar with speed and time left; a line of text now and then where stderr is not a terminal."""
-    from rich import progress as rich
-
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
-    with rich.Progress(*columns, rich.TimeElapsedColumn(), rich.TimeRemainingColumn(), console=stderr()) as bar:
-        task, said = bar.add_task("answering", total=None), [-1]
-
-        def tell(done: int, total: int, errors: int) -> None:
-            failed = f", {errors} errors" if errors else ""
-            bar.update(task, completed=done, total=total, description=f"answering{failed}")
-            if not bar.console.is_terminal and done * 20 // total > said[0]:
-                said[0] = done * 20 // total
-                bar.console.print(text(f"{done} of {total} answers{failed}"))
-
-        yield tell
+    """Show how many answers there are, and how many of them are errors."""
+    with progress_bar() as tell:
+        yield lambda done, total, errors: tell(done, total, f"answering, {errors} errors" if errors else "answering")

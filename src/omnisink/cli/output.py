@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from omnisink.cli.terminal import console_class, raw
+from omnisink.cli.waiting import beating, clock
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -51,10 +52,22 @@ def note(message: str) -> None:
 
 
 @contextmanager
-def working(message: str) -> Iterator[None]:
-    """Show a spinner on the terminal while something runs; nothing where stderr is not a terminal."""
-    with stderr().status(text(message)):
-        yield
+def working(message: str) -> Iterator[Callable[[str], None]]:
+    """Show a spinner on the terminal while something runs; elsewhere a line every ten seconds.
+
+    Yields
+    ------
+    callable
+        To be given other words when something else is being done.
+    """
+    console, said = stderr(), [message]
+    with console.status(text(message)) as status, beating(console, lambda spent: f"{said[0]}, {clock(spent)} so far"):
+
+        def say(words: str) -> None:
+            said[0] = words
+            status.update(text(words))
+
+        yield say
 
 
 def print_json(data: Any) -> None:

@@ -15,8 +15,9 @@ from omnisink.cli import method_options, options
 from omnisink.cli.demo import CLIP, QUESTIONS
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import warnings_noted
-from omnisink.cli.output import CHECK_FAILED, note, stderr, text, working
+from omnisink.cli.output import CHECK_FAILED, note, working
 from omnisink.cli.preflight import check_model, check_report, check_there
+from omnisink.cli.progress import progress_bar
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -182,17 +183,6 @@ def _describe(loaded: Loaded) -> dict[str, Any]:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """Show a bar with the time that is left; a line of text now and then where stderr is not a terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=stderr()) as bar:
-        task, said = bar.add_task("starting", total=1.0), [-1]
-
-        def tell(share: float, what: str) -> None:
-            bar.update(task, completed=share, description=what)
-            if not bar.console.is_terminal and int(share * 20) > said[0]:
-                said[0] = int(share * 20)
-                bar.console.print(text(f"{share:.0%} done, {what}"))
-
-        yield tell
+    """Show the share of the study that is done."""
+    with progress_bar(percent=True) as tell:
+        yield lambda share, what: tell(share, 1.0, what)

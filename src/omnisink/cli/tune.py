@@ -16,8 +16,9 @@ import typer
 from omnisink.cli import method_options, options
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption
-from omnisink.cli.output import CHECK_FAILED, check_writable, note, stderr, text, working
+from omnisink.cli.output import CHECK_FAILED, check_writable, note, working
 from omnisink.cli.preflight import check_model, check_statistics, check_there
+from omnisink.cli.progress import progress_bar
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 #: The split that settings are searched on, where a task has it.
 TUNE = "tune"
 _OPTUNA = "optuna"
+#: What comes before the searches, as it is told.
+_BEFORE = ("reading", "the baseline")
 
 
 @grouped
@@ -204,30 +207,6 @@ def _brief(settings: dict[str, Any]) -> str:
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    """Show a bar with the time left; a line of text now and then where stderr is not a terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=stderr()) as bar:
-        phases: dict[str, Any] = {}
-        said: list[Any] = [None]
-
-        def tell(what: str, done: int, total: int) -> None:
-            # Searches share a bar: they are of the same length at most.
-            phase = what if what in ("reading", "the baseline") else "searching"
-            if phase not in phases:
-                phases[phase] = bar.add_task(what, total=total)
-            bar.update(phases[phase], completed=done, total=total, description=what)
-            now = (what, done * 10 // total)
-            if not bar.console.is_terminal and now != said[0]:
-                said[0] = now
-                bar.console.print(text(f"{what}: {done} of {total}"))
-
-        yield tell
+    """Show how far the reading, the baseline and the searches are; searches share a bar, as each takes as long."""
+    with progress_bar() as tell:
+        yield lambda what, done, total: tell(done, total, what, what if what in _BEFORE else "searching")
