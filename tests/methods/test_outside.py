@@ -180,14 +180,14 @@ def test_what_makes_no_sense_is_refused_by_name(file: Path, words: tuple[str, ..
 def test_sinks_are_found_while_it_acts(file: Path, llama_folder: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("Wnobody had seen the rain")
-    words = ("find", "--model", llama_folder, "--text", text, "--json", "-")
+    words = ("find", "--model", llama_folder, "--text", text, "--json")
     plain = json.loads(typed(*words))
     moved = json.loads(typed(*words, "--method", f"{file}::TowardMean:strength=1"))
     assert "method" not in plain
     assert moved["method"]["strength"] == 1.0
     assert moved["sinks"]["0"] == plain["sinks"]["0"]
     assert moved["magnitudes"]["1"] != plain["magnitudes"]["1"]
-    assert "TowardMean" in typed(*words[:-2], "--method", f"{file}::TowardMean")
+    assert "TowardMean" in typed(*words[:-1], "--method", f"{file}::TowardMean")
 
 
 def test_a_benchmark_compares_it_with_outro(

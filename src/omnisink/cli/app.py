@@ -17,6 +17,7 @@ from omnisink.cli.doctor import doctor
 from omnisink.cli.eval import evaluate
 from omnisink.cli.export import export
 from omnisink.cli.find import find
+from omnisink.cli.flags import Verb, Verbs
 from omnisink.cli.media import gather_choices
 from omnisink.cli.methods import methods
 from omnisink.cli.models import models
@@ -38,6 +39,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="omnisink",
+    cls=Verbs,
     help="Find, explain and use attention sinks in language models. Nothing is downloaded unless you give --download.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -58,10 +60,10 @@ def _root(
 
 
 for command in (demo, ask, find, study):
-    app.command()(command)
-app.command("eval")(evaluate)
+    app.command(cls=Verb)(command)
+app.command("eval", cls=Verb)(evaluate)
 for tool in (compare, tune, export, methods, models, synthav, doctor):
-    app.command()(tool)
+    app.command(cls=Verb)(tool)
 app.add_typer(tasks)
 
 

@@ -16,7 +16,7 @@ from omnisink.cli import method_options, options
 from omnisink.cli.compare import show_comparison
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption, warnings_noted
-from omnisink.cli.output import CHECK_FAILED, note, working
+from omnisink.cli.output import CHECK_FAILED, note, print_json, working
 from omnisink.cli.preflight import check_model, check_statistics, check_there
 from omnisink.cli.progress import progress_bar
 from omnisink.errors import OmnisinkError
@@ -101,6 +101,7 @@ def evaluate(
     page: Annotated[bool, typer.Option("--page/--no-page", help="Also write the comparison's page.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
     loading: options.LoadingOptions = options.LOADING,
+    json: options.JsonFlag = False,
 ) -> None:
     """Run a benchmark under several methods and compare them. Goes on where it was stopped."""
     size = _batch_size(running.batch_size)
@@ -177,15 +178,19 @@ def evaluate(
         facts["model"] = options.describe(loaded)
         with _bar() as progress, warnings_noted(several=True):
             run(loaded, instances, chosen, out, facts=facts, rank=rank, progress=progress if rank.first else None)
-    if not whole(out, len(instances) * len(chosen.methods)):
+    done = whole(out, len(instances) * len(chosen.methods))
+    if not done:
         note(f"rank {rank.rank} of {rank.world} has done its share")
     elif compared:
         against = BASELINE if BASELINE in chosen.methods else next(iter(chosen.methods))
-        show_comparison([out], baseline=against, seed=seed, page=page)
+        show_comparison([out], baseline=against, seed=seed, page=page, json=json)
     else:
         note(f"records are in {out}; compare the methods with: omnisink compare {shlex.quote(out)}")
+    failed = failures(out) if rank.world == 1 or json else []
+    if json and rank.first and not (compared and done):
+        print_json({"run": out, "questions": len(instances), "methods": list(chosen.methods), "errors": len(failed)})
     # A rank that leaves with another status than 0 would have torchrun end the others.
-    if rank.world == 1 and (failed := failures(out)):
+    if rank.world == 1 and failed:
         said = f"{failed[0]['method']} on {failed[0]['id']}: {failed[0]['error']}"
         note(f"{len(failed)} of {len(instances) * len(chosen.methods)} answers are errors, and not scored. {said}")
         raise typer.Exit(CHECK_FAILED)

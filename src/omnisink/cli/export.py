@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omnisink.cli.output import note, working
+from omnisink.cli import options
+from omnisink.cli.output import note, print_json, working
 from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def export(
             help="The task's folder; lmms then numbers questions as in the annotations, with their texts.",
         ),
     ] = None,
+    json: options.JsonFlag = False,
 ) -> None:
     """Write a run in lmms-eval's sample format, or as a dataset with a card. Works on a run that goes on."""
     if form not in FORMATS:
@@ -48,6 +50,9 @@ def export(
             written = export_parquet(run, folder)
         else:
             written = export_lmms(run, folder, None if data is None else _instances(run, data))
+    if json:
+        print_json({"run": run, "form": form, "files": [str(path) for path in written]})
+        return
     for path in written:
         print(path)
     note(f"{len(written)} files")

@@ -14,6 +14,7 @@ from omnisink.cli.grouped import grouped
 from omnisink.cli.output import (
     check_writable,
     note,
+    print_json,
     read_text,
     settings_checked,
     stdout,
@@ -54,9 +55,8 @@ def find(
     ] = None,
     method: method_options.MethodOption = None,
     chat: Annotated[bool, typer.Option("--chat", help="Put the text through the model's chat template.")] = False,
-    json: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Write the sink map as JSON; - prints it instead.")
-    ] = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Write the sink map as JSON.")] = None,
+    json: options.JsonFlag = False,
     loading: options.LoadingOptions = options.LOADING,
 ) -> None:
     """Show which tokens of a clip and a question, or of a text, are attention sinks, at which layers.
@@ -65,6 +65,8 @@ def find(
     """
     wanted_channels = _numbers("--channels", channels)
     wanted_layers = _numbers("--layers", layers)
+    if json and words and len(words) == 1:
+        raise OmnisinkError(f"--json prints, and takes no file: {words[0]} goes after --out")
     if (source is None) == (not words):
         raise OmnisinkError("give either a file and a question, or a text with --text")
     if words and len(words) != 2:
@@ -77,8 +79,8 @@ def find(
     asked, about = media.check_media(file, files)
     prompt = question if source is None else read_text(source)
     from_method = None if method is None else method_options.make_method(method, model)
-    if json not in (None, "-"):
-        check_writable(str(json))
+    if out is not None:
+        check_writable(out)
     check_there(model, loading.download)
     media.check_heard(model, asked)
     with working("importing"):
@@ -127,17 +129,17 @@ def find(
             ensure_ascii=False,
         )
         tokens = label_tokens(tokens, spans)
-    if json == "-":
-        print(data)
-        return
-    if from_method is not None:
-        stdout().print(text(f"with {method_options.brief(from_method)} attached:\n"))
-    stdout().print(text(found.table(tokens)))
-    if counts is not None:
-        stdout().print(text("\n" + media.summary(counts)))
-    if json is not None:
-        write_text(json, data + "\n")
-        note(f"written to {json}")
+    if json:
+        print_json(loads(data))
+    else:
+        if from_method is not None:
+            stdout().print(text(f"with {method_options.brief(from_method)} attached:\n"))
+        stdout().print(text(found.table(tokens)))
+        if counts is not None:
+            stdout().print(text("\n" + media.summary(counts)))
+    if out is not None:
+        write_text(out, data + "\n")
+        note(f"written to {out}")
 
 
 def _numbers(option: str, value: str | None) -> list[int] | None:

@@ -15,7 +15,7 @@ from omnisink.cli import method_options, options
 from omnisink.cli.demo import CLIP, QUESTIONS
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import warnings_noted
-from omnisink.cli.output import CHECK_FAILED, note, working
+from omnisink.cli.output import CHECK_FAILED, note, print_json, working
 from omnisink.cli.preflight import check_model, check_report, check_there
 from omnisink.cli.progress import progress_bar
 from omnisink.errors import OmnisinkError
@@ -73,6 +73,7 @@ def study(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
     loading: options.LoadingOptions = options.LOADING,
+    json: options.JsonFlag = False,
 ) -> None:
     """Study a model's sinks: which tokens and heads, what they carry and cause. Goes on where it was stopped."""
     if data is None and not quick:
@@ -113,11 +114,14 @@ def study(
         results = run_study(loaded, asked, plan, out, facts=facts, progress=progress)
     with working("drawing the page"):
         page = write_report(results, out)
-    for section, sentences in results["readings"].items():
-        print(f"{section}")
-        for sentence in sentences:
-            print(f"  {sentence}")
-    print(page)
+    if json:
+        print_json(results)
+    else:
+        for section, sentences in results["readings"].items():
+            print(f"{section}")
+            for sentence in sentences:
+                print(f"  {sentence}")
+        print(page)
     note(
         "one clip shows what is measured; intervals need more items" if quick else f"numbers are in {out}/results.json"
     )

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from omnisink.cli.output import note, working
+from omnisink.cli import options
+from omnisink.cli.output import note, print_json, working
 
 
 class SplitName(str, Enum):
@@ -24,6 +25,7 @@ def synthav(
         SplitName.test
     ),
     n: Annotated[int, typer.Option("--n", min=1, help="Number of questions.")] = 100,
+    json: options.JsonFlag = False,
 ) -> None:
     """Render SynthAV: mp4 clips of shapes and sounds, and questions about them."""
     from collections import Counter
@@ -33,5 +35,9 @@ def synthav(
 
         made = list(write_split(out, split.value, n))
     counts = Counter(q.category for q in made)
-    print(f"{out}: {len({q.clip for q in made})} clips, {len(made)} questions in {QUESTIONS}")
+    clips = len({q.clip for q in made})
+    if json:
+        print_json({"out": out, "split": split.value, "clips": clips, "questions": len(made), "categories": counts})
+        return
+    print(f"{out}: {clips} clips, {len(made)} questions in {QUESTIONS}")
     note(", ".join(f"{count} {category}" for category, count in counts.items()))

@@ -16,7 +16,7 @@ import typer
 from omnisink.cli import method_options, options
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption
-from omnisink.cli.output import CHECK_FAILED, check_writable, note, working
+from omnisink.cli.output import CHECK_FAILED, check_writable, note, print_json, working
 from omnisink.cli.preflight import check_model, check_statistics, check_there
 from omnisink.cli.progress import progress_bar
 from omnisink.errors import OmnisinkError
@@ -69,6 +69,7 @@ def tune(
     frames: FramesOption = None,
     seed: Annotated[int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of everything random.")] = 0,
     loading: options.LoadingOptions = options.LOADING,
+    json: options.JsonFlag = False,
 ) -> None:
     """Search settings for a model, and test the search on questions it did not see. Goes on where stopped.
 
@@ -133,11 +134,14 @@ def tune(
     to = profile or str(Path(out) / f"{_file_name(model)}.json")
     if results["settings"] is not None:
         write_profile(to, make_profile(loaded, results, facts))
-        print(_brief(results["settings"]) if results["method"] == method_options.OUTRO else _written(results))
-    for sentence in sentences(results):
-        print(sentence)
-    if results["settings"] is not None:
-        print(to)
+        said = [_brief(results["settings"]) if results["method"] == method_options.OUTRO else _written(results)]
+        said += [*sentences(results), to]
+    else:
+        said = sentences(results)
+    if json:
+        print_json(results)
+    else:
+        print(*said, sep="\n")
     if failed := [trial["error"] for trial in results["trials"] if trial["error"]]:
         note(
             f"{len(failed)} of {len(results['trials'])} settings were given up, as no answer was possible: {failed[0]}"

@@ -63,11 +63,11 @@ def by_ask(loaded: Loaded, clip: Path | None, system: str | None) -> None:
 def by_find(loaded: Loaded, clip: Path | None, system: str | None) -> None:
     asked = with_choices(QUESTION, CHOICES)
     if clip is not None:
-        find_command([str(clip), asked], model=loaded.name, system=system, json="-")
+        find_command([str(clip), asked], model=loaded.name, system=system, json=True)
         return
     file = Path("question.txt")
     file.write_text(asked)
-    find_command(None, model=loaded.name, source=str(file), chat=True, system=system, json="-")
+    find_command(None, model=loaded.name, source=str(file), chat=True, system=system, json=True)
 
 
 def by_study(loaded: Loaded, clip: Path | None, system: str | None) -> None:
