@@ -13,7 +13,7 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.compare import compare
 from omnisink.report import write_comparison
-from omnisink.report.charts.comparison import MAX_DRAWN
+from omnisink.report.charts.comparison import MAX_DRAWN, breakdowns, differences
 from tests.evaluation.scored_runs import FEW, failed, manifest, record, write, write_scores
 from tests.report.test_hostile import PAYLOADS
 from tests.skips import needs
@@ -91,7 +91,64 @@ def test_it_says_what_the_data_say(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "no evidence of a difference from baseline" in text
     assert "error, left out and not scored as wrong" in text
-    assert f"Drawn are the {MAX_DRAWN} of 46 groups" in text
+
+
+def test_what_could_not_be_seen_is_drawn_under_what_was_measured(tmp_path: Path) -> None:
+    right = [i % 2 == 0 for i in range(40)]
+    moved = [not value if i in (3, 8, 11) else value for i, value in enumerate(right)]
+    folder = write_scores(tmp_path / "run", {"baseline": right, "outro": moved, "outro:rotate": right})
+    results = compare([folder], resamples=FEW)
+    (figure,) = differences(results)
+    pairs = [row["paired"] for row in results["tasks"][0]["methods"] if row["paired"]]
+    drawn = figure.data["differences"]
+    for row, pair in zip(drawn, pairs, strict=True):
+        could = 100 * pair["detectable"]["value"]
+        assert (row["accuracy_unseen_low"], row["accuracy_unseen_high"]) == pytest.approx((-could, could))
+    # An interval of nothing on an axis of one point would look like a precise zero.
+    low, high = figure.spec()["vconcat"][0]["layer"][2]["encoding"]["x"]["scale"]["domain"]
+    assert low <= min(row["accuracy_unseen_low"] for row in drawn)
+    assert high >= max(row["accuracy_unseen_high"] for row in drawn)
+    assert "what could not be seen" in figure.caption
+
+
+def test_where_nothing_could_have_been_found_the_bar_takes_all(tmp_path: Path) -> None:
+    folder = write_scores(tmp_path / "run", {"baseline": [True] * 3, "outro": [True, False, True]})
+    (figure,) = differences(compare([folder], resamples=FEW))
+    (row,) = figure.data["differences"]
+    assert (row["accuracy_unseen_low"], row["accuracy_unseen_high"]) == (-100.0, 100.0)
+
+
+def test_many_groups_are_drawn_in_part(tmp_path: Path) -> None:
+    groups = [{"kind": [f"group {i % 20}"]} for i in range(60)]
+    arms = {"baseline": [True] * 60, "outro": [False] * 60, "outro:rotate": [False] * 60}
+    (figure,) = breakdowns(compare([write_scores(tmp_path / "run", arms, groups=groups)], resamples=FEW))
+    assert figure.note.startswith(f"Drawn are the {MAX_DRAWN} of 40 groups")
+    assert (len(figure.data["breakdown-1"]), len(figure.rows), len(figure.folded)) == (MAX_DRAWN, 40, 0)
+
+
+def test_groups_that_do_not_change_are_folded_away(tmp_path: Path) -> None:
+    right = [i % 2 == 0 for i in range(40)]
+    groups = [{"kind": [f"group {i % 5}"]} for i in range(40)]
+    # One win in group 3; in group 1 a win and a loss, which make no difference and are a change all the same.
+    moved = [not value if i in (3, 1, 6) else value for i, value in enumerate(right)]
+    page = write_comparison(
+        compare([write_scores(tmp_path / "run", {"baseline": right, "outro": moved}, groups=groups)], resamples=FEW),
+        tmp_path / "out",
+    )
+    text = page.read_text(encoding="utf-8")
+    (folded,) = re.findall(r'<details class="numbers folded">.*?</details>', text, re.DOTALL)
+    assert "3 rows in which no answer changes" in folded
+    assert re.findall(r"<td>kind: (group \d), outro</td>", folded) == ["group 0", "group 2", "group 4"]
+    with (page.parent / "charts" / "breakdown-1.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["group"] for row in csv.DictReader(file)] == [f"group {i}" for i in (1, 3, 0, 2, 4)]
+
+
+def test_where_no_group_changes_a_sentence_says_so(tmp_path: Path) -> None:
+    right, groups = [True, False] * 4, [{"kind": ["one" if i < 4 else "other"]} for i in range(8)]
+    folder = write_scores(tmp_path / "run", {"baseline": right, "outro": right}, groups=groups)
+    page = write_comparison(compare([folder], resamples=FEW), tmp_path / "out")
+    assert "in none of 2 rows of groups and methods does an answer change" in page.read_text(encoding="utf-8")
+    assert not (page.parent / "charts" / "breakdown-1.csv").exists()
 
 
 def test_a_method_alone_has_a_page(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
             "Groups",
             "Where does a method help?",
             "To look at, not to conclude from: with many groups, some intervals leave zero out by chance.",
-            [],
+            charts.still_groups(results),
             charts.breakdowns(results),
         ),
         Section(

@@ -80,7 +80,7 @@ def _write_csv(figure: Figure, file: Any) -> None:
     names = [name for column in figure.columns for name in (column.name, *column.ends)]
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([cell(row.get(name)) for name in names] for row in figure.rows)
+    writer.writerows([cell(row.get(name)) for name in names] for row in (*figure.rows, *figure.folded))
 
 
 def _heading(figure: Figure) -> dict[str, Any]:

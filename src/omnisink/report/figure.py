@@ -72,6 +72,10 @@ class Figure:
         Show the table from the start.
     note : str
         Note about numbers that were left out or grouped, if any were.
+    folded : sequence of Row
+        Rows that say nothing new: a table of their own that is closed at first, and the last rows of the CSV file.
+    folded_title : str
+        What they have in common.
     """
 
     name: str
@@ -87,6 +91,8 @@ class Figure:
     many_marks: bool = False
     table_open: bool = False
     note: str = ""
+    folded: Sequence[Row] = ()
+    folded_title: str = ""
     _spec: dict[str, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from omnisink.plotting.palette import DARK, LIGHT
 from omnisink.report.export import csv_text, vega_lite_version
-from omnisink.report.figure import Figure
+from omnisink.report.figure import Figure, Row
 from omnisink.report.sections import Section
 from omnisink.report.theme import config
 from omnisink.report.words import bounded, head, shown
@@ -163,20 +163,18 @@ def _short(value: Any) -> Any:
     return value
 
 
-def _table(figure: Figure) -> dict[str, Any]:
-    """Return the heads of a figure's columns, whether they hold numbers, and its first rows, ready to read."""
+def _table(figure: Figure, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the heads of a figure's columns, whether they hold numbers, and the first of some rows, ready to read."""
     columns = [column for column in figure.columns if column.on_page]
     return {
-        "heads": [(head(column, figure.rows), bool(column.form)) for column in columns],
-        "rows": [
-            [(shown(row, column), bool(column.form)) for column in columns] for row in islice(figure.rows, MAX_ROWS)
-        ],
+        "heads": [(head(column, rows), bool(column.form)) for column in columns],
+        "rows": [[(shown(row, column), bool(column.form)) for column in columns] for row in islice(rows, MAX_ROWS)],
     }
 
 
 def _data_link(figure: Figure) -> str:
     """Return the CSV file as an address that holds it, or nothing where it is too long for the page."""
-    if len(figure.rows) * len(figure.columns) > MAX_CSV:
+    if (len(figure.rows) + len(figure.folded)) * len(figure.columns) > MAX_CSV:
         return ""
     text = csv_text(figure).encode()
     return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text).decode()}" if len(text) <= MAX_CSV else ""

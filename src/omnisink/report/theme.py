@@ -79,6 +79,7 @@ def config(look: Look) -> dict[str, Any]:
             "zero": {"color": look.soft, "stroke": look.soft, "strokeDash": [4, 3]},
             "soft": {"color": look.soft, "fill": look.soft},
             "halo": {"color": look.paper, "stroke": look.paper, "strokeWidth": 4, "strokeJoin": "round"},
+            "unseen": {"color": look.grid, "fill": look.grid, "stroke": look.soft, "strokeWidth": 1},
             "strong": {"color": look.series[0]},
         },
     }

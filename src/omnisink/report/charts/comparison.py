@@ -8,15 +8,20 @@ from typing import Any
 
 import altair as alt
 
+from omnisink.evaluation.comparing.summary import changes_anything
 from omnisink.report.charts.intervals import intervals
 from omnisink.report.charts.lines import NOTHING, zero_line
 from omnisink.report.charts.rows import STEP, room_for, row_names, row_place
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.words import bounded, present, shown
-from omnisink.results.wording import P_VALUE, POINTS, interval, number
+from omnisink.results.wording import P_VALUE, POINTS, counted, interval, number, spaced
 
 #: Groups that a breakdown draws; its table has all.
 MAX_DRAWN = 30
+_UNDETECTED = (
+    "The bar under it is what could not be seen: were the true difference inside it, this sample would show it less"
+    " often than four times in five."
+)
 _NAME = Column("label", "method")
 _COUNTS = tuple(Column(name, name, "d") for name in ("answered", "errors", "unparsed", "unscored", "retried"))
 _ACCURACY = Column("accuracy", "accuracy", ".1%", ("low", "high"))
@@ -49,6 +54,8 @@ def differences(results: Mapping[str, Any]) -> list[Figure]:
             "accuracy_high": pair["high"],
             "items": pair["questions"],
             "detectable_points": None if could is None else 100 * could,
+            # Where nothing could have been found, no difference can be told from any other.
+            "accuracy_undetected": 1.0 if could is None else could,
             **{key: pair[key] for key in ("p", "p_holm", "mcnemar_p", "wins", "losses", "clusters")},
         }
         for row in methods_of(results)
@@ -65,7 +72,8 @@ def differences(results: Mapping[str, Any]) -> list[Figure]:
     if not arms:
         return []
     title, against = "What every method changes", str(results["baseline"])
-    return [intervals("differences", title, arms, extra=extra, in_order=True, table_open=True, against=against)]
+    drawn = {"in_order": True, "table_open": True, "undetected": _UNDETECTED, "against": against}
+    return [intervals("differences", title, arms, extra=extra, **drawn)]
 
 
 def levels(results: Mapping[str, Any]) -> list[Figure]:
@@ -151,7 +159,7 @@ def breakdowns(results: Mapping[str, Any]) -> list[Figure]:
         rows = [
             row
             | {
-                "label": f"{row['kind']}: {row['group']}, {row['method']}",
+                "label": f"{spaced(row['kind'])}: {row['group']}, {row['method']}",
                 "items": row["questions"],
                 "accuracy_change": row["difference"],
                 "accuracy_low": row["low"],
@@ -159,22 +167,34 @@ def breakdowns(results: Mapping[str, Any]) -> list[Figure]:
             }
             for row in task["breakdowns"]
         ]
-        if not rows:
+        moving = [row for row in rows if changes_anything(row)]
+        if not moving:
             continue
         name, title = f"breakdown-{i + 1}", f"Within groups of {task['label']}"
-        most = sorted(rows, key=lambda row: -row["questions"])[:MAX_DRAWN]
-        kept = [row for row in rows if row in most]
+        most = sorted(moving, key=lambda row: -row["questions"])[:MAX_DRAWN]
+        kept = [row for row in moving if row in most]
         figure = intervals(name, title, kept, extra=extra, in_order=True, against=str(results["baseline"]))
         caption = (
             f"A point is the difference from {results['baseline']} on the questions of a group, its line the 95%"
-            " interval. None of these is a test."
+            " interval. None of these is a test. Groups in which no answer changes are not drawn."
         )
-        figure = replace(figure, caption=caption)
-        if len(rows) > MAX_DRAWN:
-            note = f"Drawn are the {MAX_DRAWN} of {len(rows)} groups with the most questions; the table has all."
-            figure = replace(figure, rows=rows, note=note)
+        still = [row for row in rows if not changes_anything(row)]
+        figure = replace(figure, caption=caption, folded=still, folded_title="rows in which no answer changes")
+        if len(moving) > MAX_DRAWN:
+            note = f"Drawn are the {MAX_DRAWN} of {len(moving)} groups with the most questions; the table has all."
+            figure = replace(figure, rows=moving, note=note)
         figures.append(figure)
     return figures
+
+
+def still_groups(results: Mapping[str, Any]) -> list[str]:
+    """Say of each task whose groups are not drawn that nothing changes in any of them."""
+    return [
+        f"{task['label']}: in none of {counted(len(task['breakdowns']), 'row')} of groups and methods does an answer"
+        " change; comparison.md lists them."
+        for task in results["tasks"]
+        if task["breakdowns"] and not any(map(changes_anything, task["breakdowns"]))
+    ]
 
 
 def spent(results: Mapping[str, Any]) -> list[Figure]:

@@ -45,6 +45,7 @@ def intervals(
     extra: Sequence[Column] = (),
     in_order: bool = False,
     table_open: bool = False,
+    undetected: str = "",
     against: str = "the baseline",
 ) -> Figure:
     """Draw the change of every arm with its interval and a line where nothing changes.
@@ -63,6 +64,9 @@ def intervals(
         Keep the order of the arms rather than sort by the change of the loss.
     table_open : bool
         Show the table from the start.
+    undetected : str
+        What the bars show of arms that have ``accuracy_undetected``: the smallest change of the accuracy that this
+        sample would have found, a share. Empty where there are none.
     against : str
         Name of what the rows are compared with.
 
@@ -84,7 +88,7 @@ def intervals(
     return Figure(
         name=name,
         title=title,
-        caption=f"{caption} {marks}".strip(),
+        caption=f"{caption} {marks} {undetected}".strip(),
         alternative=" ".join(f"{_label(arm)}: {_in_words(arm)}." for arm in ordered),
         chart=alt.vconcat(*(_panel(name, m, drawn, extra) for m in measures), spacing=14),
         data={name: drawn} | NOTHING,
@@ -125,12 +129,14 @@ def drawn_changes(arm: Row) -> dict[str, float | str]:
             if low is None or high is None:
                 low = high = change
             row |= {measure: change * times, f"{measure}_low": low * times, f"{measure}_high": high * times}
+            if (unseen := arm.get(f"{measure}_undetected")) is not None:
+                row |= {f"{measure}_unseen_low": -unseen * times, f"{measure}_unseen_high": unseen * times}
     return row
 
 
 def reach(rows: Sequence[Row], measure: str) -> list[float]:
     """Return the ends of the axis of a measure."""
-    return span(rows, measure, f"{measure}_low", f"{measure}_high")
+    return span(rows, *(f"{measure}{end}" for end in ("", "_low", "_high", "_unseen_low", "_unseen_high")))
 
 
 def has_lines(rows: Sequence[Row], measure: str) -> bool:
@@ -164,6 +170,12 @@ def _panel(data: str, measure: str, rows: Sequence[Row], extra: Sequence[Column]
         inside.encode(x=x, **place),
         *row_names(base, "label:N", row_place("row:O", len(rows))),
     ]
+    if present(rows, f"{measure}_unseen_low"):
+        # Drawn first, so that all else lies on it.
+        unseen = base.transform_filter(f"isValid(datum.{measure}_unseen_low)").mark_bar(style="unseen", height=10)
+        layers.insert(
+            0, unseen.encode(x=alt.X(f"{measure}_unseen_low:Q").title(title), x2=f"{measure}_unseen_high:Q", **place)
+        )
     if has_lines(rows, measure):
         layers.insert(1, line.encode(x=alt.X(f"{measure}_low:Q").title(title), x2=f"{measure}_high:Q", **place))
     return alt.LayerChart(layer=layers, height=STEP * len(rows))
