@@ -17,7 +17,7 @@ from omnisink.cli.doctor import doctor
 from omnisink.cli.eval import evaluate
 from omnisink.cli.export import export
 from omnisink.cli.find import find
-from omnisink.cli.flags import Verb, Verbs
+from omnisink.cli.flags import PlainCommand, PlainGroup
 from omnisink.cli.media import gather_choices
 from omnisink.cli.methods import methods
 from omnisink.cli.models import models
@@ -32,14 +32,14 @@ from omnisink.errors import OmnisinkError
 #: Exit status of what the user can put right: a bad option, a missing file, a model that is not there.
 USER_ERROR = 2
 INTERRUPTED = 130
-#: Verbs that go on where they were stopped, when they are typed again.
+#: PlainGroup that go on where they were stopped, when they are typed again.
 _RESUMED = ("eval", "study", "tune")
 #: What a full disk, or a broken one, says where the output goes.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="omnisink",
-    cls=Verbs,
+    cls=PlainGroup,
     help="Find, explain and use attention sinks in language models. Nothing is downloaded unless you give --download.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -60,10 +60,10 @@ def _root(
 
 
 for command in (demo, ask, find, study):
-    app.command(cls=Verb)(command)
-app.command("eval", cls=Verb)(evaluate)
+    app.command(cls=PlainCommand)(command)
+app.command("eval", cls=PlainCommand)(evaluate)
 for tool in (compare, tune, export, methods, models, synthav, doctor):
-    app.command(cls=Verb)(tool)
+    app.command(cls=PlainCommand)(tool)
 app.add_typer(tasks)
 
 

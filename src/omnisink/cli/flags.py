@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 
-class Verb(TyperCommand):
+class PlainCommand(TyperCommand):
     """A command whose flags take no value."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -15,7 +15,7 @@ class Verb(TyperCommand):
         return _without_values(super().get_params(ctx))
 
 
-class Verbs(TyperGroup):
+class PlainGroup(TyperGroup):
     """A group of commands whose own flags take no value."""
 
     def get_params(self, ctx: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import typer
 
 from omnisink.cli import options
 from omnisink.cli.columns import print_columns
-from omnisink.cli.flags import Verb, Verbs
+from omnisink.cli.flags import PlainCommand, PlainGroup
 from omnisink.cli.output import note, print_json, stderr, stdout, text, working
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 tasks = typer.Typer(
     name="tasks",
-    cls=Verbs,
+    cls=PlainGroup,
     help="List the benchmarks, with where to get them, or check a folder before a model is loaded.",
     pretty_exceptions_enable=False,
 )
@@ -44,7 +44,7 @@ def _list(
     note("* is used where none is named. `omnisink tasks show NAME` has the licence, and where the data are")
 
 
-@tasks.command(cls=Verb)
+@tasks.command(cls=PlainCommand)
 def show(
     name: Annotated[str, typer.Argument(help="A task, or the path of a JSON Lines file of your own.")],
     json: options.JsonFlag = False,
@@ -74,7 +74,7 @@ def show(
     _print_table(("", task.name), [row for row in rows if row[1]])
 
 
-@tasks.command(cls=Verb)
+@tasks.command(cls=PlainCommand)
 def check(
     name: Annotated[str, typer.Argument(help="A task, or the path of a JSON Lines file of your own.")],
     data: Annotated[str | None, typer.Option("--data", metavar="DIR", help="The data folder.")] = None,

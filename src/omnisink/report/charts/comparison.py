@@ -72,8 +72,18 @@ def differences(results: Mapping[str, Any]) -> list[Figure]:
     if not arms:
         return []
     title, against = "What every method changes", str(results["baseline"])
-    drawn = {"in_order": True, "table_open": True, "undetected": _UNDETECTED, "against": against}
-    return [intervals("differences", title, arms, extra=extra, **drawn)]
+    return [
+        intervals(
+            "differences",
+            title,
+            arms,
+            extra=extra,
+            in_order=True,
+            table_open=True,
+            undetected=_UNDETECTED,
+            against=against,
+        )
+    ]
 
 
 def levels(results: Mapping[str, Any]) -> list[Figure]:
