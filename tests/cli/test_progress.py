@@ -49,6 +49,7 @@ def test_nothing_left_is_said_of_a_run_that_was_whole(clock: Clock) -> None:
     pace = Pace()
     pace.update(7, 7)
     assert pace.left() is None
+    assert pace.words() == "finishing"
 
 
 def on_console(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> Console:

@@ -52,6 +52,8 @@ class Pace:
 
     def words(self) -> str:
         """Say what is left: "0:02:10 left"."""
+        if self.first is not None and self.done >= self.total:
+            return "finishing"
         left = self.left()
         return "estimating" if left is None else f"{clock(math.ceil(left))} left"
 
