@@ -98,7 +98,7 @@ def test_groups_that_change_nothing_are_counted(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().out
     assert "kind: kind 1, outro" in said
     assert "kind: kind 5" not in said
-    assert "8 of 10 rows change nothing; comparison.md has all" in said
+    assert "no answer changes in 8 of 10 rows of groups; comparison.md has all" in said
     assert "kind 5" in markdown(results)
 
 

@@ -72,7 +72,7 @@ def _print_groups(task: Mapping[str, Any]) -> None:
         _say(line + cut(where, max(_LEAST, stdout().width - len(line)), middle=False), wrap=False)
     still, more = len(groups) - len(moving), len(moving) - _GROUPS
     parts = [f"{counted(more, 'more row changes', 'more rows change')} something"] if more > 0 else []
-    parts += [f"{still} of {len(groups)} rows change nothing"] if still else []
+    parts += [f"no answer changes in {still} of {len(groups)} rows of groups"] if still else []
     if parts:
         _say(f"{'; '.join(parts)}; comparison.md has all")
 
