@@ -42,7 +42,7 @@ ALONE = {"serving": {"serving", "maths"}}
 #: Rooms that others do not import from, but for what is named: `maths` chooses where the kernels run.
 HIDDEN = {"kernels": {"kernels", "maths"}}
 #: Importable from everywhere.
-COMMON = {"omnisink.errors"}
+COMMON = {"omnisink.errors", "omnisink.extras"}
 #: What makes `omnisink --help` slow. Rooms that show help must not import it while they are imported.
 HEAVY = {"torch", "transformers", "numpy", "accelerate", "gguf", "torchvision", "huggingface_hub"}
 
@@ -132,7 +132,7 @@ APART = {
     "kernels/interpreted": "of kernels/, in processes with Triton's interpreter",
 }
 #: Tests of the repository as a whole.
-OF_ALL = {"test_package.py", "test_rooms.py"}
+OF_ALL = {"test_extras.py", "test_package.py", "test_rooms.py"}
 
 
 def test_tests_stand_in_the_folder_of_their_room() -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 import omnisink.report.write
 from omnisink.cli.compare import compare
 from omnisink.errors import OmnisinkError
+from omnisink.extras import install
 from tests.evaluation.scored_runs import write_scores
 
 app = typer.Typer()
@@ -51,7 +52,7 @@ def test_the_page_is_drawn_where_it_can_be(run: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(omnisink.report.write, "missing_libraries", lambda: ["altair"])
     said = typed(run, "--out", tmp_path / "bare")
     assert said.exit_code == 0
-    assert "no page was drawn without altair; pip install 'omnisink[report]'" in said.stderr
+    assert f"no page was drawn without altair; {install('report')}" in said.stderr
     assert not (tmp_path / "bare" / "page.html").exists()
 
 

@@ -16,6 +16,7 @@ from omnisink.cli.export import export
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.export import export_lmms, export_parquet
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.extras import install
 from tests.evaluation.scored_runs import failed, manifest, record, write
 
 METHODS = ("baseline", "outro:gamma=0.3")
@@ -101,7 +102,7 @@ def test_the_dataset_has_a_card_and_a_file_a_method(run: Path, tmp_path: Path) -
 
 def test_pyarrow_is_named_where_it_is_missing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(OmnisinkError, match=r"pip install 'omnisink\[eval\]'"):
+    with pytest.raises(OmnisinkError, match=re.escape(install("eval"))):
         export_parquet(run, tmp_path / "out")
 
 

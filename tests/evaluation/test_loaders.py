@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.rows import Left, Row
 from omnisink.evaluation.tasks.task import find_task
+from omnisink.extras import install
 from tests.evaluation.benchmark_folders import FIXTURES, NAMES, lay_out, load, rows_of
 
 FILES = {
@@ -215,7 +217,7 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_bytes(b"PAR1")
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pyarrow.parquet", None)
-        with pytest.raises(OmnisinkError, match=r"needs pyarrow. Install with: pip install 'omnisink\[eval\]'"):
+        with pytest.raises(OmnisinkError, match=re.escape(f"needs pyarrow. Install with: {install('eval')}")):
             find_task("video-mme").load(folder)
     try:
         import pyarrow

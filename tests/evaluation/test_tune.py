@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -21,6 +22,7 @@ from omnisink.evaluation.tuning.scoring import OFF, Scorer, name_of, prepare
 from omnisink.evaluation.tuning.search import choose, is_dominated, probability_margin
 from omnisink.evaluation.tuning.tune import Tuning, assign_folds, tune
 from omnisink.evaluation.tuning.tuned import sentences
+from omnisink.extras import install
 from omnisink.media import Uniform
 from omnisink.results.records import read_records
 
@@ -299,7 +301,7 @@ def test_what_is_behind_by_chance_is_not_hopeless():
 def test_without_optuna_the_error_says_what_to_install(tiny, questions, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "ask", Planted(best_at_half))
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(OmnisinkError, match=r"pip install 'omnisink\[eval\]'"):
+    with pytest.raises(OmnisinkError, match=re.escape(install("eval"))):
         tune(tiny, questions, Tuning(trials=1), tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 
 import pytest
 import typer
@@ -15,6 +16,7 @@ from omnisink.cli import method_options
 from omnisink.cli import tune as command
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tuning import scoring
+from omnisink.extras import install
 from omnisink.methods.profile import read_profile
 
 app = typer.Typer()
@@ -83,7 +85,7 @@ def test_a_profile_that_cannot_be_written_is_refused_before_the_work(items, tmp_
 
 def test_without_optuna_the_error_comes_before_the_work(items, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "_OPTUNA", "no-such-distribution")
-    with pytest.raises(OmnisinkError, match=r"pip install 'omnisink\[eval\]'"):
+    with pytest.raises(OmnisinkError, match=re.escape(install("eval"))):
         typed("--task", items, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

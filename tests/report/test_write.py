@@ -20,6 +20,7 @@ from PIL import Image
 
 import omnisink.report.write
 from omnisink.errors import OmnisinkError
+from omnisink.extras import install
 from omnisink.report import write_report
 from omnisink.report.charts.timeline import timeline
 from omnisink.report.cleaning import clean, clean_text
@@ -236,7 +237,7 @@ def test_results_of_something_else_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(omnisink.report.write, "find_spec", lambda name: None if name == "altair" else sys)
-    with pytest.raises(OmnisinkError, match=r"needs altair, .* pip install 'omnisink\[report\]'"):
+    with pytest.raises(OmnisinkError, match=f"needs altair, .* {re.escape(install('report'))}"):
         write_report(results(layers=1, tokens=1), tmp_path)
 
 

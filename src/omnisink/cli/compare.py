@@ -11,6 +11,7 @@ import typer
 from omnisink.cli import options
 from omnisink.cli.glance import print_comparison
 from omnisink.cli.output import note, print_json, working
+from omnisink.extras import install
 
 
 def compare(
@@ -65,5 +66,5 @@ def show_comparison(
     else:
         print_comparison(results, runs[0])
     if missing:
-        note(f"no page was drawn without {' and '.join(missing)}; pip install 'omnisink[report]'")
+        note(f"no page was drawn without {' and '.join(missing)}; {install('report')}")
     note(f"written to {folder}: {', '.join(path.name for path in written)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omnisink.cli.output import working
 from omnisink.errors import OmnisinkError
+from omnisink.extras import install
 
 #: What statistics need, by the name that Python imports.
 _STATISTICS = {"scipy": "scipy", "statsmodels": "statsmodels"}
@@ -22,9 +23,7 @@ def check_statistics() -> None:
         If a library is not installed.
     """
     if missing := [package for module, package in _STATISTICS.items() if find_spec(module) is None]:
-        raise OmnisinkError(
-            f"statistics need {' and '.join(missing)}, which cannot be imported; pip install 'omnisink[report]'"
-        )
+        raise OmnisinkError(f"statistics need {' and '.join(missing)}, which cannot be imported; {install('report')}")
 
 
 def check_report() -> None:

@@ -20,6 +20,7 @@ from omnisink.cli.output import CHECK_FAILED, check_writable, note, print_json, 
 from omnisink.cli.preflight import check_model, check_statistics, check_there
 from omnisink.cli.progress import progress_bar
 from omnisink.errors import OmnisinkError
+from omnisink.extras import install
 
 if TYPE_CHECKING:
     from omnisink.evaluation.tasks.instance import Instance
@@ -178,7 +179,7 @@ def _optuna() -> str:
         return version(_OPTUNA)
     except PackageNotFoundError:
         raise OmnisinkError(
-            "the search for settings needs Optuna, which is not installed. Install with: pip install 'omnisink[eval]'"
+            f"the search for settings needs Optuna, which is not installed. Install with: {install('eval')}"
         ) from None
 
 

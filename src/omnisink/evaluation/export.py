@@ -15,6 +15,7 @@ from omnisink.errors import OmnisinkError, shown
 from omnisink.evaluation.running.parts import read_parts
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tasks.metrics import measure
+from omnisink.extras import install
 from omnisink.results.checking import fields_of, typed
 from omnisink.results.disk import atomic_write, os_errors_named
 from omnisink.results.markup import plain_markdown
@@ -118,7 +119,7 @@ def export_parquet(run: str | Path, out: str | Path) -> list[Path]:
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.parquet as parquet  # type: ignore[import-untyped]
     except ImportError:
-        raise OmnisinkError("writing Parquet needs pyarrow: pip install 'omnisink[eval]'") from None
+        raise OmnisinkError(f"writing Parquet needs pyarrow: {install('eval')}") from None
     manifest, methods = _read(run)
     kinds = sorted({kind for records in methods.values() for r in records.values() for kind in r.get("groups") or {}})
     types = {name: pa.type_for_alias(alias) for name, alias in _COLUMNS.items()}

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import MediaError
+from omnisink.extras import install
 from omnisink.media.heads import CONTAINERS, expected_size, is_motion_jpeg, refused_kind
 
 if TYPE_CHECKING:
     import av.container
-
-INSTALL = "pip install 'omnisink[media]'"
 
 
 def import_av() -> Any:
@@ -30,7 +29,7 @@ def import_av() -> Any:
         import av
     except ImportError:
         raise MediaError(
-            f"reading video and sound needs PyAV, which is not installed. Install with: {INSTALL}"
+            f"reading video and sound needs PyAV, which is not installed. Install with: {install('media')}"
         ) from None
     av.logging.set_level(None)
     return av

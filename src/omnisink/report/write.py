@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnisink.errors import OmnisinkError
+from omnisink.extras import install
 from omnisink.results.disk import atomic_write, os_errors_named
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def check_libraries() -> None:
         If a library is not installed.
     """
     if missing := missing_libraries():
-        raise OmnisinkError(
-            f"a report needs {' and '.join(missing)}, which cannot be imported; pip install 'omnisink[report]'"
-        )
+        raise OmnisinkError(f"a report needs {' and '.join(missing)}, which cannot be imported; {install('report')}")
 
 
 def write_report(results: Mapping[str, Any], out: str | Path) -> Path:

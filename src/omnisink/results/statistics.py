@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from omnisink.errors import OmnisinkError
+from omnisink.extras import install
 
 Floats = NDArray[np.float64]
 
@@ -334,5 +335,5 @@ def library(name: str) -> Any:
     except ImportError as error:
         raise OmnisinkError(
             f"statistics need {name.split('.')[0]}, which is not installed ({error}). Install with: "
-            "pip install 'omnisink[report]'"
+            f"{install('report')}"
         ) from None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from omnisink.errors import OmnisinkError
+from omnisink.extras import install
 from omnisink.synthav.draw import FPS, SIDE, draw
 from omnisink.synthav.scene import SECONDS, Scene
 from omnisink.synthav.sounds import RATE, play
@@ -32,7 +33,7 @@ def render(scene: Scene, path: str | Path) -> None:
     try:
         import av
     except ImportError:
-        raise OmnisinkError("rendering clips needs PyAV. Install with: pip install 'omnisink[media]'") from None
+        raise OmnisinkError(f"rendering clips needs PyAV. Install with: {install('media')}") from None
     frames = draw(scene, np.arange(int(SECONDS * FPS)) / FPS)
     samples = play(scene)
     try:

@@ -19,6 +19,7 @@ from omnisink.evaluation.running.batchsize import BatchSize
 from omnisink.evaluation.running.parts import Picked, read_parts
 from omnisink.evaluation.running.run import Progress, Settings, begin_run, run
 from omnisink.evaluation.tasks.instance import Instance
+from omnisink.extras import install
 from omnisink.methods.classes import modules_of_files
 
 #: Questions that are handed out at a time: enough for a few batches, few enough that actors end together.
@@ -146,6 +147,6 @@ def _ray() -> Any:
         import_module("ray.data")
     except ImportError as error:
         raise OmnisinkError(
-            f"--engine ray needs Ray Data, which is not installed ({error}). Install with: pip install 'omnisink[ray]'"
+            f"--engine ray needs Ray Data, which is not installed ({error}). Install with: {install('ray')}"
         ) from None
     return ray

@@ -10,6 +10,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tasks.rows import Bad
+from omnisink.extras import install
 
 Json = dict[str, Any]
 #: A byte order mark, which programs on Windows put at the beginning of a text.
@@ -97,7 +98,7 @@ def _parquet(path: Path) -> list[Json]:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise OmnisinkError(
-            f"{path.name} is a parquet file, and reading it needs pyarrow. Install with: pip install 'omnisink[eval]'"
+            f"{path.name} is a parquet file, and reading it needs pyarrow. Install with: {install('eval')}"
         ) from None
     try:
         rows: list[Json] = parquet.read_table(path).to_pylist()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.tuning.scoring import Batch, QuestionError
+from omnisink.extras import install
 from omnisink.methods.base import Method
 from omnisink.methods.space import space_of
 
@@ -185,8 +186,7 @@ def _quiet_optuna() -> Iterator[Any]:
         optuna = import_module("optuna")
     except ImportError as error:
         raise OmnisinkError(
-            f"the search for settings needs Optuna, which is not installed ({error}). Install with: "
-            "pip install 'omnisink[eval]'"
+            f"the search for settings needs Optuna, which is not installed ({error}). Install with: {install('eval')}"
         ) from None
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
