@@ -1,10 +1,11 @@
-"""Measurements of the demo: two answers, the distance between two distributions, and paired timings."""
+"""Measurements of the demo: answers, the distance between two distributions, and paired timings."""
 
 from __future__ import annotations
 
 import gc
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from omnisink.questions.prompt import Encoded
 
 
-def compare_answers(loaded: Loaded, inputs: Encoded, method: Method, new_tokens: int) -> dict[str, Any]:
-    """Answer greedily without and with a method.
+def compare_answers(
+    loaded: Loaded, inputs: Encoded, methods: Sequence[Method | None], right: str, new_tokens: int
+) -> list[dict[str, Any]]:
+    """Answer a question greedily under several methods, and say how far each moves the next token.
 
     Parameters
     ----------
@@ -25,38 +28,44 @@ def compare_answers(loaded: Loaded, inputs: Encoded, method: Method, new_tokens:
         Model and tokenizer.
     inputs : Encoded
         One prompt.
-    method : Method
-        Method of the second answer.
+    methods : sequence of Method or None
+        Methods of the answers; None is the baseline, which comes first.
+    right : str
+        The right answer, whose first token's probability is told.
     new_tokens : int
         Longest answer, in tokens.
 
     Returns
     -------
-    dict
-        ``answers``, ``next_token`` (how far the distribution after the prompt moved), ``rotated_tokens`` by layer,
-        ``relaxed`` rows and ``skipped_layers``.
+    list of dict
+        For each method: ``answer``, ``probability`` (of the right answer's first token, from 0 to 1), ``kl_nats`` and
+        ``total_variation`` to the baseline (see `distance`), ``rotated_tokens`` by layer, ``relaxed`` rows and
+        ``skipped_layers``.
     """
     import torch
 
     from omnisink.models.adapters.asking import answer
 
-    def next_token() -> Tensor:
-        logits: Tensor = loaded.model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1]
-        return logits
-
-    (without,) = answer(loaded, inputs, max_new_tokens=new_tokens)
-    (changed,) = answer(loaded, inputs, max_new_tokens=new_tokens, method=method)
-    with torch.inference_mode():
-        plain = next_token()
-        with method(loaded.model):
-            moved = next_token()
-    trace = changed.trace
-    return {
-        "answers": {"without": without.text, "with": changed.text},
-        "next_token": distance(plain, moved),
-        **trace.changes(),
-        "skipped_layers": trace.skipped_layers,
-    }
+    first = loaded.tokenizer.encode(right, add_special_tokens=False)[0]
+    made: list[dict[str, Any]] = []
+    baseline: Tensor | None = None
+    for method in methods:
+        (said,) = answer(loaded, inputs, max_new_tokens=new_tokens, method=method)
+        with torch.inference_mode(), nullcontext() if method is None else method(loaded.model):
+            logits = loaded.model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1]
+        baseline = logits if baseline is None else baseline
+        trace = said.trace
+        made.append(
+            {
+                "answer": said.text,
+                "probability": float(logits.double().softmax(-1)[first]),
+                **distance(baseline, logits),
+                "rotated_tokens": {} if trace is None else trace.rotated_tokens,
+                "relaxed": [] if trace is None else trace.relaxed,
+                "skipped_layers": {} if trace is None else trace.skipped_layers,
+            }
+        )
+    return made
 
 
 def distance(without: Tensor, changed: Tensor) -> dict[str, float]:

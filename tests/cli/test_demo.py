@@ -1,0 +1,98 @@
+"""The demo: what it says of strengths, sinks and cost, and the clip that it writes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from omnisink.cli.demo import CLIP, QUESTIONS, cost_line
+from omnisink.cli.picture import draw_sinks
+from omnisink.media import read_clip
+from omnisink.methods.sinkmap import SinkMap
+from omnisink.models.adapters.spans import Span
+from tests.cli.command import refused, run
+
+
+def test_the_shipped_clip_is_written_out(tmp_path):
+    file = tmp_path / "clip.mp4"
+    said = run("demo", "--clip", str(file))
+    assert said.stdout.strip() == str(file)
+    assert file.read_bytes() == CLIP.read_bytes()
+    assert f'omnisink ask {file} "Which sound is heard?" --choices clock bell drum buzz --compare' in said.stderr
+    assert read_clip(file, audio_rate=16_000).record.duration == pytest.approx(4.0, abs=0.1)
+
+
+def test_a_clip_is_not_written_where_nothing_can_be(tmp_path):
+    assert f"cannot write {tmp_path}" in refused("demo", "--clip", str(tmp_path))
+
+
+def planted(layers: int, tokens: int) -> SinkMap:
+    """A map in which token 0 is large from layer 2 on, and one token is over 100."""
+    seen = {layer: torch.full((1, tokens), 5.0) for layer in range(layers)}
+    for layer in range(2, layers):
+        seen[layer][0, 0] = 25_000.0
+    seen[1][0, tokens - 1] = 150.0
+    masks = {layer: value > 1_000 for layer, value in seen.items()}
+    return SinkMap(masks, torch.ones(1, tokens, dtype=torch.bool), magnitudes=seen)
+
+
+def test_a_sink_is_drawn_where_it_is():
+    lines = draw_sinks(
+        planted(4, 6), [Span("text", 0, 2), Span("video", 2, 4, 0.0, 1.0), Span("audio", 4, 6, 0.0, 1.0)]
+    )
+    assert lines.splitlines()[:5] == [
+        "        ttvvaa",
+        "      0 ......",
+        "      1 .....o",
+        "      2 #.....",
+        "      3 #.....",
+    ]
+
+
+def test_a_long_prompt_and_a_deep_model_are_drawn_narrow():
+    lines = draw_sinks(planted(40, 1_000), [], width=60, rows=10).splitlines()
+    assert all(len(line) <= 60 for line in lines[:11])
+    assert len(lines) == 13
+    assert lines[1].startswith("    0-3 #.")
+    assert lines[1].endswith("o")
+    assert "20 tokens a character" in lines[11]
+
+
+def test_a_map_without_activations_is_not_drawn():
+    assert draw_sinks(SinkMap({}, torch.ones(1, 3, dtype=torch.bool)), []) == "no activations were recorded"
+
+
+def part(low: float, high: float) -> dict[str, float]:
+    return {"ratio": (low + high) / 2, "ratio_p20": low, "ratio_p80": high, "without_ms": 100.0, "with_ms": 120.0}
+
+
+def test_the_cost_is_a_ratio_only_where_the_machine_was_idle():
+    calm = cost_line(part(1.0, 1.1), "10 prompt tokens", 0.2, 2)
+    assert (
+        calm == "1.050 x (1.000 to 1.100), 100 ms without, for 10 prompt tokens; load 0.2 on 2 cores before it began"
+    )
+    busy = cost_line(part(1.0, 1.1), "10 prompt tokens", 4.0, 2)
+    assert busy == "not measurable, the machine was busy (1.000 to 1.100 x; load 4.0 on 2 cores before it began)"
+    assert "not measurable" in cost_line(part(1.0, 1.5), "10 prompt tokens", 0.0, 2)
+    assert cost_line(part(1.0, 1.1), "10 prompt tokens", None, None).endswith("for 10 prompt tokens")
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_the_demo_moves_a_probability_and_keeps_the_answers(tmp_path):
+    said = run("demo", "--json", "--sheet", str(tmp_path / "frames.png"))
+    made = json.loads(said.stdout)
+    assert made["format"] == "omnisink.demo.v3"
+    assert (tmp_path / "frames.png").stat().st_size > 0
+    assert [one["gamma"] for one in made["methods"].values()] == [0.1, 3.0]
+    assert [asked["question"] for asked in made["answers"]] == [question for question, *_ in QUESTIONS]
+    for asked in made["answers"]:
+        assert [row["answer"] for row in asked["answers"]] == [asked["right"]] * 3
+    baseline, tuned, paper = made["answers"][0]["answers"]
+    assert baseline["kl_nats"] == 0.0
+    assert baseline["probability"] == pytest.approx(0.717, abs=5e-3)
+    assert tuned["probability"] == pytest.approx(0.711, abs=5e-3)
+    assert paper["probability"] == pytest.approx(0.585, abs=5e-3)
+    assert made["sinks"]["sinks"].keys() == {str(layer) for layer in range(12, 28)}
