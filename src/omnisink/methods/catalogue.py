@@ -44,14 +44,17 @@ def write_list(path: str | Path) -> None:
 
 
 def _list(methods: Iterable[Registered]) -> str:
-    return "\n".join(_entry(one) for one in methods)
+    listed = list(methods)
+    lines = ["| method | what it does |", "| --- | --- |"]
+    lines += [f"| [`{one.name}`](#{one.name}) | {one.summary} |" for one in listed]
+    return "\n".join([*lines, "", *map(_entry, listed)])
 
 
 def _entry(one: Registered) -> str:
     """Write one method in Markdown."""
     lines = [f"## {one.name}", "", one.summary, ""]
     facts = {"Source": one.kind.source, "Needs": one.kind.needs, "Tested with": one.kind.tested}
-    lines += [f"- {what}: {said}." for what, said in facts.items() if said]
+    lines += [f"- {what}: {_linked(said)}." for what, said in facts.items() if said]
     lines += [f"- In Python: `from omnisink.methods import {one.kind.__name__}`.", ""]
     lines += ["| setting | default |", "| --- | --- |"]
     lines += [f"| `{field}` | {default} |" for field, default in one.settings().items()]
@@ -59,3 +62,8 @@ def _entry(one: Registered) -> str:
         lines += ["", "| preset | what it does |", "| --- | --- |"]
         lines += [f"| `{one.name}:{name}` | {preset.summary} |" for name, preset in one.kind.presets.items()]
     return "\n".join([*lines, ""])
+
+
+def _linked(said: str) -> str:
+    """Make links of the papers that a text names by their arXiv numbers."""
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", said)
