@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.skips import needs
-from tests.test_package import DOCS, ROOT, code_blocks
+from tests.test_documentation import DOCS, ROOT, code_blocks
 
 PAGE = DOCS / "python.md"
 

@@ -44,6 +44,7 @@ _COMMANDS = {
     "eval on Parquet files, export --format parquet": (("pyarrow",), "eval"),
     "eval --engine ray": (("ray",), "ray"),
     "tune": ((*_STATISTICS, "optuna"), "eval"),
+    "plot() and to_dataframe() in Python": (("matplotlib", "pandas"), "plot"),
     "synthav": (("av", "espeak-ng"), "media"),
     "methods, models, tasks": ((), ""),
 }
