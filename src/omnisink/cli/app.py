@@ -41,6 +41,7 @@ app = typer.Typer(
     name="omnisink",
     cls=PlainGroup,
     help="Find, explain and use attention sinks in language models. Nothing is downloaded unless you give --download.",
+    epilog="The method OutRo is that of arXiv 2603.14337: https://arxiv.org/abs/2603.14337",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
