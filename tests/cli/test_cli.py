@@ -97,7 +97,7 @@ def test_the_installed_command_is_the_same():
         (("find", "--model", "x", "--text", "."), "cannot read ."),
         (("find", "--model", "x", "--text", "-"), "standard input is empty"),
         (("find", "--model", "x", "--text", __file__, "--channels", "1,b"), "--channels takes whole numbers"),
-        (("find", "--model", "x", "--text", __file__, "--json", "absent/map.json"), "cannot write absent/map.json"),
+        (("find", "--model", "x", "--text", __file__, "--out", "absent/map.json"), "cannot write absent/map.json"),
         (("find", "--model", "x", "--text", __file__, "--criterion", "loudest"), "--criterion"),
         (("models", "nobody"), "unknown family 'nobody'"),
         (("models", "--write", "page.md"), "--write goes with --verify"),
@@ -185,13 +185,13 @@ def test_ask_json_holds_what_repeats_the_run(llama_folder):
 def test_find_writes_the_map_and_prints_the_table(llama_folder, tmp_path):
     text, out = tmp_path / "text.txt", tmp_path / "map.json"
     text.write_text("see World\n")
-    done = run("find", "--model", str(llama_folder), "--text", str(text), "--json", str(out), "--layers", "0,3")
+    done = run("find", "--model", str(llama_folder), "--text", str(text), "--out", str(out), "--layers", "0,3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].split()[:3] == ["0", "4", "'W'"]
     found = SinkMap.from_json(out.read_text())
     assert found.examined == [0, 3]
     assert found.positions(0) == [4]
-    printed = run("find", "--model", str(llama_folder), "--text", "-", "--json", "-", "--chat", stdin="x")
+    printed = run("find", "--model", str(llama_folder), "--text", "-", "--json", "--chat", stdin="x")
     assert SinkMap.from_json(printed.stdout).positions(0) == [0]
     assert "names [4]" in refused("find", "--model", str(llama_folder), "--text", str(text), "--layers", "4")
 
