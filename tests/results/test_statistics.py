@@ -278,7 +278,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, use: Any, n
         raise ModuleNotFoundError(f"No module named {module!r}")
 
     monkeypatch.setattr(statistics, "import_module", missing)
-    with pytest.raises(OmnisinkError, match=rf"need {name}, which is not installed .*omnisink\[report\]"):
+    with pytest.raises(OmnisinkError, match=rf"need {name}, which is not installed .*pip install .*\[report\]"):
         use()
 
 
