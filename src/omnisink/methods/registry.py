@@ -183,16 +183,10 @@ def parse_one_method(name: str, starts: Iterable[Method] | Method | None = None,
     return next(iter(found.values()))
 
 
-def kind_named(name: str) -> type[Method] | None:
-    """Return the class that a name with its settings is of; None is the baseline. Errors as `find_method` has them."""
-    head, _ = _head_and_parts(name.strip())
-    return None if head == BASELINE else find_method(head)
-
-
 def kinds_named(names: str) -> list[type[Method]]:
     """Return the class of every method of a list, the baseline left out."""
-    found = (kind_named(name) for name in _split(names, ",") if name)
-    return [kind for kind in found if kind is not None]
+    heads = (_head_and_parts(name.strip())[0] for name in _split(names, ",") if name.strip())
+    return [find_method(head) for head in heads if head != BASELINE]
 
 
 def settings_of(method: Method | None) -> dict[str, Any] | None:

@@ -226,6 +226,11 @@ def test_methods_of_model_args() -> None:
     assert read_method("outro", "SmolOmni", None, 0.2).gamma == 0.1
     assert read_method("outro", "else", 0.7, 0.2).gamma == 0.7
     assert isinstance(read_method("outro:random", "smolomni", None, 0.1), OutRoControl)
-    for wrong in ({"method": "outro,baseline"}, {"method": "magic"}, {"tau": -1.0}):
-        with pytest.raises(OmnisinkError):
+    for wrong, says in (
+        ({"method": "outro,baseline"}, "one method at a time"),
+        ({"method": "magic"}, "there is no method 'magic'"),
+        ({"method": "zero-heads", "gamma": 0.3}, "gamma is a setting of OutRo"),
+        ({"tau": -1.0}, "tau"),
+    ):
+        with pytest.raises(OmnisinkError, match=says):
             read_method(**{"method": "outro", "pretrained": "smolomni", "gamma": None, "tau": 0.1, **wrong})

@@ -11,7 +11,7 @@ from typing import Any
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
 from omnisink.methods.outro import OutRo
-from omnisink.methods.registry import kind_named, parse_one_method
+from omnisink.methods.registry import kinds_named, parse_one_method
 from omnisink.methods.shipped import default_outro
 
 #: Longest answer where a task says nothing.
@@ -120,8 +120,7 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
         If there is no such method, a setting is out of range, or more than one method is named.
     """
     try:
-        kind = kind_named(str(method))
-        if gamma is not None and kind is not None and not issubclass(kind, OutRo):
+        if gamma is not None and any(not issubclass(kind, OutRo) for kind in kinds_named(str(method))):
             raise OmnisinkError(
                 f"gamma is a setting of OutRo, and {method} does not run OutRo: give settings with the name of the "
                 "method"
