@@ -215,7 +215,7 @@ def test_a_malformed_profile_is_refused(content, tmp_path, change, said):
         (b"{", "it is not JSON"),
         (b"\xff\xfe{}", "it is not JSON"),
         (b'{"gamma": NaN}', "NaN is not a number"),
-        (b"[" * 100_000, "is no profile"),
+        (b"[" * 100_000, "is not a profile"),
         (b"[]", "not a JSON object but list"),
         (b" " * (2**20 + 1), "larger than"),
     ],

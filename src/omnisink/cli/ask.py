@@ -29,10 +29,10 @@ class GenerationOptions:
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of the likeliest.")] = False
     temperature: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="Temperature of the draw; implies --sample.")
+        float | None, typer.Option(metavar="NUMBER", help="Temperature of sampling; implies --sample.")
     ] = None
     seed: Annotated[
-        int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of the draw, the same for both answers.")
+        int, typer.Option(min=0, max=options.LARGEST_SEED, help="Seed of sampling, the same for both answers.")
     ] = 0
 
     def flags(self) -> dict[str, Any]:

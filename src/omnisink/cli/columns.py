@@ -57,7 +57,7 @@ def columns_within(rows: Sequence[tuple[str, ...]], width: int, least: int, shri
 
 
 def cut(cell: str, size: int, *, middle: bool = True) -> str:
-    """Shorten a text to so many characters: in the middle of a name, since what tells settings apart is at its end."""
+    """Shorten a text to a number of characters: a name in its middle, as its end tells settings apart."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(cell) <= size:

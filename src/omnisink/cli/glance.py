@@ -9,9 +9,9 @@ from omnisink.cli.columns import GAP, cut, print_columns
 from omnisink.cli.next_steps import after_comparison
 from omnisink.cli.output import stdout, text
 
-#: So many groups in which something changes are shown; the files have all.
+#: Largest number of groups shown in which something changes; the files have all.
 _GROUPS = 5
-#: The name of a group keeps so many characters, however narrow the terminal is.
+#: The name of a group keeps this number of characters, however narrow the terminal is.
 _LEAST = 12
 
 

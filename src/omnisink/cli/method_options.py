@@ -85,7 +85,7 @@ def make_outro(model: str, gamma: float | None, *, profile: str | None = None, *
     Raises
     ------
     OmnisinkError
-        If one is out of range, or the file is no profile.
+        If one is out of range, or the file is not a profile.
     """
     with working("importing"):
         from omnisink.methods.outro import OutRo
@@ -109,7 +109,7 @@ def starts_of(names: str, model: str, gamma: float | None, tau: float | None, pr
     Raises
     ------
     OmnisinkError
-        If a setting is out of range, the file is no profile, or it is one of a method that is not in the list.
+        If a setting is out of range, the file is not a profile, or it is one of a method that is not in the list.
     """
     if profile is None:
         return [make_outro(model, gamma, tau=tau)]

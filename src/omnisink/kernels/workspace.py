@@ -51,7 +51,7 @@ class Workspace:
 
     @classmethod
     def of(cls, layout: Layout, layers: int) -> Workspace:
-        """Make room for so many layers."""
+        """Make room for this number of layers."""
         device = layout.sequence.device
         marks = torch.zeros(layers, layout.tokens, dtype=torch.int8, device=device)
         magnitude = torch.zeros(layers, layout.tokens, dtype=torch.float32, device=device)

@@ -89,8 +89,8 @@ def _by_inspection(
 def _count_passing(rows: Tensor, levels: list[float], median_ratio: float) -> int:
     """How many of the descending `levels` hold against the median of ``|rows|``.
 
-    The rule is monotone, so it holds for the first so many. A median of a sample says where to look first; from there
-    the search gallops, and every answer it relies on is a full count.
+    The rule is monotone, so it holds for a first part of them. A median of a sample says where to look first; from
+    there the search gallops, and every answer it relies on is a full count.
     """
     passing, failing, stride = 0, len(levels), 1
     probe = 0

@@ -139,13 +139,13 @@ def read_profile(path: str | Path) -> Profile:
     Raises
     ------
     OmnisinkError
-        If it cannot be read, or is no profile.
+        If it cannot be read, or is not a profile.
     """
     path = Path(path)
-    data = parse_object(read_whole(path, _LARGEST), f"{path} is no profile of omnisink")
+    data = parse_object(read_whole(path, _LARGEST), f"{path} is not a profile of omnisink")
     if data.get("format") != FORMAT:
         raise OmnisinkError(
-            f"{path} is no profile of omnisink: its format is {shown(data.get('format'))}, not {FORMAT!r}"
+            f"{path} is not a profile of omnisink: its format is {shown(data.get('format'))}, not {FORMAT!r}"
         )
     _same_keys(path, "the profile", data, _NEEDED, _KNOWN)
     if not isinstance(data["method"], str):

@@ -181,7 +181,7 @@ def space_of(start: Method) -> SearchSpace:
     ranges = _derived(start) if declared is None else dict(declared)
     known = [one.name for one in fields(start)]
     if wrong := [name for name in ranges if name not in known]:
-        raise OmnisinkError(f"the search space of {kind.__name__} names {wrong[0]}, which is no setting of it")
+        raise OmnisinkError(f"the search space of {kind.__name__} names {wrong[0]}, which is not a setting of it")
     if not ranges:
         raise OmnisinkError(
             f"{kind.__name__} has no setting that can be searched: numbers without a positive value have no range. "

@@ -27,7 +27,7 @@ class Condition:
     Attributes
     ----------
     unit : str
-        Short name, with the number of the draw where the condition is random.
+        Short name, with the number of the random draw where the condition is random.
     label : str
         Name for readers.
     method : Method

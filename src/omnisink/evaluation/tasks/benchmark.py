@@ -201,8 +201,8 @@ class Task:
         protocol, split : str, optional
             Names; None is the default.
         limit : int, optional
-            The first so many questions, in the order of the annotations, of those that `where` names. Where questions
-            are made, so many are, spread over SynthAV's categories or over the lengths.
+            The number of questions: the first in the order of the annotations, of those that `where` names. A task
+            that makes its questions makes this number, spread over SynthAV's categories or over the lengths.
         where : mapping of str to str, optional
             Only questions of these groups, as ``{"task": "AV Matching"}``.
         allow_missing : bool

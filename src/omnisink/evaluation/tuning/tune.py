@@ -266,7 +266,7 @@ def assign_folds(instances: Sequence[Instance], count: int, seed: int) -> dict[s
     count : int
         How many folds.
     seed : int
-        Seed of the draw.
+        Seed of the random assignment.
 
     Returns
     -------

@@ -176,7 +176,7 @@ class Adapter(ABC):
         return Encoded(placed, list(prompts), facts)
 
     def count_tokens(self, parts: ModelParts, prompt: Prompt) -> int:
-        """Return how many tokens a prompt of text becomes, whether the model's context holds so many or not.
+        """Return how many tokens a prompt of text becomes, whether the model's context holds them or not.
 
         Parameters
         ----------

@@ -33,7 +33,7 @@ class Request:
     data : str, Path or None
         The data folder.
     limit : int or None
-        How many at most. A loader that makes its questions makes no more; the first so many are kept in any case.
+        The largest number of questions. A loader that makes its questions makes no more; of others the first are kept.
     where : mapping of str to str
         Only questions of these groups are kept.
     settings : mapping

@@ -44,7 +44,7 @@ class SynthAVLoader(Loader):
         return super().folder(task, data)
 
     def draw(self, task: Task, request: Request) -> tuple[Path, list[Outcome | Instance]]:
-        """Return the questions of a folder; without one, a draw of so many as the limit says, with their clips."""
+        """Return the questions of a folder, or without one, questions drawn up to the limit, with their clips."""
         if request.data is not None:
             return super().draw(task, request)
         folder, drawn = draw_rows(task, request.split, request.limit, request.progress)
@@ -83,7 +83,7 @@ def draw_rows(
     Returns
     -------
     Path, list of Outcome
-        The folder of the clips, and the questions in the order of the draw.
+        The folder of the clips, and the questions in the order in which they were drawn.
 
     Raises
     ------

@@ -38,7 +38,7 @@ class Draws:
         return options[self.below(len(options))]
 
     def sample(self, options: Sequence[T], count: int) -> list[T]:
-        """Return so many different options, in an order drawn too."""
+        """Return the given number of different options, in an order drawn too."""
         left = list(options)
         for place in range(count):
             other = place + self.below(len(left) - place)
@@ -50,5 +50,5 @@ class Draws:
         return self.sample(options, len(options))
 
     def digits(self, count: int) -> str:
-        """Return a number of so many digits, the first of which is not zero."""
+        """Return a number of the given number of digits, the first of which is not zero."""
         return str(1 + self.below(9)) + "".join(str(self.below(10)) for _ in range(count - 1))

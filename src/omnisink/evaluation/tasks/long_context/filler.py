@@ -46,7 +46,7 @@ def sentence(draws: Draws) -> str:
 
 
 def sentences(draws: Draws, count: int) -> list[str]:
-    """Return so many sentences; the first of a longer list are those of a shorter one."""
+    """Return the given number of sentences; the first of a longer list are those of a shorter one."""
     return [sentence(draws) for _ in range(count)]
 
 

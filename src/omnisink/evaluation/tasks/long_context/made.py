@@ -56,7 +56,7 @@ def largest_size(tokens: Callable[[int], int], limit: int) -> int | None:
     Parameters
     ----------
     tokens : callable
-        Returns the tokens of a prompt with so many parts; it grows with them.
+        Returns the tokens of a prompt with a given number of parts; it grows with them.
     limit : int
         The most that there may be.
 

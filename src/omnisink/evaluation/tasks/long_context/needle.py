@@ -15,12 +15,12 @@ DIGITS = 7
 
 
 def needle(draws: Draws, size: int, depth: float) -> Made:
-    """Hide one access code among so many sentences; there is no other."""
+    """Hide one access code among the given number of sentences; there is no other."""
     return _hide(draws, size, depth, 0)
 
 
 def needle_multi(draws: Draws, size: int, depth: float) -> Made:
-    """Hide four access codes among so many sentences, and ask for one of them."""
+    """Hide four access codes among the given number of sentences, and ask for one of them."""
     return _hide(draws, size, depth, 3)
 
 
@@ -42,7 +42,7 @@ def _statement(name: str, code: str) -> str:
 
 
 def different_numbers(draws: Draws, count: int, digits: int = DIGITS) -> list[str]:
-    """Return so many numbers, no two of them alike."""
+    """Return the given number of numbers, no two of them alike."""
     found: dict[str, None] = {}
     while len(found) < count:
         found[draws.digits(digits)] = None

@@ -18,7 +18,7 @@ _LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
 def variable_tracking(draws: Draws, size: int, depth: float) -> Made:
-    """Make two chains of assignments among so many sentences; `depth` is not used, as they are all over the text."""
+    """Make two chains of assignments among `size` sentences; `depth` is not used, as they are all over the text."""
     own = draws.stream("variables")
     names = _names(own, CHAINS * (STEPS + 1))
     chains = [names[i::CHAINS] for i in range(CHAINS)]
