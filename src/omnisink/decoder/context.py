@@ -123,6 +123,8 @@ class Context:
 
     def end(self) -> None:
         """End the pass, if one is running."""
+        if self.in_pass:
+            self.now.cache = None  # Whoever looks at the trace later does not keep the cache alive.
         self.in_pass, self.step = False, None
 
     def enter_layer(self, layer: int, hidden: Tensor) -> None:

@@ -35,6 +35,8 @@ class Pass:
         Bool scalars that must turn out False, and what to raise if one does not: what only the device knows.
     held : Tensor or None
         The cache's own count of its tokens, where it keeps one on the device and advances it in place.
+    cache : object
+        The cache itself while the pass runs; None where nothing is cached.
     """
 
     is_prefill: bool
@@ -45,6 +47,7 @@ class Pass:
     state: SequenceState
     deferred_checks: list[tuple[Tensor, OmnisinkError]] = field(default_factory=list)
     held: Tensor | None = None
+    cache: Any = None
 
     def token_mask_on(self, device: torch.device) -> Tensor | None:
         """Return `token_mask` on the device of a layer, where layers are spread over several."""
@@ -73,8 +76,8 @@ def begin_pass(
         if state.batch != batch:
             raise refusals.other_batch(batch, state.batch)
         state.check_length(held)
-        return Pass(False, batch, length, device, None, state, held=counter)
-    now = Pass(True, batch, length, device, None, new, held=counter)
+        return Pass(False, batch, length, device, None, state, held=counter, cache=cache)
+    now = Pass(True, batch, length, device, None, new, held=counter, cache=cache)
     if counter is not None and torch.compiler.is_compiling():
         now.deferred_checks.append((counter > 0, refusals.warm_cache()))
     elif int(held) > 0:

@@ -99,6 +99,31 @@ def attend(
     return out
 
 
+@torch.no_grad()
+def weights_of(
+    query: Tensor,
+    key: Tensor,
+    mask: KeyMask,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    learned_sink: Tensor | None = None,
+) -> Tensor:
+    """Return the attention weights of a few rows, all heads at a time; see `attend` for the arguments.
+
+    Returns
+    -------
+    Tensor
+        (B, H, S, T') float32; zero for a query that sees nothing. Keys from T' on are not visible.
+    """
+    kv_heads, heads = key.shape[1], query.shape[1]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    veil = _BlockMask.of(mask(slice(0, query.shape[2])).to(query.device)[..., : key.shape[2]])
+    packed = (query.float() * scale).unflatten(1, (kv_heads, -1)).flatten(2, 3)  # (B, K, G S, D)
+    scores = torch.matmul(packed, key[:, :, : veil.width].float().mT)
+    return _softmax(scores.unflatten(2, (heads // kv_heads, -1)).flatten(1, 2), veil, softcap, learned_sink)
+
+
 @dataclass(frozen=True)
 class _BlockMask:
     """A block of a mask, prepared once for all heads.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.context import AttentionCall, Context
-from omnisink.decoder.masks import visible_keys
+from omnisink.decoder.visibility import keys_in_use, visible_to
 from omnisink.errors import OmnisinkError
 from omnisink.maths.decomposition import KeyMask, attend, attention_from
 from omnisink.methods.prompt_sinks import over_keys
@@ -17,8 +17,6 @@ from omnisink.methods.sink_method import SinkMethod
 
 #: Key under which a cache keeps the tokens that a pruning took away.
 _PRUNED = "pruned"
-#: Key under which it keeps which tokens of its prompts are no padding.
-_TOKEN_MASK = "token_mask"
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,11 @@ class KnockoutTokens(SinkMethod):
         masked = self.tokens_to_mask(call, context)
         if masked is None:
             return output
-        length, keys = context.now.length, call.key.shape[2]
+        length, keys = context.now.length, keys_in_use(call, context.now)
         own, unchanged = masked, ~masked.any(dim=1, keepdim=True)
-        if context.now.is_prefill:
-            keys = length  # A static cache is longer.
-            mask = visible_keys(call, context.now.token_mask_on(output.device), length)
-        else:
-            mask = _later_keys(call, length)
+        mask = visible_to(call, context.now, slice(0, length))
+        if not context.now.is_prefill:
             own = masked.new_zeros(len(masked), length)
-            if (token_mask := context.now.state.tensors.get(_TOKEN_MASK)) is not None:
-                masked = masked | ~token_mask.to(masked.device)
         value = call.value[:, :, :keys].float()
         columns = torch.cat([value, torch.ones_like(value[..., :1])], dim=-1)  # the ones tell who sees nothing at all
         read = attend(
@@ -66,11 +59,6 @@ class KnockoutTokens(SinkMethod):
         ).transpose(1, 2)
         stay = (own | unchanged)[:, :, None, None] | (read[..., -1:] == 0)
         return torch.where(stay, output, read[..., :-1].to(output.dtype))
-
-    def begin(self, context: Context) -> None:
-        """Keep which tokens of the prompt are padding: later passes do not say."""
-        if context.now.is_prefill and context.now.token_mask is not None:
-            context.now.state.tensors[_TOKEN_MASK] = context.now.token_mask
 
     def attention_input(self, call: AttentionCall, context: Context) -> AttentionCall:
         """Refuse learned sink logits, which have no place among the tokens that are left."""
@@ -172,16 +160,3 @@ def _without(mask: KeyMask, masked: Tensor) -> KeyMask:
         return seen & ~gone if seen.dtype == torch.bool else seen.masked_fill(gone, float("-inf"))
 
     return rows_of_rest
-
-
-def _later_keys(call: AttentionCall, length: int) -> KeyMask:
-    """Tell what the `length` queries of a later pass see; a static cache says in its mask how far it is filled."""
-    given, device, keys = call.mask, call.query.device, call.key.shape[2]
-    if isinstance(given, Tensor) and given.dim() == 4:
-        return lambda rows: given[:, :1, rows]
-    place = torch.arange(keys - length, keys, device=device)[:, None]
-    key = torch.arange(keys, device=device)[None, :]
-    seen = key <= place
-    if call.window is not None:
-        seen = seen & (key > place - call.window)
-    return lambda rows: seen[None, None, rows]

@@ -1,0 +1,173 @@
+"""Shares of sets of tokens in a call, for methods that weigh attention anew: exact, without maps, in every pass.
+
+`shares_of` takes a call as a method is given it and returns what `omnisink.maths.sets` works on. It reads the mask of
+any backend, padding on both sides, caches of a fixed size, windows that have moved on, soft caps and learned sinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from omnisink.decoder.context import AttentionCall, Context
+from omnisink.decoder.visibility import first_key, keys_in_use, visible_to
+from omnisink.errors import OmnisinkError
+from omnisink.maths.decomposition import attend
+from omnisink.maths.sets import SetShares, set_shares
+
+#: Elements of shares that `blocks_of` lets a block of rows have.
+_BLOCK = {"cpu": 1 << 22}
+_BLOCK_ELSEWHERE = 1 << 26
+
+
+def shares_of(
+    call: AttentionCall,
+    context: Context,
+    marks: Tensor,
+    rows: slice | Tensor | None = None,
+    later: int | None = None,
+) -> SetShares:
+    """Divide rows of a layer's attention among sets of tokens.
+
+    Parameters
+    ----------
+    call : AttentionCall
+        The layer's call, in a prefill or in a later pass.
+    context : Context
+        The pass that is running.
+    marks : Tensor
+        Sets of tokens of the prompt, (B or 1, X, S) bool with padding counted, as `context.spans` has them; or
+        (B or 1, K, X, S), sets of each key/value head. Over all keys of the call, (..., T), they are taken as given.
+    rows : slice or Tensor, optional
+        Queries of this pass: a slice of step 1, as ``slice(-1, None)``; or (B or 1, n) int64 where sequences want
+        others, as the last real token of each. None is all; see `blocks_of` for long prompts.
+    later : int, optional
+        The set that tokens after the prompt belong to; None is no set.
+
+    Returns
+    -------
+    SetShares
+        (B, H, n, X, D') and (B, H, n, X) float32. A row of padding sees nothing, and has shares of zero.
+
+    Raises
+    ------
+    OmnisinkError
+        If the marks fit neither the prompt nor the keys of the call.
+    UnsupportedModelError
+        If the call's mask, or a bias in it, cannot be read.
+    """
+    chosen = _rows(rows, context.now.length)
+    query = call.query[:, :, chosen] if isinstance(chosen, slice) else _gathered(call.query, chosen)
+    keys = keys_in_use(call, context.now)
+    return set_shares(
+        query,
+        call.key[:, :, :keys],
+        call.value[:, :, :keys],
+        marks_over_keys(call, context, marks, later),
+        visible_to(call, context.now, chosen),
+        scaling=call.scaling,
+        softcap=call.softcap,
+        learned_sink=call.learned_sink,
+    )
+
+
+def blocks_of(
+    call: AttentionCall, context: Context, marks: Tensor, rows: slice | None = None, later: int | None = None
+) -> Iterator[tuple[slice, SetShares]]:
+    """Divide rows of a layer's attention as `shares_of` does, a block of them at a time.
+
+    The shares of a row take as much memory as a head output for each set. A method that changes all rows of a long
+    prompt writes the new outputs of a block before it asks for the next.
+
+    Yields
+    ------
+    tuple of (slice, SetShares)
+        The queries of the block, and their shares.
+    """
+    chosen = _rows(rows, context.now.length)
+    each = marks.shape[-2] * (call.value.shape[-1] + 1) * len(call.query) * call.query.shape[1]
+    step = max(1, _BLOCK.get(call.query.device.type, _BLOCK_ELSEWHERE) // each)
+    for start in range(chosen.start, chosen.stop, step):
+        part = slice(start, min(start + step, chosen.stop))
+        yield part, shares_of(call, context, marks, part, later)
+
+
+def received_from(call: AttentionCall, context: Context, rows: Tensor | None = None) -> Tensor:
+    """Sum the attention that each key receives, over all rows of the pass or over some.
+
+    Parameters
+    ----------
+    call, context
+        See `shares_of`.
+    rows : Tensor, optional
+        (B or 1, S) bool, the queries of this pass to count; None is every real one.
+
+    Returns
+    -------
+    Tensor
+        (B, H, T) float32; T is S in a prefill.
+
+    Raises
+    ------
+    UnsupportedModelError
+        See `shares_of`.
+    """
+    every = slice(0, context.now.length)
+    seen, keys = visible_to(call, context.now, every), keys_in_use(call, context.now)
+
+    def of_counted(part: slice) -> Tensor:
+        given = seen(part)
+        if rows is None:
+            return given
+        blind = ~rows.to(given.device)[:, None, part, None]
+        return given & ~blind if given.dtype == torch.bool else given.masked_fill(blind, float("-inf"))
+
+    drawn = torch.zeros(*call.query.shape[:2], keys, device=call.query.device)
+    nothing = call.key.new_zeros(1, 1, keys, 1)
+    options: dict[str, Any] = {"scaling": call.scaling, "softcap": call.softcap, "learned_sink": call.learned_sink}
+    attend(call.query, call.key[:, :, :keys], nothing, of_counted, received=drawn, **options)
+    return drawn
+
+
+def last_rows(context: Context) -> Tensor:
+    """Return the last real query of each sequence in the running pass, (B, 1) int64, as `shares_of` takes rows."""
+    now = context.now
+    if now.token_mask is None:
+        return torch.full((now.batch, 1), now.length - 1, device=now.device)
+    return now.length - 1 - now.token_mask.flip(1).int().argmax(dim=1, keepdim=True)
+
+
+def marks_over_keys(call: AttentionCall, context: Context, marks: Tensor, later: int | None = None) -> Tensor:
+    """Place marks of the prompt's tokens over the keys of a call, (..., X, S) to (..., X, T); see `shares_of`."""
+    now, keys = context.now, keys_in_use(call, context.now)
+    length, marks = now.state.length, marks.to(call.key.device)
+    if marks.dtype != torch.bool or marks.dim() not in (3, 4) or marks.shape[-1] not in (length, keys):
+        raise OmnisinkError(
+            f"marks must be bool of shape (B, X, {length}), the tokens of the prompt, or (B, X, {keys}), the keys of "
+            f"layer {call.layer}; got {marks.dtype} {tuple(marks.shape)}"
+        )
+    if now.is_prefill or marks.shape[-1] != length:
+        return marks
+    first = first_key(call, now)
+    ours = marks[..., first : first + keys]
+    after = ours.new_zeros(*ours.shape[:-1], keys - ours.shape[-1])
+    if later is not None:
+        after[..., later, :] = True
+    return torch.cat([ours, after], dim=-1)
+
+
+def _rows(rows: slice | Tensor | None, length: int) -> slice | Tensor:
+    if isinstance(rows, Tensor):
+        return rows
+    start, stop, step = (rows or slice(None)).indices(length)
+    if step != 1:
+        raise ValueError(f"rows must follow one another, got {rows}")
+    return slice(start, max(start, stop))
+
+
+def _gathered(query: Tensor, rows: Tensor) -> Tensor:
+    """Pick rows (B or 1, n) of queries (B, H, S, D)."""
+    return torch.take_along_dim(query, rows.to(query.device)[:, None, :, None], dim=2)
