@@ -73,6 +73,8 @@ class Attachment:
             stack.callback(enter.remove)
             stack.callback(text_model.register_forward_hook(self._finish).remove)
             stack.callback(text_model.register_forward_hook(self._leave, always_call=True).remove)
+            if self._context.prompt_spans is not None:
+                stack.callback(self._context.prompt_spans.watch())
             self._layer_hooks = LayerHooks([(layer, self._enter_layer(i)) for i, layer in enumerate(anatomy.layers)])
             stack.callback(self._layer_hooks.remove)
             for index, site in anatomy.attention.items():

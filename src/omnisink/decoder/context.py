@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.checkpointing import CheckpointWatch
 from omnisink.decoder.intervention import Intervention
 from omnisink.decoder.passes import Pass
+
+if TYPE_CHECKING:
+    from omnisink.decoder.spans import PromptSpans
 
 
 @dataclass(slots=True)
@@ -100,6 +103,8 @@ class Context:
         self.looks_at_input = type(method).attention_input is not Intervention.attention_input
         self.may_answer = type(method).attend is not Intervention.attend
         self._backends = anatomy.backends()
+        #: What knows the modalities of tokens, where the method asks for them.
+        self.prompt_spans: PromptSpans | None = None
         #: Whether a pass is running, and whether one is waiting for its first layer; for a layer that is run by
         #: itself, outside the decoder, neither is so.
         self.in_pass = self.awaits_layer = False
@@ -119,7 +124,19 @@ class Context:
         if now.is_prefill:
             now.state.record = self.method.start_record(self)
         self.record = now.state.record
+        if now.is_prefill and self.prompt_spans is not None:
+            self.prompt_spans.keep(now)
         self.method.begin(self)
+
+    @property
+    def spans(self) -> dict[str, Tensor]:
+        """Tokens of ``"text"``, ``"image"``, ``"video"`` and ``"audio"`` in the prompt, as `decoder.spans` finds them.
+
+        (B, S) bool of the prompt's columns, in every pass; a modality that the model does not take is missing.
+        """
+        if self.prompt_spans is None:
+            raise refusals.spans_not_asked_for(self.method)
+        return self.prompt_spans.of(self.now)
 
     def end(self) -> None:
         """End the pass, if one is running."""

@@ -22,6 +22,8 @@ class Intervention(ABC):
     #: Whether `residual_stream` is called in passes that add one token to each sequence. A class that looks at prompts
     #: only says False, and no hook costs time there.
     watches_steps: ClassVar[bool] = True
+    #: Whether `context.spans` is looked at: only then the ids that a model is called with are noted.
+    needs_spans: ClassVar[bool] = False
 
     @abstractmethod
     def start_record(self, context: Context) -> Any:

@@ -250,3 +250,12 @@ def chunked_prefill() -> UnsupportedModelError:
         "prefill_chunk_size splits one prompt over several passes: the first chunk's sinks could not see the "
         "rest. Leave it out inside the `with` block"
     )
+
+
+def spans_not_asked_for(method: object) -> OmnisinkError:
+    """Refuse a look at modalities that nobody has prepared."""
+    name = type(method).__name__
+    return OmnisinkError(
+        f"{name} looks at context.spans without having asked for it: write needs_spans: ClassVar[bool] = True in the "
+        "class. Only then the ids of a prompt are noted as the model is called"
+    )

@@ -13,6 +13,7 @@ from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.attachment import Attachment
 from omnisink.decoder.context import Context
 from omnisink.decoder.intervention import Intervention
+from omnisink.decoder.spans import PromptSpans
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import is_eager_cpu
 from omnisink.methods.block_records import Record
@@ -87,13 +88,16 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
         """Refuse a model that the settings do not fit. By default, accept it."""
 
     @contextmanager
-    def __call__(self, model: Any) -> Iterator[Trace]:
+    def __call__(self, model: Any, spans: Any = None) -> Iterator[Trace]:
         """Attach the method to `model` for the length of a block.
 
         Parameters
         ----------
         model : nn.Module, Loaded or Pipeline
             A transformers model with one text decoder, or what holds one: what `load_model` returned, a pipeline.
+        spans : sequence of sequences of Span, or mapping of str to Tensor, optional
+            What is text, image, video and audio in the block's prompts, for methods that ask: as
+            ``loaded.spans(inputs)`` says, or (B, S) bool by modality. None reads it off the ids of the prompt.
 
         Yields
         ------
@@ -115,6 +119,8 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
         if (profile := vars(self).get("_profile")) is not None:
             profile.warn(anatomy, stacklevel=3)  # Of this, the context manager's, and the user's `with`.
         context = Context(self, anatomy, self.trace_type(self.criterion_settings(), anatomy.model))
+        if self.needs_spans:
+            context.prompt_spans = PromptSpans(anatomy, type(self).__name__, spans)
         attachment = Attachment(context, owner=self, name=type(self).__name__)
         attachment.attach()
         try:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from omnisink.decoder.spans import masks_of_spans
 from omnisink.errors import OmnisinkError, shown
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.models.adapters.spans import Span
@@ -100,15 +100,7 @@ def modality_sets(spans: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, 
             f"spans has {len(rows)} entries for {'no prompt' if shape is None else f'{shape[0]} prompts'}; give what "
             "loaded.spans(inputs) returns, a list of spans for each sequence"
         )
-    sets: dict[str, Tensor] = {}
-    for row, found in enumerate(rows):
-        for span in found:
-            if not 0 <= span.start < span.stop <= shape[1]:
-                raise OmnisinkError(
-                    f"a span of {span.modality} ends at {span.stop}, past the {shape[1]} tokens there are"
-                )
-            sets.setdefault(span.modality, torch.zeros(shape, dtype=torch.bool))[row, span.start : span.stop] = True
-    return sets
+    return masks_of_spans(rows, shape[1])
 
 
 def label_tokens(texts: Sequence[str], spans: Sequence[Span]) -> list[str]:

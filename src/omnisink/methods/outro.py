@@ -127,7 +127,7 @@ class OutRo(OutRoListing, SinkMethod, OutRoSettings):
 
     if TYPE_CHECKING:  # The block gives the trace named above.
 
-        def __call__(self, model: Any) -> _GeneratorContextManager[OutRoTrace, None, None]: ...  # noqa: D102
+        def __call__(self, model: Any, spans: Any = None) -> _GeneratorContextManager[OutRoTrace, None, None]: ...  # noqa: D102
 
     def __post_init__(self) -> None:
         OutRoSettings.__post_init__(self)

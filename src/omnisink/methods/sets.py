@@ -59,7 +59,7 @@ def shares_of(
     UnsupportedModelError
         If the call's mask, or a bias in it, cannot be read.
     """
-    chosen = _rows(rows, context.now.length)
+    chosen = rows if isinstance(rows, Tensor) else _rows_between(rows or slice(None), context.now.length)
     query = call.query[:, :, chosen] if isinstance(chosen, slice) else _gathered(call.query, chosen)
     keys = keys_in_use(call, context.now)
     return set_shares(
@@ -87,7 +87,7 @@ def blocks_of(
     tuple of (slice, SetShares)
         The queries of the block, and their shares.
     """
-    chosen = _rows(rows, context.now.length)
+    chosen = _rows_between(rows or slice(None), context.now.length)
     each = marks.shape[-2] * (call.value.shape[-1] + 1) * len(call.query) * call.query.shape[1]
     step = max(1, _BLOCK.get(call.query.device.type, _BLOCK_ELSEWHERE) // each)
     for start in range(chosen.start, chosen.stop, step):
@@ -159,10 +159,8 @@ def marks_over_keys(call: AttentionCall, context: Context, marks: Tensor, later:
     return torch.cat([ours, after], dim=-1)
 
 
-def _rows(rows: slice | Tensor | None, length: int) -> slice | Tensor:
-    if isinstance(rows, Tensor):
-        return rows
-    start, stop, step = (rows or slice(None)).indices(length)
+def _rows_between(rows: slice, length: int) -> slice:
+    start, stop, step = rows.indices(length)
     if step != 1:
         raise ValueError(f"rows must follow one another, got {rows}")
     return slice(start, max(start, stop))

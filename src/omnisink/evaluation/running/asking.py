@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ from omnisink.evaluation.tasks.answers import parse
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.methods.base import Method
 from omnisink.methods.trace import Trace
-from omnisink.models.adapters.asking import answer
+from omnisink.models.adapters.asking import answer, attached
 from omnisink.models.last_rows import last_log_likelihoods
 from omnisink.models.loaded import Loaded
 from omnisink.questions.likelihood import answer_log_likelihoods, answer_tokens
@@ -132,7 +131,7 @@ class _FirstScores(LogitsProcessor):  # type: ignore[misc]
 def _likeliest(
     loaded: Loaded, inputs: Encoded, tokens: Sequence[dict[str, list[int]]], method: Method | None
 ) -> list[Reply]:
-    with torch.inference_mode(), nullcontext() if method is None else method(loaded.model) as trace:
+    with torch.inference_mode(), attached(method, loaded, inputs) as trace:
         rows = last_log_likelihoods(loaded.model, inputs)[:, 0]
         found = _sinks(trace, len(rows))
     replies = []

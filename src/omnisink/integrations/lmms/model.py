@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from omnisink.evaluation.running.parts import Rank
 from omnisink.integrations.lmms.messages import AUDIO, Messages, prompt_of, visual_message
 from omnisink.integrations.lmms.settings import Generation, read_generation, read_method
 from omnisink.media import Uniform
-from omnisink.models.adapters.asking import answer
+from omnisink.models.adapters.asking import answer, attached
 from omnisink.models.last_rows import last_log_likelihoods
 from omnisink.models.loading import load_model
 from omnisink.questions.likelihood import token_log_likelihoods
@@ -282,8 +281,7 @@ class OmnisinkSimple(OmnisinkChat):
                     f"{one.name}: {one.prompt.reply!r} does not begin at a token of its own after the prompt"
                 )
         longest = max(map(len, spelled))
-        block = nullcontext() if self.method is None else self.method(self.loaded.model)
-        with torch.inference_mode(), block:
+        with torch.inference_mode(), attached(self.method, self.loaded, inputs):
             rows = last_log_likelihoods(self.loaded.model, inputs, longest + 1)[:, :-1]
         found = []
         for row, tokens in zip(rows, spelled, strict=True):

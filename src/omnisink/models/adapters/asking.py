@@ -179,7 +179,7 @@ def answer(
         flags = {name: value for name, value in flags.items() if value is not None or name in options}
     if streamer is not None:
         flags["streamer"] = streamer
-    block: AbstractContextManager[Any] = nullcontext() if method is None else method(parts.model)
+    block = attached(method, parts, inputs)
     with torch.inference_mode(), last_rows(parts.model), finite_logits(parts.model), block as trace:
         returned = parts.model.generate(**inputs, **flags)
     ends = _ends(parts.model)
@@ -193,6 +193,22 @@ def answer(
         choice = parse_letter(text, len(prompt.choices)) if prompt.choices else None
         answers.append(Answer(text, choice, facts, trace, _length(kept, ends)))
     return answers
+
+
+def attached(
+    method: Callable[..., AbstractContextManager[Any]] | None, parts: ModelParts, inputs: Encoded
+) -> AbstractContextManager[Any]:
+    """Return the block in which a method acts on the answers to some prompts; one without a method does nothing.
+
+    A method that asks for the modalities of tokens is given them as the adapter has them, which may know more than ids
+    say: where frames are pictures to a model, they are video all the same.
+    """
+    if method is None:
+        return nullcontext()
+    if not getattr(method, "needs_spans", False):
+        return method(parts.model)
+    adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
+    return method(parts.model, spans=adapter.spans(parts, inputs))
 
 
 def _ends(model: Any) -> set[int]:

@@ -51,13 +51,9 @@ class Adapter(ABC):
 
     def placeholders(self, parts: ModelParts, prompt: Prompt) -> dict[int, Modality]:
         """Return the token ids that stand for media in a prompt, each with its modality."""
-        config, found = parts.model.config, dict[int, Modality]()
-        modality: Modality
-        for modality in ("image", "video", "audio"):
-            for name in (f"{modality}_token_id", f"{modality}_token_index"):
-                if (token := getattr(config, name, None)) is not None:
-                    found[int(token)] = modality
-        return found
+        from omnisink.decoder.spans import placeholder_ids  # Adapters are listed without importing torch.
+
+        return placeholder_ids(parts.model.config)
 
     def audio_tokens(self, samples: int) -> int:
         """Return the number of audio tokens that this number of samples must become."""

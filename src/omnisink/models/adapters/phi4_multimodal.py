@@ -34,8 +34,8 @@ class Phi4Multimodal(Adapter):
 
     def placeholders(self, parts: ModelParts, prompt: Prompt) -> dict[int, Modality]:
         """Return the tokens of pictures, which are frames where there is a video, and of sound."""
-        pictures: Modality = "image" if prompt.video is None else "video"
-        return {int(parts.processor.image_token_id): pictures, int(parts.processor.audio_token_id): "audio"}
+        found = super().placeholders(parts, prompt)
+        return found if prompt.video is None else {i: "video" if m == "image" else m for i, m in found.items()}
 
     def audio_tokens(self, samples: int) -> int:
         """One token for eight frames of 10 ms, begun ones too."""
