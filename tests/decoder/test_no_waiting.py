@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,8 +18,12 @@ from transformers import DynamicCache, StaticCache
 
 import omnisink
 from omnisink import OutRo
-from omnisink.maths import prompts, rotation, sinks
+from omnisink.maths import decomposition, prompts, rotation, sinks
+from omnisink.maths.sets import complement, difference, give, reweigh
 from omnisink.methods import base, outro
+from omnisink.methods.base import Method
+from omnisink.methods.sets import add_to_rows, blocks_of, last_rows, received_from, shares_of
+from omnisink.methods.spans import require_modality
 from tests.reference_outro import prompt, tiny_llama
 
 PACKAGE = os.path.dirname(omnisink.__file__) + os.sep
@@ -80,6 +86,44 @@ def test_no_value_is_read_and_the_answers_are_the_same(kind, padded, as_on_an_ac
         expected = passes(model, ids, mask, cache(), contextlib.nullcontext())
     assert all((a - b).abs().max() < 1e-5 for a, b in zip(found, expected, strict=True))
     assert (trace.sinks.to_json(), trace.relaxed, trace.rotated_tokens) == seen
+
+
+@dataclass(frozen=True)
+class Dimmed(Method):
+    """Give attention to a picture to the words, in every row of every pass."""
+
+    needs_spans: ClassVar[bool] = True
+
+    def head_output(self, call, output, context):
+        marks = torch.stack([require_modality(context, "image"), context.spans["text"]], dim=1)
+        factors = torch.tensor([0.5, 1.0])
+        for rows, shares in blocks_of(call, context, marks, later=1):
+            output = add_to_rows(output, difference(shares, give(shares, factors, 1)), rows)
+        # And once more for the rows that differ from sequence to sequence.
+        shares = shares_of(call, context, complement(marks), last_rows(context))
+        received_from(call, context)
+        return output + 0 * reweigh(shares, torch.ones(3)).transpose(1, 2)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_sets_of_tokens_and_their_modalities_wait_for_nothing(kind, padded, monkeypatch):
+    import contextlib
+
+    model = tiny_llama()
+    model.config.image_token_id = 20
+    ids = torch.cat([prompt(13, (2, 6)), prompt(13, ()).clamp(min=10)])
+    ids[:, 4:6] = 20
+    mask = torch.ones_like(ids)
+    mask[:, :2] = 0 if padded else 1
+    found = []
+    for mode in (contextlib.nullcontext(), NoReads()):
+        cache = DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=32)
+        with Dimmed()(model):
+            found.append(passes(model, ids, mask, cache, mode))
+        monkeypatch.setattr(decomposition, "is_eager_cpu", lambda _: False)
+        monkeypatch.setattr(base, "is_eager_cpu", lambda _: False)
+    assert all((a - b).abs().max() < 1e-5 for a, b in zip(*found, strict=True))
 
 
 def test_a_read_would_be_noticed():

@@ -107,7 +107,8 @@ def test_what_is_taken_from_sets_is_given_to_another_in_proportion(case, few, sh
     """``o' = o + (p - 1) O_sink + (1 - p) (m_sink / m_N) O_N``, and weights that sum to what they did."""
     marks = marks_of(case, 3, False, False, seed)
     shares = found_shares(case, marks, few)
-    weights = give(shares, torch.full((3,), share), to)
+    weights = give(shares, [share] * 3, to)
+    assert torch.equal(weights, give(shares, torch.full((3,), share), to))
     output, mass, maps, value = plain_shares(case, marks)
     others = [x for x in range(3) if x != to]
     freed = (1 - share) * mass[..., others].sum(dim=-1)

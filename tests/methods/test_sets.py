@@ -11,7 +11,7 @@ from transformers import DynamicCache, StaticCache
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.maths.sets import complement, difference, give, reweigh
 from omnisink.methods.base import Method
-from omnisink.methods.sets import blocks_of, last_rows, marks_over_keys, received_from, shares_of
+from omnisink.methods.sets import add_to_rows, blocks_of, last_rows, marks_over_keys, received_from, shares_of
 from omnisink.verification.families import FAMILIES
 from tests.reference_outro import FLEX_WARNING, prompt, tiny_llama
 
@@ -236,6 +236,22 @@ def test_a_method_made_of_them_is_a_mask_that_adds_a_logarithm():
             found = [model(input_ids=ids, past_key_values=cache).logits[0]]
             found += [model(input_ids=torch.tensor([[t]]), past_key_values=cache).logits[0] for t in CONTINUATION]
     assert (torch.cat(found) - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("rows", [None, slice(-3, None), torch.tensor([[4], [7]]), torch.tensor([[0, 5]])], ids=str)
+def test_changes_are_added_to_their_rows_only(rows):
+    output = torch.randn(2, 8, 3, 4).bfloat16()
+    count = 8 if rows is None else 3 if isinstance(rows, slice) else rows.shape[1]
+    change = torch.randn(2, 3, count, 4)
+    found, before = add_to_rows(output, change, rows), output.clone()
+    assert torch.equal(output, before)
+    assert found.dtype == torch.bfloat16
+    for b in range(2):
+        index = range(8)[rows or slice(None)] if not isinstance(rows, torch.Tensor) else rows[min(b, len(rows) - 1)]
+        expected = before[b].clone()
+        for i, t in enumerate(index):
+            expected[t] += change[b, :, i].bfloat16()
+        assert torch.equal(found[b], expected)
 
 
 def test_giving_with_factors_of_one_is_bit_identical():

@@ -10,6 +10,7 @@ float32, and in memory that grows with the keys, not with their square.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +124,7 @@ def complement(marks: Tensor) -> Tensor:
     return torch.cat([marks, ~marks.any(dim=-2, keepdim=True)], dim=-2)
 
 
-def reweigh(shares: SetShares, factors: Tensor, renormalise: bool = True) -> Tensor:
+def reweigh(shares: SetShares, factors: Tensor | Sequence[float], renormalise: bool = True) -> Tensor:
     """Multiply the attention to each set by a factor, ``sum_X w_X O_X / sum_X w_X m_X``.
 
     This is exactly what ``log w_X`` added to the scores of the keys in X does. Learned sink logits keep theirs: what
@@ -133,8 +134,8 @@ def reweigh(shares: SetShares, factors: Tensor, renormalise: bool = True) -> Ten
     ----------
     shares : SetShares
         Of sets that divide all keys among them; see `complement`.
-    factors : Tensor
-        Nonnegative, broadcast against (B, H, n, X).
+    factors : Tensor or sequence of float
+        Nonnegative, broadcast against (B, H, n, X), or one for each of the X sets.
     renormalise : bool
         Whether the weights are to sum to what they did; otherwise the division is left out.
 
@@ -143,6 +144,7 @@ def reweigh(shares: SetShares, factors: Tensor, renormalise: bool = True) -> Ten
     Tensor
         (B, H, n, D') float32; zero for a row of whose keys nothing is left.
     """
+    factors = _as_tensor(factors, shares.mass)
     new = (factors[..., None] * shares.output).sum(dim=-2)
     if not renormalise:
         return new
@@ -153,15 +155,15 @@ def reweigh(shares: SetShares, factors: Tensor, renormalise: bool = True) -> Ten
     return new / total[..., None]
 
 
-def give(shares: SetShares, factors: Tensor, to: int) -> Tensor:
+def give(shares: SetShares, factors: Tensor | Sequence[float], to: int) -> Tensor:
     """Give the attention that factors take from sets to one of the sets, in proportion to what its keys have.
 
     Parameters
     ----------
     shares : SetShares
         Of sets that do not overlap.
-    factors : Tensor
-        Broadcast against (B, H, n, X): what is left of each set; that of the receiving set does not count.
+    factors : Tensor or sequence of float
+        What is left of each set, as for `reweigh`; that of the receiving set does not count.
     to : int
         The set that receives.
 
@@ -172,7 +174,7 @@ def give(shares: SetShares, factors: Tensor, to: int) -> Tensor:
         they were. Where the receiving set has no attention, every factor is 1, and the row stays as it is.
     """
     mass = shares.mass
-    kept = factors.to(mass.dtype).expand_as(mass).clone()
+    kept = _as_tensor(factors, mass).expand_as(mass).clone()
     kept[..., to] = 1.0
     freed = ((1.0 - kept) * mass).sum(dim=-1)
     receiver = mass[..., to]
@@ -180,19 +182,26 @@ def give(shares: SetShares, factors: Tensor, to: int) -> Tensor:
     return kept.masked_fill((receiver == 0)[..., None], 1.0)
 
 
-def difference(shares: SetShares, factors: Tensor) -> Tensor:
+def difference(shares: SetShares, factors: Tensor | Sequence[float]) -> Tensor:
     """Return what factors without renormalisation add to the head outputs, ``sum_X (w_X - 1) O_X``.
 
     Parameters
     ----------
     shares : SetShares
         Of sets that do not overlap; keys in none of them keep their weights.
-    factors : Tensor
-        Broadcast against (B, H, n, X), as from `give`.
+    factors : Tensor or sequence of float
+        As for `reweigh`, or from `give`.
 
     Returns
     -------
     Tensor
         (B, H, n, D') float32; exactly zero where every factor is 1.
     """
-    return ((factors - 1.0)[..., None] * shares.output).sum(dim=-2)
+    return ((_as_tensor(factors, shares.mass) - 1.0)[..., None] * shares.output).sum(dim=-2)
+
+
+def _as_tensor(factors: Tensor | Sequence[float], like: Tensor) -> Tensor:
+    if isinstance(factors, Tensor):
+        return factors.to(like.device, like.dtype)
+    # Filled there: a list copied from the host would have no place in a CUDA graph.
+    return torch.stack([like.new_full((), factor) for factor in factors])

@@ -140,6 +140,34 @@ def last_rows(context: Context) -> Tensor:
     return now.length - 1 - now.token_mask.flip(1).int().argmax(dim=1, keepdim=True)
 
 
+def add_to_rows(output: Tensor, change: Tensor, rows: slice | Tensor | None = None) -> Tensor:
+    """Add a change of some rows to the head outputs.
+
+    Parameters
+    ----------
+    output : Tensor
+        (B, S, H, D'), as `head_output` is given it; it is not changed.
+    change : Tensor
+        (B, H, n, D') float32, as `omnisink.maths.sets.difference` returns it for these rows.
+    rows : slice or Tensor, optional
+        The rows, as for `shares_of`; no row may be there twice.
+
+    Returns
+    -------
+    Tensor
+        (B, S, H, D') of the dtype of `output`; other rows are equal to the bit.
+    """
+    added = change.transpose(1, 2).to(output.dtype)
+    if rows is None:
+        return output + added
+    made = output.clone()
+    if isinstance(rows, slice):
+        made[:, rows] += added
+        return made
+    index = rows.to(output.device)[:, :, None, None].expand(len(output), -1, *output.shape[2:])
+    return made.scatter_add(1, index, added)
+
+
 def marks_over_keys(call: AttentionCall, context: Context, marks: Tensor, later: int | None = None) -> Tensor:
     """Place marks of the prompt's tokens over the keys of a call, (..., X, S) to (..., X, T); see `shares_of`."""
     now, keys = context.now, keys_in_use(call, context.now)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ import torch
 from omnisink import OutRo, find_sinks
 from omnisink.errors import OmnisinkError
 from omnisink.media import AtTimes, Uniform, read_clip
-from omnisink.methods.modality import count_by_modality, label_tokens
+from omnisink.methods.base import Method
+from omnisink.methods.modality import count_by_modality, label_tokens, modality_sets
 from tests.models.tiny_checkpoints import CHECKPOINTS, HEARING
 
 ALL = list(CHECKPOINTS)
@@ -131,6 +134,47 @@ def test_an_image_reaches_the_prompt(family, families, clip, tmp_path):
     assert inputs.facts[0].image_tokens > 0
     assert {s.modality for s in loaded.spans(inputs)[0]} == {"text", "image"}
     assert isinstance(loaded.ask("What is seen?", image=path, max_new_tokens=2).text, str)
+
+
+@dataclass(frozen=True)
+class Looking(Method):
+    """Note what is known of the modalities of the prompt's tokens."""
+
+    seen: list = field(default_factory=list, compare=False)
+
+    needs_spans: ClassVar[bool] = True
+
+    def begin(self, context):
+        self.seen.append(context.spans)
+
+    def head_output(self, call, output, context):
+        return output
+
+
+def test_methods_know_the_spans_of_a_prompt(family, families, clip, tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "frame.png"
+    Image.fromarray(read_clip(clip, frames=Uniform(1)).frames[0]).save(path)
+    loaded = families(family)
+    heard = {"audio": clip} if family in HEARING else {}
+    asked = ["What is seen?", "Which of the things in it is seen first, and which is seen last?"]
+    for media in ({"image": path}, {"video": clip, "frames": FEW}, {}, heard, {"image": [path, None]}):
+        inputs = loaded.inputs(asked, **media)
+        expected = modality_sets(loaded.spans(inputs), inputs)
+        assert expected.keys() - {"text"} == {m for m in media if m != "frames"} | (
+            {"audio"} if "video" in media and heard else set()
+        )
+        looking = Looking()
+        loaded.ask(asked, **media, method=looking, max_new_tokens=2)
+        # Ids do not say that Phi-4's pictures are frames: to it they are pictures.
+        plain = family != "phi4_multimodal" or "video" not in media
+        with torch.inference_mode(), looking(loaded, spans=None if plain else loaded.spans(inputs)):
+            loaded.model(**inputs)
+        for seen in looking.seen:
+            for modality in ("text", "image", "video", "audio"):
+                mask = seen.get(modality, torch.zeros_like(seen["text"]))
+                assert torch.equal(mask, expected.get(modality, torch.zeros_like(mask)))
 
 
 def test_a_model_that_cannot_hear_says_so(family, families, clip):
