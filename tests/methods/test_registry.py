@@ -14,11 +14,19 @@ from omnisink import OutRo
 from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ZeroHeads, ZeroSinkKey
 from omnisink.methods.base import Method
-from omnisink.methods.catalogue import with_list
+from omnisink.methods.catalogue import BEGIN, END, with_list
 from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
 from omnisink.methods.knockout import KnockoutTokens
-from omnisink.methods.registry import find_method, parse_method, parse_methods, registered_methods, settings_of
+from omnisink.methods.names import BUILT_IN
+from omnisink.methods.registry import (
+    Registered,
+    find_method,
+    parse_method,
+    parse_methods,
+    registered_methods,
+    settings_of,
+)
 
 HALF = '''
     """Head outputs of one layer scaled down."""
@@ -218,6 +226,28 @@ def test_every_method_of_the_package_is_registered_with_what_a_user_needs_to_kno
         assert all(isinstance(text, str) for text in one.settings().values())
     assert found["outro"].settings()["gamma"] == "3.0"
     assert found["zero-heads"].settings()["heads"] == "required"
+
+
+def test_what_was_measured_is_said_of_one_class_only():
+    class Own(OutRo):
+        needs_spans = True
+        needs = "calibration"
+
+    own = Registered("own", Own, "a test").facts()
+    outro = Registered("outro", OutRo, "omnisink").facts()
+    assert outro["measured"]
+    assert own["measured"] == ""
+    assert own["source"] == outro["source"]
+    assert (outro["needs"], own["needs"]) == ("", "modality spans; calibration")
+
+
+def test_the_table_compares_all_methods():
+    page = with_list(f"{BEGIN}\n{END}")
+    head, line, *rows = [one for one in page.splitlines() if one.startswith("|")][: len(BUILT_IN) + 2]
+    assert head == ("| method | what it does | paper | licence of the release | needs | ours | cost | measured here |")
+    assert line.count("---") == 8
+    assert [row.split("`")[1] for row in rows] == list(BUILT_IN)
+    assert all(row.count(" | ") == 7 and "|  |" not in row for row in rows)
 
 
 def test_settings_are_plain_data():

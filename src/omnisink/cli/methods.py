@@ -55,17 +55,18 @@ def _plain(one: Registered) -> dict[str, Any]:
         "summary": one.summary,
         "settings": one.settings(),
         "presets": {name: preset.summary for name, preset in one.kind.presets.items()},
-        "source": one.kind.source,
-        "needs": one.kind.needs,
-        "tested": one.kind.tested,
+        **one.facts(),
+        "needs_spans": one.kind.needs_spans,
         "origin": one.origin,
     }
 
 
 def _describe(one: Registered) -> None:
+    from omnisink.methods.catalogue import FACTS
+
     lines = [one.name, f"    {one.summary}"]
     lines += [f"    {field} = {default}" for field, default in one.settings().items()]
     lines += [f"    {one.name}:{name}: {preset.summary}" for name, preset in one.kind.presets.items()]
-    facts = {"source": one.kind.source, "needs": one.kind.needs, "tested with": one.kind.tested, "from": one.origin}
-    lines += [f"    {what}: {said}" for what, said in facts.items() if said]
+    lines += [f"    {FACTS[what]}: {said}" for what, said in one.facts().items() if said]
+    lines.append(f"    from: {one.origin}")
     stdout().print(text("\n".join(lines)), soft_wrap=True)

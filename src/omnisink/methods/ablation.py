@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,12 @@ class ReplaceSinkValue(SinkMethod):
     """
 
     values: Mapping[int, Tensor] | None = field(default=None, compare=False, repr=False)
+
+    cost: ClassVar[str] = "a copy of a layer's values in every pass"
+    measured: ClassVar[str] = (
+        "By zero: +0.46 nats (0.41 to 0.52) on SmolLM2-135M, −0.005 (−0.042 to +0.033) on SmolOmni. By the mean of "
+        "other texts: nothing changes"
+    )
 
     def check(self, anatomy: Anatomy) -> None:
         """Refuse values for layers without attention that can be reached."""
@@ -87,6 +93,12 @@ class ZeroSinkKey(SinkMethod):
     channels: int = 1
 
     source: ClassVar[str] = "Yoo, Jang, Chung (arXiv 2603.14337), its analysis"
+    licence: ClassVar[str] = "no licence file"
+    cost: ClassVar[str] = "a copy of a layer's keys in every pass"
+    measured: ClassVar[str] = (
+        "One channel: +0.21 nats on SmolLM2-135M, no effect that holds on SmolOmni. Attention to the sink falls from "
+        "55% to 32%, where the paper reports a collapse on larger models"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,6 +130,13 @@ class ZeroHeads(Method):
 
     heads: tuple[tuple[int, int], ...]
 
+    needs: ClassVar[str] = "a list of heads"
+    example: ClassVar[Mapping[str, Any]] = {"heads": ((0, 0),)}
+    cost: ClassVar[str] = "next to nothing"
+    measured: ClassVar[str] = (
+        "Rank correlation of a head's attention to the sink with the harm of zeroing it: −0.33 (−0.52 to −0.14) on "
+        "SmolLM2-135M, −0.10 (−0.22 to +0.01) on SmolOmni"
+    )
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides"
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,14 @@ class KnockoutTokens(SinkMethod):
     criterion, layers
         See `SinkMethod`.
     """
+
+    source: ClassVar[str] = "attention knockout: Geva, Bastings, Filippova, Globerson (arXiv 2304.14767)"
+    derived: ClassVar[str] = "that sinks are what is knocked out, at every layer"
+    cost: ClassVar[str] = "the attention of a layer with a sink once more, in float32"
+    measured: ClassVar[str] = (
+        "Sinks knocked out: +0.81 nats (0.75 to 0.88) on SmolLM2-135M, +0.25 (0.15 to 0.37) on SmolOmni; as many "
+        "random tokens: at most +0.01"
+    )
 
     def tokens_to_mask(self, call: AttentionCall, context: Context) -> Tensor | None:
         """Return the prompt's tokens to mask at this layer, (B, S) bool, or None."""

@@ -1,9 +1,9 @@
-"""What commands know of a kind of method: its presets, its source, what it is tested with and where it is tuned."""
+"""What commands know of a kind of method: where it comes from, what it needs and costs, and where it is tuned."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from omnisink.methods.presets import Preset
 from omnisink.methods.space import Range, SearchSpace
@@ -18,8 +18,19 @@ class Listed:
         Changes of settings that a user may name, as in ``outro:rotate``.
     source : str
         The paper that the method comes from, for `omnisink methods`.
+    licence : str
+        Licence of the code that its authors released, or that there is none.
+    derived : str
+        What of it is omnisink's own, as neither paper nor release has it.
     needs : str
-        What it needs besides a model: extra passes, calibration, a list of tokens.
+        What it needs besides a model: extra passes, calibration, a list of heads. Modality spans are listed by
+        themselves, from `needs_spans`.
+    cost : str
+        What it adds to a prefill and to a decode step.
+    example : mapping of str to object
+        Values to try it with, for settings that have no default.
+    measured : str
+        What was measured here, with numbers, the model and the data; empty where nothing was.
     tested : str
         What the tests run it with: attention backends, caches, padding, compilation.
     search_space : mapping or SearchSpace, optional
@@ -28,6 +39,11 @@ class Listed:
 
     presets: ClassVar[Mapping[str, Preset]] = {}
     source: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    derived: ClassVar[str] = ""
     needs: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    example: ClassVar[Mapping[str, Any]] = {}
+    measured: ClassVar[str] = ""
     tested: ClassVar[str] = ""
     search_space: ClassVar[Mapping[str, Range] | SearchSpace | None] = None

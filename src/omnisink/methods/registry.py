@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields, replace
 from importlib.metadata import EntryPoint
+from itertools import takewhile
 from typing import Any
 
 from omnisink.errors import OmnisinkError
@@ -46,6 +47,24 @@ class Registered:
         """The first sentence of the class's docstring."""
         text = inspect.getdoc(self.kind) or ""
         return " ".join(text.split("\n\n")[0].split())
+
+    def facts(self) -> dict[str, str]:
+        """Return what the class says of itself, by the attributes of `omnisink.methods.listing.Listed`.
+
+        What was measured is said of one class: those derived from it do not have it.
+        """
+        kind = self.kind
+        own = takewhile(lambda base: base is kind or not issubclass(base, Method), kind.__mro__)
+        needs = [*(["modality spans"] if kind.needs_spans else []), *([kind.needs] if kind.needs else [])]
+        return {
+            "source": kind.source,
+            "licence": kind.licence,
+            "derived": kind.derived,
+            "needs": "; ".join(needs),
+            "cost": kind.cost,
+            "measured": next((vars(base)["measured"] for base in own if "measured" in vars(base)), ""),
+            "tested": kind.tested,
+        }
 
     def settings(self) -> dict[str, str]:
         """Return the settings by name, each with its default as text; ``"required"`` where it has none."""
