@@ -59,8 +59,9 @@ format: $(STAMPS)/dev ## Format the code and fix what the linter can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMPS)/dev system ## Measure the cost of OutRo and of reading video; appends to benchmarks/history.csv and the docs
+bench: $(STAMPS)/dev system ## Measure the cost of OutRo, of every method and of reading video; appends to benchmarks/history.csv and the docs
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m benchmarks.methods)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.media)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.evaluation)
 

@@ -21,7 +21,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MEDIA_PAGE = PAGE.with_name("media.md")
 EVALUATION_PAGE = PAGE.with_name("eval.md")
 #: What is in the place of a model's name where the measurement is of another part; each has a page of its own.
-_PARTS = ("media", "evaluation", "gpu")
+_PARTS = ("media", "evaluation", "gpu", "methods")
+_METHODS_OPEN = "<!-- generated from benchmarks/history.csv: methods -->"
 _OPEN, _CLOSE = "<!-- generated from benchmarks/history.csv -->", "<!-- end -->"
 
 
@@ -74,6 +75,35 @@ def write_evaluation_table(history: Path = HISTORY, page: Path = EVALUATION_PAGE
     _write([row for row in rows if row["date"] == rows[-1]["date"]], page, "", "times the loop", "the loop")
 
 
+def write_methods_table(history: Path = HISTORY, page: Path = PAGE) -> None:
+    """Put the newest lines of every method into the page: one line for each, with a column for each kind of pass.
+
+    A method that changed nothing in the passes says so. What was measured on several machines has a line for each.
+    """
+    rows = _newest(history, "methods")
+    parts = [(*row["case"].partition(": ")[::2], row) for row in rows]  # "NAME[, idle]: PASSES (MODEL)"
+    kinds = list(dict.fromkeys(rest.partition(" (")[0] for _, rest, _ in parts))
+    by_method: dict[tuple[str, str, str], dict[str, tuple[str, dict[str, str]]]] = {}
+    for name, rest, row in sorted(parts, key=lambda part: part[2]["date"]):
+        case, _, model = rest.rstrip(")").partition(" (")
+        key = name.partition(", ")[0], model, row["machine"]
+        by_method.setdefault(key, {})[case] = (name.partition(", ")[2], row)
+    lines = [f"| method | model | {' | '.join(kinds)} | machine | date |", "| --- " * (len(kinds) + 4) + "|"]
+    for (name, model, machine), found in by_method.items():
+        cells = [_cell(*found[case]) if case in found else "–" for case in kinds]
+        last = max((row for _, row in found.values()), key=lambda row: row["date"])
+        where = f"{machine}, {last['threads']} threads, load {last['load']}"
+        lines.append(f"| `{name}` | {model} | {' | '.join(cells)} | {where} | {last['date'][:10]} |")
+    _replace(page, _METHODS_OPEN, lines)
+
+
+def _cell(remark: str, row: Mapping[str, str]) -> str:
+    spread = (
+        f"{float(row['p20']):.3f} to {float(row['p80']):.3f}; {row['pairs']} pairs of {float(row['plain_ms']):,.0f} ms"
+    )
+    return f"{float(row['p50']):.3f} ({spread}{'; changed nothing' if remark else ''})"
+
+
 def _newest(history: Path, part: str | None) -> list[dict[str, str]]:
     with history.open(newline="", encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if (r["model"] if r["model"] in _PARTS else None) == part]
@@ -89,9 +119,13 @@ def _write(rows: list[dict[str, str]], page: Path, first: str, ratio: str, plain
         f"{r['machine']}, {r['threads']} threads, load {r['load']} | {r['date'][:10]} |"
         for r in rows
     ]
-    before, rest = page.read_text(encoding="utf-8").split(_OPEN)
+    _replace(page, _OPEN, lines)
+
+
+def _replace(page: Path, mark: str, lines: Sequence[str]) -> None:
+    before, rest = page.read_text(encoding="utf-8").split(mark)
     after = rest.split(_CLOSE, 1)[1]
-    page.write_text(f"{before}{_OPEN}\n\n" + "\n".join(lines) + f"\n\n{_CLOSE}{after}", encoding="utf-8")
+    page.write_text(f"{before}{mark}\n\n" + "\n".join(lines) + f"\n\n{_CLOSE}{after}", encoding="utf-8")
 
 
 def surroundings() -> dict[str, object]:
