@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import DynamicCache, StaticCache
 
+from omnisink.decoder.anatomy import read_anatomy
+from omnisink.decoder.replay import replay
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.methods.base import Method
 from omnisink.methods.spans import require_modality
@@ -165,6 +167,17 @@ def test_ids_are_those_of_the_outermost_module_and_of_this_pass_only():
         model.model.language_model(input_ids=inputs["input_ids"])
     same(looking.seen[-1], expected_masks(model, inputs))
     assert not any(hasattr(module, "_ids") for module in model.modules())
+
+
+def test_they_are_known_in_a_replay_too():
+    model = FAMILIES["llava"].build()
+    inputs = FAMILIES["llava"].multimodal_inputs(model)
+    looking = Looking()
+    with torch.inference_mode(), replay(read_anatomy(model)) as tape:
+        plain = model(**inputs, use_cache=False).logits
+        with tape.from_layer(2), looking(model):
+            assert torch.equal(model(**inputs, use_cache=False).logits, plain)
+    same(looking.seen[0], expected_masks(model, inputs))
 
 
 def test_nothing_is_left_on_the_model_and_nothing_is_put_on_it_unasked():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 from json import dumps, loads
 from typing import Annotated, Any
@@ -88,6 +87,7 @@ def find(
         from omnisink.methods.criteria import resolve_criterion
         from omnisink.methods.find import find_sinks
         from omnisink.methods.registry import settings_of
+        from omnisink.models.adapters.asking import attached
         from omnisink.models.context import check_context
     with settings_checked():
         marks = resolve_criterion(criterion.value, wanted_channels)
@@ -105,8 +105,8 @@ def find(
             encoded = loaded.tokenizer(prompt, return_tensors="pt")
             check_context(loaded, encoded)
             inputs = {name: encoded[name].to(loaded.model.device) for name in ("input_ids", "attention_mask")}
-    attached: AbstractContextManager[Any] = nullcontext() if from_method is None else from_method(loaded.model)
-    with working(f"running {inputs['input_ids'].shape[1]} tokens"), settings_checked(), attached:
+    block = attached(from_method, loaded, inputs)
+    with working(f"running {inputs['input_ids'].shape[1]} tokens"), settings_checked(), block:
         found = find_sinks(loaded.model, criterion=marks, layers=wanted_layers, **inputs)
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
     said = {} if from_method is None else {"method": settings_of(from_method)}

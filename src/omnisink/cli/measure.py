@@ -44,14 +44,14 @@ def compare_answers(
     """
     import torch
 
-    from omnisink.models.adapters.asking import answer
+    from omnisink.models.adapters.asking import answer, attached
 
     first = loaded.tokenizer.encode(right, add_special_tokens=False)[0]
     made: list[dict[str, Any]] = []
     baseline: Tensor | None = None
     for method in methods:
         (said,) = answer(loaded, inputs, max_new_tokens=new_tokens, method=method)
-        with torch.inference_mode(), nullcontext() if method is None else method(loaded.model):
+        with torch.inference_mode(), attached(method, loaded, inputs):
             logits = loaded.model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1]
         baseline = logits if baseline is None else baseline
         trace = said.trace

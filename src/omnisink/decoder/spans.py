@@ -191,8 +191,9 @@ class PromptSpans:
             given = given or {"text": torch.zeros(len(rows), length, dtype=torch.bool)}
         batch = max((len(mask) for mask in given.values()), default=1)
         empty = torch.zeros(batch, length, dtype=torch.bool)
-        # A modality that is not mentioned has no tokens in these prompts.
-        return {modality: torch.as_tensor(given.get(modality, empty)) for modality in MEDIA}
+        # One that the model takes, and that is not mentioned, has no tokens in these prompts.
+        taken = {*given, *self._placeholders.values()}
+        return {modality: torch.as_tensor(given.get(modality, empty)) for modality in MEDIA if modality in taken}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PromptSpans:
         """Return itself: in a copy of the model it is what knows that this is a copy."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,13 @@ from torch import Tensor
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.replay import replay
 from omnisink.decoder.replay.tape import Tape
+from omnisink.decoder.spans import masks_of_spans
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
 from omnisink.methods.block_records import Record
 from omnisink.methods.modality import label_tokens
+from omnisink.methods.trace import Trace
+from omnisink.models.adapters.asking import spans_for
 from omnisink.models.adapters.spans import Span
 from omnisink.models.context import check_context
 from omnisink.models.last_rows import last_log_likelihoods, last_rows
@@ -109,9 +112,14 @@ class ItemRunner:
         with torch.inference_mode(), ExitStack() as stack:
             if start is not None:
                 stack.enter_context(self._tape.from_layer(start))
-            traces = [stack.enter_context(method(self.loaded.model)) for method in methods]
+            traces = [stack.enter_context(self._attached(method)) for method in methods]
             log_likelihoods = last_log_likelihoods(self.loaded.model, self.inputs, kept)[0]
         return self._score(log_likelihoods, traces[-1].record if traces else None)
+
+    def _attached(self, method: Method) -> AbstractContextManager[Trace]:
+        if not method.needs_spans or self.facts is None:
+            return method(self.loaded.model)
+        return method(self.loaded.model, spans=spans_for(self.loaded, [self.spans], self.length))
 
     def _score(self, log_likelihoods: Tensor, recorded: Record | None) -> Outcome:
         if self.item.passage is not None:
@@ -138,11 +146,7 @@ class ItemRunner:
 
     def sets(self) -> dict[str, Tensor]:
         """Return the tokens of every modality of the prompt, (1, S) bool by name."""
-        found: dict[str, Tensor] = {}
-        for span in self.spans:
-            marks = found.setdefault(span.modality, torch.zeros(1, self.length, dtype=torch.bool))
-            marks[0, span.start : span.stop] = True
-        return found
+        return masks_of_spans([self.spans], self.length)
 
     def tokens(self) -> list[str]:
         """Return the text of every token, and of a picture's or a sound's what it stands for."""

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from omnisink import OutRo, find_sinks
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.media import AtTimes, Uniform, read_clip
 from omnisink.methods.base import Method
 from omnisink.methods.modality import count_by_modality, label_tokens, modality_sets
+from omnisink.methods.spans import require_modality
 from tests.models.tiny_checkpoints import CHECKPOINTS, HEARING
 
 ALL = list(CHECKPOINTS)
@@ -175,6 +176,22 @@ def test_methods_know_the_spans_of_a_prompt(family, families, clip, tmp_path):
             for modality in ("text", "image", "video", "audio"):
                 mask = seen.get(modality, torch.zeros_like(seen["text"]))
                 assert torch.equal(mask, expected.get(modality, torch.zeros_like(mask)))
+
+
+@pytest.mark.parametrize("wanted", ["image", "audio"])
+def test_a_method_about_a_modality_is_refused_where_the_model_does_not_take_it(wanted, families, clip, smollm2):
+    @dataclass(frozen=True)
+    class Needy(Looking):
+        def begin(self, context):
+            require_modality(context, wanted)
+
+    with pytest.raises(UnsupportedModelError, match=f"Needy acts on {wanted} tokens"):
+        smollm2.ask("What is seen?", method=Needy(), max_new_tokens=1)
+    deaf = next(family for family in ALL if family not in HEARING)
+    if wanted == "audio":
+        with pytest.raises(UnsupportedModelError, match="Needy acts on audio tokens"):
+            families(deaf).ask("What is heard?", video=clip, frames=FEW, method=Needy(), max_new_tokens=1)
+    families(HEARING[0]).ask("What is it?", method=Needy(), max_new_tokens=1)
 
 
 def test_a_model_that_cannot_hear_says_so(family, families, clip):

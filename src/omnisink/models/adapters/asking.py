@@ -20,6 +20,7 @@ from omnisink.questions.prompt import Encoded, Facts, Prompt
 
 if TYPE_CHECKING:
     from omnisink.media import FrameChoice
+    from omnisink.models.adapters.spans import Span
     from omnisink.models.parts import ModelParts
 
 #: A file, or the same for every question of a batch, or None.
@@ -196,19 +197,32 @@ def answer(
 
 
 def attached(
-    method: Callable[..., AbstractContextManager[Any]] | None, parts: ModelParts, inputs: Encoded
+    method: Callable[..., AbstractContextManager[Any]] | None, parts: ModelParts, inputs: Any
 ) -> AbstractContextManager[Any]:
     """Return the block in which a method acts on the answers to some prompts; one without a method does nothing.
 
     A method that asks for the modalities of tokens is given them as the adapter has them, which may know more than ids
-    say: where frames are pictures to a model, they are video all the same.
+    say: where frames are pictures to a model, they are video all the same. Inputs that no adapter made have ids only.
     """
     if method is None:
         return nullcontext()
-    if not getattr(method, "needs_spans", False):
+    if not getattr(method, "needs_spans", False) or not isinstance(inputs, Encoded):
         return method(parts.model)
     adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
-    return method(parts.model, spans=adapter.spans(parts, inputs))
+    return method(parts.model, spans=spans_for(parts, adapter.spans(parts, inputs), inputs["input_ids"].shape[1]))
+
+
+def spans_for(parts: ModelParts, rows: Sequence[Sequence[Span]], length: int) -> dict[str, Any]:
+    """Return spans of prompts as a method takes them: (B, S) bool for each modality that the model takes."""
+    import torch
+
+    from omnisink.decoder.spans import masks_of_spans
+
+    adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
+    masks = masks_of_spans(rows, length)
+    for modality in adapter.modalities - masks.keys():
+        masks[modality] = torch.zeros(len(rows), length, dtype=torch.bool)
+    return masks
 
 
 def _ends(model: Any) -> set[int]:
