@@ -27,23 +27,24 @@ What happens in a pass:
 
 12. `arguments.py`: find mask and cache among the arguments of a call.
 13. `passes.py`: tell the prefill from the passes that continue it.
-14. `caches.py`: keep a method's tensors with the cache, in the order of its sequences.
-15. `hooks.py`: take the layers' hooks aside where one token is added.
-16. `generation.py`: refuse ways to generate that would be silently wrong.
-17. `threads.py`: keep the passes of several threads apart.
-18. `checkpointing.py`: refuse layers that the backward pass would run again.
-19. `methods/finiteness.py`: notice numbers that are not finite.
+14. `branches.py`: tell a model's own pass from its twins (`twins`), which contrastive methods run.
+15. `caches.py`: keep a method's tensors with the cache, in the order of its sequences.
+16. `hooks.py`: take the layers' hooks aside where one token is added.
+17. `generation.py`: refuse ways to generate that would be silently wrong.
+18. `threads.py`: keep the passes of several threads apart.
+19. `checkpointing.py`: refuse layers that the backward pass would run again.
+20. `methods/finiteness.py`: notice numbers that are not finite.
 
 The formulas:
 
-20. `maths/outro_settings.py`: OutRo's settings.
-21. `maths/bounds.py`: their ranges.
-22. `maths/layers.py`: which layers detect and relax by default.
-23. `maths/prompts.py`: what the layers of one prefill share.
-24. `maths/sinks.py`: massive activations.
-25. `maths/magnitude.py`: the largest activation of a token.
-26. `maths/relaxation.py`: attention of sink rows over the whole prompt.
-27. `maths/rotation.py`: the sink's value, and the rotation toward it.
-28. `maths/host.py`: what the host may look at, and work in blocks.
-29. `maths/choice.py`: whether kernels or PyTorch's operators do the work.
+21. `maths/outro_settings.py`: OutRo's settings.
+22. `maths/bounds.py`: their ranges.
+23. `maths/layers.py`: which layers detect and relax by default.
+24. `maths/prompts.py`: what the layers of one prefill share.
+25. `maths/sinks.py`: massive activations.
+26. `maths/magnitude.py`: the largest activation of a token.
+27. `maths/relaxation.py`: attention of sink rows over the whole prompt.
+28. `maths/rotation.py`: the sink's value, and the rotation toward it.
+29. `maths/host.py`: what the host may look at, and work in blocks.
+30. `maths/choice.py`: whether kernels or PyTorch's operators do the work.
 """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from omnisink.decoder import refusals
 from omnisink.decoder.arguments import find_argument, find_cache, find_mask, token_mask_of
+from omnisink.decoder.branches import current_branch
 from omnisink.decoder.caches import BASE_CACHE, follow
 from omnisink.decoder.checkpointing import CheckpointWatch
 from omnisink.decoder.context import Context
@@ -38,10 +39,14 @@ class Attachment:
         Whose state the caches keep; a conversation goes on under an equal owner.
     name : str
         Kind of method. One model carries at most one of a kind at a time.
+    branch : int, optional
+        The only branch that the method acts in (`omnisink.decoder.twins`); None is every one, each with a state of its
+        own.
     """
 
-    def __init__(self, context: Context, owner: Hashable, name: str) -> None:
+    def __init__(self, context: Context, owner: Hashable, name: str, branch: int | None = None) -> None:
         self._context = context
+        self._branch = branch
         self._owner = owner
         self._name = name
         self._text_model = context.anatomy.text_model
@@ -98,6 +103,9 @@ class Attachment:
         """Return itself: in a copy of the model it is what knows that this is a copy."""
         return self
 
+    def _acts_here(self) -> bool:
+        return self._branch is None or self._branch == current_branch()
+
     def _unmark(self) -> None:
         kinds = _ATTACHED[id(self._text_model)]
         kinds.discard(self._name)
@@ -119,6 +127,9 @@ class Attachment:
                 return  # The hook of a copy that was made inside the block, which is over.
             if module is not self._text_model:
                 raise refusals.copy_of_model(module, self._name)
+            if not self._acts_here():
+                self._context.end()
+                return
             if not torch.compiler.is_compiling():
                 self._threads.enter_pass()
             self._mask = mask_of(args, kwargs)
@@ -152,7 +163,7 @@ class Attachment:
         cache_of = find_cache(layer)
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if not self._attached:
+            if not self._attached or not self._acts_here():
                 return
             hidden = args[0] if args else kwargs.get("hidden_states")
             if not isinstance(hidden, Tensor) or hidden.dim() != 3:
@@ -184,7 +195,7 @@ class Attachment:
 
     def _finish(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """End a pass that has come to its end, and check that the method was asked about all of it."""
-        if module is not self._text_model:
+        if module is not self._text_model or not self._acts_here():
             return
         context, was_in_pass = self._context, self._context.in_pass
         self._mask = _UNSEEN
@@ -205,6 +216,6 @@ class Attachment:
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Leave the text model, also after an error."""
-        if not torch.compiler.is_compiling():
+        if self._acts_here() and not torch.compiler.is_compiling():
             self._layer_hooks.put_back()
             self._threads.leave_pass()

@@ -77,6 +77,10 @@ class SequenceState:
         if isinstance(held, int) and 0 < held < self.length:
             raise refusals.cut_prompt(held, self.length)
 
+    def after_crop(self, held: Any) -> None:
+        """Follow a cache that was cut to `held` tokens."""
+        self.check_length(held)
+
     def select(self, index: Tensor) -> None:
         """Keep, reorder or repeat sequences: the new sequence i is the old sequence ``index[i]``."""
         self.batch = len(index)
@@ -129,7 +133,7 @@ def _wrap(owner: type, name: str, index_of: Callable[..., Tensor | None]) -> Cal
             if index is not None:
                 state.select(index)
             if name == "crop":
-                state.check_length(self.get_seq_length(state.layer))
+                state.after_crop(self.get_seq_length(state.layer))
         if name == "reset":
             for owner_of_state, state in states.items():
                 vars(self).setdefault(_SPARE, {})[owner_of_state] = state.tensors

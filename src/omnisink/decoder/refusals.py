@@ -258,4 +258,22 @@ def spans_not_asked_for(method: object) -> OmnisinkError:
     return OmnisinkError(
         f"{name} looks at context.spans without having asked for it: write needs_spans: ClassVar[bool] = True in the "
         "class. Only then the ids of a prompt are noted as the model is called"
+
+
+def no_head(model: str) -> UnsupportedModelError:
+    """Refuse a model without a language model's head."""
+    return UnsupportedModelError(f"{model} returns no logits to contrast: pass the model that has the language head")
+
+
+def no_logits(model: str) -> UnsupportedModelError:
+    """Refuse a call whose output does not name its logits."""
+    return UnsupportedModelError(
+        f"{model} was called so that its output names no logits: call it with return_dict=True"
+    )
+
+
+def no_prompt(names: list[str]) -> UnsupportedModelError:
+    """Refuse a call in which no tokens are found."""
+    return UnsupportedModelError(
+        f"neither input_ids nor inputs_embeds are among the arguments {', '.join(names)}, so no second pass can be run"
     )

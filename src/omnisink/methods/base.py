@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.decoder.attachment import Attachment
+from omnisink.decoder.branches import current_branch
 from omnisink.decoder.context import Context
 from omnisink.decoder.intervention import Intervention
 from omnisink.decoder.spans import PromptSpans
@@ -73,7 +74,7 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
             deferred_checks=list(now.deferred_checks),
             finite=Finiteness(now.token_mask),
         )
-        context.trace.begin(record)
+        context.trace.begin(record, current_branch())
         return record
 
     def last_hidden_state(self, hidden: Tensor, context: Context) -> None:
@@ -113,15 +114,23 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
             not finite; at the end of the block, if something that only the accelerator knew while it ran makes the
             result wrong.
         """
+        with self._attached(model, spans) as trace:
+            yield trace
+
+    @contextmanager
+    def _attached(self, model: Any, spans: Any = None, branch: int | None = None) -> Iterator[Trace]:
+        """Attach the method for the length of a block, in one branch or in all (`omnisink.decoder.twins`)."""
         decoder = model if isinstance(model, nn.Module) else model_of(model, f"{type(self).__name__}(...)()")
         anatomy = read_anatomy(getattr(decoder, "_orig_mod", decoder))
         self.check(anatomy)
         if (profile := vars(self).get("_profile")) is not None:
-            profile.warn(anatomy, stacklevel=3)  # Of this, the context manager's, and the user's `with`.
+            # Of this and `__call__`, their context managers, and the user's `with`.
+            profile.warn(anatomy, stacklevel=5)
         context = Context(self, anatomy, self.trace_type(self.criterion_settings(), anatomy.model))
         if self.needs_spans:
             context.prompt_spans = PromptSpans(anatomy, type(self).__name__, spans)
-        attachment = Attachment(context, owner=self, name=type(self).__name__)
+        name = type(self).__name__ if branch is None else f"{type(self).__name__} in branch {branch}"
+        attachment = Attachment(context, owner=self, name=name, branch=branch)
         attachment.attach()
         try:
             yield context.trace

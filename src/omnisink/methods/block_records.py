@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from omnisink.decoder.branches import FIRST
 from omnisink.errors import OmnisinkError
 from omnisink.methods.finiteness import Finiteness
 
@@ -64,21 +65,29 @@ class BlockRecords:
         self._model = (lambda: None) if model is None else weakref.ref(model)
         self._finite: Finiteness | None = None
         self._record: Any = None
+        self._twins: dict[int, Record] = {}
         self._deferred_checks: dict[str, tuple[Tensor, OmnisinkError]] = {}
 
-    def begin(self, record: Record) -> None:
-        """Start reporting a new prefill. What the one before has to be checked for is kept, one flag for each kind."""
-        if self._record is not None:
-            for flag, error in self._record.deferred_checks:
-                before = self._deferred_checks.get(str(error))
-                flag = flag if before is None else flag | before[0].to(flag.device)
+    def begin(self, record: Record, branch: int = FIRST) -> None:
+        """Start reporting a new prefill. What the one before has to be checked for is kept, one flag for each kind.
+
+        Prefills of twins (`omnisink.decoder.twins`) are checked, and not shown.
+        """
+        before = self._record if branch == FIRST else self._twins.get(branch)
+        if before is not None:
+            for flag, error in before.deferred_checks:
+                known = self._deferred_checks.get(str(error))
+                flag = flag if known is None else flag | known[0].to(flag.device)
                 self._deferred_checks[str(error)] = flag, error
-            self._finite = self._record.finite.reduced(self._finite)
-        self._record = record
+            self._finite = before.finite.reduced(self._finite)
+        if branch == FIRST:
+            self._record = record
+        else:
+            self._twins[branch] = record
 
     def raise_deferred(self) -> None:
         """Raise the first error of all checks of the block; the only place where the host waits for them."""
-        current = [] if self._record is None else self._record.deferred_checks
+        current = [check for record in self._running() for check in record.deferred_checks]
         for flag, error in [*self._deferred_checks.values(), *current]:
             if bool(flag):
                 raise error
@@ -86,6 +95,9 @@ class BlockRecords:
 
     def check_finite(self) -> None:
         """Raise where a residual stream of the block was not finite, in the last prefill or before; the host waits."""
-        for finite in (None if self._record is None else self._record.finite, self._finite):
+        for finite in (*(record.finite for record in self._running()), self._finite):
             if finite is not None:
                 finite.check(self._model())
+
+    def _running(self) -> list[Record]:
+        return [*([] if self._record is None else [self._record]), *self._twins.values()]

@@ -20,6 +20,8 @@ BUILT_IN: dict[str, str] = {
     "zero-sink-key": "omnisink.methods.ablation:ZeroSinkKey",
     "zero-heads": "omnisink.methods.ablation:ZeroHeads",
     "knockout-tokens": "omnisink.methods.knockout:KnockoutTokens",
+    "vcd": "omnisink.methods.vcd:VCD",
+    "plausible-tokens": "omnisink.methods.plausible:PlausibleTokens",
 }
 
 

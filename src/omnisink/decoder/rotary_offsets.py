@@ -1,0 +1,29 @@
+"""What multimodal models keep on themselves between passes: by how much positions run ahead of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+#: Where the Qwen-VL families and those built like them write, in a prefill, what decode steps add to positions.
+_NAME = "rope_deltas"
+
+#: Modules and what each of them keeps.
+Offsets = Sequence[tuple[nn.Module, Tensor | None]]
+
+
+def read_offsets(model: nn.Module) -> Offsets:
+    """Return what every module of `model` keeps; empty for families that keep nothing."""
+    return [(module, getattr(module, _NAME)) for module in model.modules() if hasattr(module, _NAME)]
+
+
+def write_offsets(offsets: Offsets) -> None:
+    """Put back what `read_offsets` returned."""
+    for module, value in offsets:
+        setattr(module, _NAME, value)
+
+
+def offset_of(offsets: Offsets) -> Tensor | None:
+    """Return the (B, 1) offsets, or None where the model keeps none."""
+    return next((value for _, value in offsets if isinstance(value, Tensor)), None)

@@ -1,0 +1,122 @@
+"""Contrastive decoding: the model beside itself with worse inputs, and the difference of the two made larger.
+
+A method of this kind names its branches, each a second pass with inputs and methods of its own
+(`omnisink.decoder.twins`). From the logits ``z`` of the model and ``z'`` of the branch it chooses by
+``(1 + alpha) z - alpha z'``, among the tokens that the model itself finds plausible: those at least `beta` times as
+probable as its best one. The cut comes before temperature and top-p, which `generate` applies to what is returned
+here.
+
+Yin, Si and Wang (arXiv 2504.10020) show that much of what such methods gain on yes/no questions comes from the cut,
+and from a push toward one of the answers. So compare with `omnisink.methods.plausible.PlausibleTokens`, which cuts and
+does not contrast, and look at the share of "yes".
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from omnisink.decoder.anatomy import Anatomy, read_anatomy
+from omnisink.decoder.context import AttentionCall, Context
+from omnisink.decoder.twins import Change, Twins
+from omnisink.methods.base import Method
+from omnisink.methods.given import model_of
+from omnisink.methods.trace import Trace
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A second pass beside the model's own.
+
+    Attributes
+    ----------
+    change : callable
+        From the arguments of the model's prefill, by name, to those that differ in this branch.
+    methods : tuple of Method
+        Methods that act in this branch only.
+    """
+
+    change: Change
+    methods: tuple[Method, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contrast(Method):
+    """What every contrastive method does; a class of its own says which branches there are.
+
+    Parameters
+    ----------
+    alpha : float
+        Weight of the contrast; at 0 only the cut is left.
+    beta : float
+        Share of the best token's probability that a token needs to be chosen, from 0 to 1; 0 keeps all.
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is negative or not finite, or `beta` is not between 0 and 1.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.1
+
+    watches_steps: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.alpha) and self.alpha >= 0):
+            raise ValueError(f"alpha must be at least 0, got {self.alpha}")
+        if not 0 <= self.beta <= 1:
+            raise ValueError(f"beta must be between 0 and 1, got {self.beta}")
+
+    @abstractmethod
+    def branches(self, anatomy: Anatomy) -> Sequence[Branch]:
+        """Return the branches on a model, or raise an `UnsupportedModelError` where they are not defined."""
+
+    def combine(self, first: Tensor, twins: Sequence[Tensor]) -> Tensor:
+        """Combine logits (B, n, V) of the model and of each branch into those that are used, of the same shape."""
+        (other,) = twins
+        return keep_plausible(first, contrast(first, other, self.alpha), self.beta)
+
+    def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
+        """Change nothing: this method acts on logits."""
+        return output
+
+    def step(self, context: Context) -> dict[int, Callable[[Tensor], Tensor]]:
+        """Ask for nothing in a decode step."""
+        return {}
+
+    @contextmanager
+    def _attached(self, model: Any, spans: Any = None, branch: int | None = None) -> Iterator[Trace]:
+        decoder = model if isinstance(model, nn.Module) else model_of(model, f"{type(self).__name__}(...)()")
+        anatomy = read_anatomy(getattr(decoder, "_orig_mod", decoder))
+        branches = self.branches(anatomy)
+        with super()._attached(model, spans, branch) as trace, ExitStack() as stack:
+            for number, one in enumerate(branches, start=1):
+                for method in one.methods:
+                    stack.enter_context(method._attached(model, branch=number))
+            twins = Twins(anatomy, [one.change for one in branches], self.combine, owner=self)
+            stack.callback(twins.attach())
+            yield trace
+
+
+def contrast(first: Tensor, other: Tensor, alpha: float) -> Tensor:
+    """Return ``(1 + alpha) first - alpha other`` of logits (B, n, V), in float32 where they are shorter."""
+    return first.float() if alpha == 0 else (1 + alpha) * first.float() - alpha * other.float()
+
+
+def keep_plausible(first: Tensor, logits: Tensor, beta: float) -> Tensor:
+    """Return `logits` without the tokens that are less than `beta` times as probable in `first` as its best one.
+
+    Both are (B, n, V); what is left out is ``-inf``. The result has the dtype of `first`.
+    """
+    logits = logits.to(first.dtype)
+    if beta == 0:
+        return logits
+    best = first.amax(dim=-1, keepdim=True)
+    return logits.masked_fill(first < best + math.log(beta), -math.inf)
