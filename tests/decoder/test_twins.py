@@ -47,7 +47,7 @@ class Changed(Contrast):
     methods: tuple = ()
     seen: list = field(default_factory=list, compare=False)
 
-    def branches(self, anatomy):
+    def branches(self, context):
         return [Branch(CHANGES[self.change], self.methods)]
 
     def combine(self, first, twins):

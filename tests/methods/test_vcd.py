@@ -85,10 +85,17 @@ def test_generated_tokens_are_those_without_a_cache(name):
     inputs = FAMILIES[name].multimodal_inputs(model)
     # The tiny model would say placeholders of pictures, which without a cache would be read as such.
     options = {"max_new_tokens": 5, "do_sample": False, "suppress_tokens": list(range(1, 20))}
+    changed = with_noise(inputs, names=VCD()._names(), step=500, seed=0)
+    expected = 4 * runnable(model, inputs) - 3 * runnable(model, {**inputs, **changed})
     with VCD(alpha=3.0, beta=0.0)(model):
-        kept = model.generate(**inputs, **options)
+        kept = model.generate(**inputs, **options, output_logits=True, return_dict_in_generate=True)
         anew = model.generate(**inputs, **options, use_cache=False)
-    assert kept.tolist() == anew.tolist()
+        beams = model.generate(**inputs, **options, num_beams=2, num_return_sequences=2)
+        beams_anew = model.generate(**inputs, **options, num_beams=2, num_return_sequences=2, use_cache=False)
+    # Which says that pictures which generate() encodes beforehand have their noise too.
+    assert torch.allclose(kept.logits[0], expected, atol=1e-4)
+    assert kept.sequences.tolist() == anew.tolist()
+    assert beams.tolist() == beams_anew.tolist()
 
 
 def test_a_prompt_without_pictures_is_contrasted_with_itself():

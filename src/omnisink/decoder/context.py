@@ -99,6 +99,8 @@ class Context:
         self.now: Pass
         self.record: Any = None
         self.scratch: dict[str, Any] = {}
+        #: Where the user gave a model together with its tokenizer, that.
+        self.tokenizer: Any = None
         #: Whether the method looks at what a layer attends with, and whether it may answer in the model's place.
         self.looks_at_input = type(method).attention_input is not Intervention.attention_input
         self.may_answer = type(method).attend is not Intervention.attend

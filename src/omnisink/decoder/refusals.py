@@ -258,6 +258,7 @@ def spans_not_asked_for(method: object) -> OmnisinkError:
     return OmnisinkError(
         f"{name} looks at context.spans without having asked for it: write needs_spans: ClassVar[bool] = True in the "
         "class. Only then the ids of a prompt are noted as the model is called"
+    )
 
 
 def no_head(model: str) -> UnsupportedModelError:

@@ -22,8 +22,3 @@ def write_offsets(offsets: Offsets) -> None:
     """Put back what `read_offsets` returned."""
     for module, value in offsets:
         setattr(module, _NAME, value)
-
-
-def offset_of(offsets: Offsets) -> Tensor | None:
-    """Return the (B, 1) offsets, or None where the model keeps none."""
-    return next((value for _, value in offsets if isinstance(value, Tensor)), None)

@@ -25,7 +25,7 @@ from omnisink.decoder.arguments import token_mask_of
 from omnisink.decoder.branches import FIRST, current_branch, running_branch
 from omnisink.decoder.caches import SequenceState, store_state, stored_state
 from omnisink.decoder.passes import Pass, continues
-from omnisink.decoder.rotary_offsets import Offsets, offset_of, read_offsets, write_offsets
+from omnisink.decoder.rotary_offsets import Offsets, read_offsets, write_offsets
 
 #: Inputs of a twin's prefill: from the arguments of the first pass, by name, to its own.
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -145,7 +145,7 @@ class Twins:
         own.pop("labels", None)
         offsets = read_offsets(module)
         try:
-            logits = self._run_prefills(own, output, offsets) if self._prefill else self._run_steps(own, output)
+            logits = self._run_prefills(own, output) if self._prefill else self._run_steps(own, output)
         finally:
             write_offsets(offsets)
         length = output.logits.shape[1]
@@ -156,7 +156,7 @@ class Twins:
         output.logits = torch.cat([before, rows], dim=1) if before.shape[1] else rows
         return output
 
-    def _run_prefills(self, own: dict[str, Any], output: Any, offsets: Offsets) -> list[Tensor]:
+    def _run_prefills(self, own: dict[str, Any], output: Any) -> list[Tensor]:
         """Run the twins' prompts, and keep on the first pass's cache what their next steps need."""
         first = _prompt(own)
         batch, length = first.shape[:2]
@@ -169,7 +169,7 @@ class Twins:
             inputs = {**own, **changed, "past_key_values": empty}
             same_tokens = _prompt(inputs).shape[1] == length and "attention_mask" not in changed
             if not same_tokens:
-                inputs = _placed_anew(inputs)
+                inputs = _placed_anew(inputs, changed)
                 if getattr(
                     empty, "is_compileable", False
                 ):  # A static cache has room for the first pass's prompt only.
@@ -177,13 +177,12 @@ class Twins:
             with running_branch(number):
                 ran = self._model(**inputs)
             logits.append(ran.logits)
-            mine = read_offsets(self._model)
             state.caches.append(getattr(ran, "past_key_values", None))
             state.prompt_lengths.append(_prompt(inputs).shape[1])
-            state.offsets.append(mine)
+            state.offsets.append(read_offsets(self._model))
             if not same_tokens:
                 state.tensors["mask", number] = _token_mask(inputs)
-                state.tensors["ahead", number] = _ahead(told["attention_mask"], offsets, _token_mask(inputs), mine)
+                state.tensors["ahead", number] = _ahead(own, inputs)
         self._empty = []
         if cache is not None:
             store_state(cache, self._owner, state)
@@ -236,23 +235,24 @@ def _token_mask(inputs: Mapping[str, Any]) -> Tensor:
     return prompt.new_ones((batch, length), dtype=torch.long) if given is None else given.long()
 
 
-def _placed_anew(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Count the positions of a prompt that is not the first pass's; models that count for themselves do so."""
-    given = inputs.pop("position_ids", None)
+def _placed_anew(inputs: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Count the positions of a prompt that is not the first pass's, where its change does not say them."""
+    given = inputs.get("position_ids")
     inputs.pop("cache_position", None)
-    if isinstance(given, Tensor) and given.dim() == 2:
-        inputs["position_ids"] = (_token_mask(inputs).cumsum(dim=-1) - 1).clamp(min=0)
+    if "position_ids" not in changed and isinstance(given, Tensor):
+        # With media, only the model can count: it does so where it is not given any.
+        inputs["position_ids"] = (_token_mask(inputs).cumsum(dim=-1) - 1).clamp(min=0) if given.dim() == 2 else None
     return inputs
 
 
-def _ahead(mask: Tensor, offsets: Offsets, twin_mask: Tensor, twin_offsets: Offsets) -> Tensor:
+def _ahead(own: Mapping[str, Any], inputs: Mapping[str, Any]) -> Tensor:
     """Return (B, 2): by how many positions a twin's next token is ahead of the first pass's, in text and in media."""
-    text = twin_mask.sum(dim=-1) - mask.sum(dim=-1)
-    media = text.clone()
-    ours, theirs = offset_of(offsets), offset_of(twin_offsets)
-    if ours is not None and theirs is not None:
-        media = media + (theirs - ours).flatten().to(media.device)
-    return torch.stack([text, media], dim=-1)
+    before, after = own.get("position_ids"), inputs.get("position_ids")
+    if isinstance(before, Tensor) and isinstance(after, Tensor):
+        moved = after[..., -1] - before[..., -1]
+        return torch.stack([moved, moved], dim=-1) if moved.dim() == 1 else torch.stack([moved[0], moved[-1]], dim=-1)
+    longer = _token_mask(inputs).sum(dim=-1) - _token_mask(own).sum(dim=-1)
+    return torch.stack([longer, longer], dim=-1)
 
 
 def _later(inputs: dict[str, Any], mask: Tensor, grown: int, ahead: Tensor, prompt_length: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,6 +88,10 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
     def check(self, anatomy: Anatomy) -> None:
         """Refuse a model that the settings do not fit. By default, accept it."""
 
+    def beside(self, context: Context) -> AbstractContextManager[Any]:
+        """Return what else is put on the model for the length of a block, as a second pass is. By default, nothing."""
+        return nullcontext()
+
     @contextmanager
     def __call__(self, model: Any, spans: Any = None) -> Iterator[Trace]:
         """Attach the method to `model` for the length of a block.
@@ -127,13 +131,15 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
             # Of this and `__call__`, their context managers, and the user's `with`.
             profile.warn(anatomy, stacklevel=5)
         context = Context(self, anatomy, self.trace_type(self.criterion_settings(), anatomy.model))
+        context.tokenizer = getattr(model, "tokenizer", None)
         if self.needs_spans:
             context.prompt_spans = PromptSpans(anatomy, type(self).__name__, spans)
-        name = type(self).__name__ if branch is None else f"{type(self).__name__} in branch {branch}"
+        name = f"{type(self).__name__} in branch {branch}" if branch else type(self).__name__
         attachment = Attachment(context, owner=self, name=name, branch=branch)
         attachment.attach()
         try:
-            yield context.trace
+            with self.beside(context):
+                yield context.trace
         except BaseException:
             with suppress(OmnisinkError):  # What went wrong in the block matters more.
                 attachment.detach()

@@ -20,13 +20,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from omnisink.decoder.anatomy import Anatomy, read_anatomy
+from omnisink.decoder.branches import FIRST
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.twins import Change, Twins
 from omnisink.methods.base import Method
-from omnisink.methods.given import model_of
 from omnisink.methods.trace import Trace
 
 
@@ -40,10 +39,13 @@ class Branch:
         From the arguments of the model's prefill, by name, to those that differ in this branch.
     methods : tuple of Method
         Methods that act in this branch only.
+    watch : callable, optional
+        Called when the block begins; what it returns is called at its end.
     """
 
     change: Change
     methods: tuple[Method, ...] = ()
+    watch: Callable[[], Callable[[], None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,11 @@ class Contrast(Method):
             raise ValueError(f"beta must be between 0 and 1, got {self.beta}")
 
     @abstractmethod
-    def branches(self, anatomy: Anatomy) -> Sequence[Branch]:
-        """Return the branches on a model, or raise an `UnsupportedModelError` where they are not defined."""
+    def branches(self, context: Context) -> Sequence[Branch]:
+        """Return the branches, or raise an `UnsupportedModelError` where the model has none.
+
+        A branch's `change` is called when the model's own prefill is over, and may look at `context.spans` then.
+        """
 
     def combine(self, first: Tensor, twins: Sequence[Tensor]) -> Tensor:
         """Combine logits (B, n, V) of the model and of each branch into those that are used, of the same shape."""
@@ -93,16 +98,22 @@ class Contrast(Method):
 
     @contextmanager
     def _attached(self, model: Any, spans: Any = None, branch: int | None = None) -> Iterator[Trace]:
-        decoder = model if isinstance(model, nn.Module) else model_of(model, f"{type(self).__name__}(...)()")
-        anatomy = read_anatomy(getattr(decoder, "_orig_mod", decoder))
-        branches = self.branches(anatomy)
-        with super()._attached(model, spans, branch) as trace, ExitStack() as stack:
+        with super()._attached(model, spans, FIRST if branch is None else branch) as trace:
+            yield trace
+
+    @contextmanager
+    def beside(self, context: Context) -> Iterator[None]:
+        """Run the branches."""
+        branches = self.branches(context)
+        with ExitStack() as stack:
             for number, one in enumerate(branches, start=1):
                 for method in one.methods:
-                    stack.enter_context(method._attached(model, branch=number))
-            twins = Twins(anatomy, [one.change for one in branches], self.combine, owner=self)
+                    stack.enter_context(method._attached(context.anatomy.model, branch=number))
+                if one.watch is not None:
+                    stack.callback(one.watch())
+            twins = Twins(context.anatomy, [one.change for one in branches], self.combine, owner=self)
             stack.callback(twins.attach())
-            yield trace
+            yield
 
 
 def contrast(first: Tensor, other: Tensor, alpha: float) -> Tensor:

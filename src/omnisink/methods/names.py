@@ -21,6 +21,8 @@ BUILT_IN: dict[str, str] = {
     "zero-heads": "omnisink.methods.ablation:ZeroHeads",
     "knockout-tokens": "omnisink.methods.knockout:KnockoutTokens",
     "vcd": "omnisink.methods.vcd:VCD",
+    "icd": "omnisink.methods.icd:ICD",
+    "pai-guidance": "omnisink.methods.pai_guidance:PAIGuidance",
     "plausible-tokens": "omnisink.methods.plausible:PlausibleTokens",
 }
 

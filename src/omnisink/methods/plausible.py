@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.context import Context
 from omnisink.methods.contrast import Branch, Contrast, keep_plausible
 
 
@@ -42,7 +42,7 @@ class PlausibleTokens(Contrast):
         if self.alpha != 0:
             raise ValueError(f"alpha must be 0, as there is nothing to contrast with, got {self.alpha}")
 
-    def branches(self, anatomy: Anatomy) -> Sequence[Branch]:
+    def branches(self, context: Context) -> Sequence[Branch]:
         """Return none."""
         return []
 

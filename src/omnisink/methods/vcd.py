@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.context import Context
+from omnisink.decoder.encoded_media import ENCODED, EncodedMedia
+from omnisink.decoder.twins import find_head
 from omnisink.errors import UnsupportedModelError
 from omnisink.maths.noise import STEPS, noisy
 from omnisink.methods.contrast import Branch, Contrast
@@ -71,17 +73,29 @@ class VCD(Contrast):
         if not self.modalities or set(self.modalities) - set(_INPUTS):
             raise ValueError(f"modalities must be some of {', '.join(_INPUTS)}, got {self.modalities!r}")
 
-    def branches(self, anatomy: Anatomy) -> Sequence[Branch]:
+    def branches(self, context: Context) -> Sequence[Branch]:
         """Return the one branch; a model that reads text only is refused."""
-        config = anatomy.model.config
-        if not any(hasattr(config, name) for name in ("vision_config", "audio_config", "thinker_config")):
+        model = context.anatomy.model
+        if not any(hasattr(model.config, name) for name in ("vision_config", "audio_config", "thinker_config")):
             raise UnsupportedModelError(
-                f"{type(anatomy.model).__name__} reads text only: {type(self).__name__} needs pictures or sound"
+                f"{type(model).__name__} reads text only: {type(self).__name__} needs pictures or sound"
             )
-        return [Branch(partial(with_noise, names=self._names(), step=self.noise_step, seed=self.seed))]
+        change = partial(with_noise, names=self._names(), step=self.noise_step, seed=self.seed)
+        encoded = EncodedMedia(find_head(context.anatomy), change)
+        return [Branch(partial(_noisy, change, encoded), watch=encoded.watch)]
 
     def _names(self) -> dict[str, str | None]:
         return {name: grid for kind in self.modalities for name, grid in _INPUTS[kind].items()}
+
+
+def _noisy(
+    change: Callable[[Mapping[str, Any]], Mapping[str, Tensor]], encoded: EncodedMedia, inputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what differs in the prefill, where `generate` may have encoded the pictures already."""
+    changed: dict[str, Any] = dict(change(inputs))
+    if inputs.get(ENCODED) and (kept := encoded.of_this_thread()) is not None:
+        changed[ENCODED] = kept
+    return changed
 
 
 def with_noise(

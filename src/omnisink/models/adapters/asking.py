@@ -207,9 +207,9 @@ def attached(
     if method is None:
         return nullcontext()
     if not getattr(method, "needs_spans", False) or not isinstance(inputs, Encoded):
-        return method(parts.model)
+        return method(parts)
     adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
-    return method(parts.model, spans=spans_for(parts, adapter.spans(parts, inputs), inputs["input_ids"].shape[1]))
+    return method(parts, spans=spans_for(parts, adapter.spans(parts, inputs), inputs["input_ids"].shape[1]))
 
 
 def spans_for(parts: ModelParts, rows: Sequence[Sequence[Span]], length: int) -> dict[str, Any]:
