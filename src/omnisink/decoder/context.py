@@ -99,6 +99,8 @@ class Context:
         self.now: Pass
         self.record: Any = None
         self.scratch: dict[str, Any] = {}
+        #: The method's own, kept for the length of the block.
+        self.block: dict[str, Any] = {}
         #: Where the user gave a model together with its tokenizer, that.
         self.tokenizer: Any = None
         #: Whether the method looks at what a layer attends with, and whether it may answer in the model's place.

@@ -9,6 +9,7 @@ pass's cache, and follow it through beams and selections as all states do (`omni
 from __future__ import annotations
 
 import inspect
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
@@ -103,6 +104,7 @@ class Twins:
         self._signature = inspect.signature(type(self._model).forward)
         self._empty: list[Any] = []
         self._prefill = True
+        self._lock = threading.RLock()
 
     def attach(self) -> Callable[[], None]:
         """Begin, and return what ends it."""
@@ -110,6 +112,7 @@ class Twins:
         hooks = [
             self._model.register_forward_pre_hook(torch.compiler.disable(self._before), with_kwargs=True),
             self._model.register_forward_hook(torch.compiler.disable(self._after), with_kwargs=True),
+            self._model.register_forward_hook(torch.compiler.disable(self._leave), always_call=True),
         ]
 
         def stop() -> None:
@@ -131,6 +134,7 @@ class Twins:
         """Note what the pass is, while its cache is as it was."""
         if current_branch() != FIRST:
             return
+        self._lock.acquire()  # Other threads wait until the twins of this pass have run too.
         cache = self._named(args, kwargs).get("past_key_values")
         self._prefill = not continues(cache, self._layer, self._owner)
         self._empty = [None if cache is None or not self._prefill else deepcopy(cache) for _ in self._changes]
@@ -155,6 +159,11 @@ class Twins:
         before = output.logits[:, : length - shared]
         output.logits = torch.cat([before, rows], dim=1) if before.shape[1] else rows
         return output
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Let other threads in, also after an error."""
+        if current_branch() == FIRST:
+            self._lock.release()
 
     def _run_prefills(self, own: dict[str, Any], output: Any) -> list[Tensor]:
         """Run the twins' prompts, and keep on the first pass's cache what their next steps need."""

@@ -49,7 +49,7 @@ class ICD(Contrast):
     needs_spans: ClassVar[bool] = True
     source: ClassVar[str] = "Wang et al. (arXiv 2403.18715)"
     needs: ClassVar[str] = "a second pass for every token; pictures, video or sound in the prompt; a tokenizer"
-    tested: ClassVar[str] = "dynamic and static caches; padding on the left; beams; sampling"
+    tested: ClassVar[str] = "dynamic caches and none; seven families that see or hear"
     presets: ClassVar[Mapping[str, Preset]] = {
         "sampler": Preset("The weights that the release's sampler takes by itself.", {"alpha": 0.5}),
     }

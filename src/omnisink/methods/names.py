@@ -22,6 +22,7 @@ BUILT_IN: dict[str, str] = {
     "knockout-tokens": "omnisink.methods.knockout:KnockoutTokens",
     "vcd": "omnisink.methods.vcd:VCD",
     "icd": "omnisink.methods.icd:ICD",
+    "avcd": "omnisink.methods.avcd:AVCD",
     "pai-guidance": "omnisink.methods.pai_guidance:PAIGuidance",
     "plausible-tokens": "omnisink.methods.plausible:PlausibleTokens",
 }

@@ -41,7 +41,7 @@ class PAIGuidance(Contrast):
     needs_spans: ClassVar[bool] = True
     source: ClassVar[str] = "Liu et al., PAI (arXiv 2407.21771), its logit guidance"
     needs: ClassVar[str] = "a second pass for every token; pictures, video or sound in the prompt"
-    tested: ClassVar[str] = "dynamic and static caches; padding on the left; beams; sampling"
+    tested: ClassVar[str] = "dynamic caches and none; seven families that see or hear"
     presets: ClassVar[Mapping[str, Preset]] = {
         "release": Preset("The strength of the release's command line without an argument.", {"alpha": 1.0}),
     }

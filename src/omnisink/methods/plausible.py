@@ -35,7 +35,7 @@ class PlausibleTokens(Contrast):
     alpha: float = 0.0
 
     source: ClassVar[str] = "Yin, Si, Wang (arXiv 2504.10020), who ask for this control"
-    tested: ClassVar[str] = "dynamic and static caches; padding on both sides; beams; sampling"
+    tested: ClassVar[str] = "dynamic caches; greedy decoding"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -60,7 +60,7 @@ class VCD(Contrast):
 
     source: ClassVar[str] = "Leng et al. (arXiv 2311.16922)"
     needs: ClassVar[str] = "a second pass for every token; pictures, videos or sound in the prompt"
-    tested: ClassVar[str] = "dynamic and static caches; padding on both sides; beams; sampling"
+    tested: ClassVar[str] = "every family that sees or hears; dynamic and static caches; beams"
     presets: ClassVar[Mapping[str, Preset]] = {
         "sampler": Preset("The weights that the release's sampler takes by itself.", {"alpha": 0.5}),
         "audio-video": Preset("Noise in pictures and in sound.", {"modalities": ("vision", "audio")}),
