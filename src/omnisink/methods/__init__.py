@@ -10,23 +10,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omnisink.decoder.context import AttentionCall, Context
     from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
+    from omnisink.methods.avcd import AVCD
     from omnisink.methods.base import Method
+    from omnisink.methods.contrast import Branch, Contrast
     from omnisink.methods.controls import OutRoControl
     from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
+    from omnisink.methods.icd import ICD
     from omnisink.methods.knockout import KnockoutTokens, PruneTokens
     from omnisink.methods.measure import Recorder, record
     from omnisink.methods.outro import OutRo
     from omnisink.methods.outro_trace import OutRoTrace
+    from omnisink.methods.pai_guidance import PAIGuidance
+    from omnisink.methods.plausible import PlausibleTokens
     from omnisink.methods.presets import Preset
     from omnisink.methods.registry import parse_methods, registered_methods
     from omnisink.methods.sink_method import SinkMethod
     from omnisink.methods.space import Choices, FloatRange, IntRange, SearchSpace
     from omnisink.methods.trace import Trace
+    from omnisink.methods.vcd import VCD
 
 __all__ = [
+    "AVCD",
+    "ICD",
+    "VCD",
     "AttentionCall",
+    "Branch",
     "Choices",
     "Context",
+    "Contrast",
     "FloatRange",
     "IntRange",
     "KnockoutTokens",
@@ -35,6 +46,8 @@ __all__ = [
     "OutRo",
     "OutRoControl",
     "OutRoTrace",
+    "PAIGuidance",
+    "PlausibleTokens",
     "Positions",
     "Preset",
     "PruneTokens",
@@ -53,6 +66,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Branch": "omnisink.methods.contrast",
+    "Contrast": "omnisink.methods.contrast",
+    "PlausibleTokens": "omnisink.methods.plausible",
+    "PAIGuidance": "omnisink.methods.pai_guidance",
+    "VCD": "omnisink.methods.vcd",
+    "ICD": "omnisink.methods.icd",
+    "AVCD": "omnisink.methods.avcd",
     "OutRoControl": "omnisink.methods.controls",
     "AttentionCall": "omnisink.decoder.context",
     "Choices": "omnisink.methods.space",

@@ -66,7 +66,10 @@ class AVCD(Contrast):
     needs_spans: ClassVar[bool] = True
     watches_steps: ClassVar[bool] = True
     source: ClassVar[str] = "Jung, Jang, Chung (arXiv 2505.20862)"
+    licence: ClassVar[str] = "Apache-2.0"
+    derived: ClassVar[str] = "that masks are decided once, in the prefill; pictures beside video"
     needs: ClassVar[str] = "three more passes for every token; video or pictures, and sound, in the prompt"
+    cost: ClassVar[str] = "as much as the model three times more"
     tested: ClassVar[str] = "eager and sdpa; dynamic and static caches; beams"
     presets: ClassVar[Mapping[str, Preset]] = {
         "avhbench": Preset("The paper's weight on AVHBench.", {"alpha": 2.5}),

@@ -48,7 +48,10 @@ class ICD(Contrast):
 
     needs_spans: ClassVar[bool] = True
     source: ClassVar[str] = "Wang et al. (arXiv 2403.18715)"
+    licence: ClassVar[str] = "Apache-2.0"
+    derived: ClassVar[str] = "the words of the disturbance; that it stands behind the media, as in SID"
     needs: ClassVar[str] = "a second pass for every token; pictures, video or sound in the prompt; a tokenizer"
+    cost: ClassVar[str] = "as much as the model again"
     tested: ClassVar[str] = "dynamic caches and none; seven families that see or hear"
     presets: ClassVar[Mapping[str, Preset]] = {
         "sampler": Preset("The weights that the release's sampler takes by itself.", {"alpha": 0.5}),

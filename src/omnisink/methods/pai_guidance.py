@@ -40,7 +40,10 @@ class PAIGuidance(Contrast):
 
     needs_spans: ClassVar[bool] = True
     source: ClassVar[str] = "Liu et al., PAI (arXiv 2407.21771), its logit guidance"
+    licence: ClassVar[str] = "MIT"
+    derived: ClassVar[str] = "leaving out video and sound, on models that take them"
     needs: ClassVar[str] = "a second pass for every token; pictures, video or sound in the prompt"
+    cost: ClassVar[str] = "a second pass over the text, and one more for every token"
     tested: ClassVar[str] = "dynamic caches and none; seven families that see or hear"
     presets: ClassVar[Mapping[str, Preset]] = {
         "release": Preset("The strength of the release's command line without an argument.", {"alpha": 1.0}),

@@ -35,6 +35,8 @@ class PlausibleTokens(Contrast):
     alpha: float = 0.0
 
     source: ClassVar[str] = "Yin, Si, Wang (arXiv 2504.10020), who ask for this control"
+    derived: ClassVar[str] = "the name"
+    cost: ClassVar[str] = "one comparison of logits"
     tested: ClassVar[str] = "dynamic caches; greedy decoding"
 
     def __post_init__(self) -> None:

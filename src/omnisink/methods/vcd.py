@@ -59,7 +59,10 @@ class VCD(Contrast):
     seed: int = 0
 
     source: ClassVar[str] = "Leng et al. (arXiv 2311.16922)"
+    licence: ClassVar[str] = "Apache-2.0"
+    derived: ClassVar[str] = "noise on mel spectrograms; the contrast under greedy decoding too"
     needs: ClassVar[str] = "a second pass for every token; pictures, videos or sound in the prompt"
+    cost: ClassVar[str] = "as much as the model again, its towers included"
     tested: ClassVar[str] = "every family that sees or hears; dynamic and static caches; beams"
     presets: ClassVar[Mapping[str, Preset]] = {
         "sampler": Preset("The weights that the release's sampler takes by itself.", {"alpha": 0.5}),

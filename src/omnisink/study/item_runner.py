@@ -118,8 +118,8 @@ class ItemRunner:
 
     def _attached(self, method: Method) -> AbstractContextManager[Trace]:
         if not method.needs_spans or self.facts is None:
-            return method(self.loaded.model)
-        return method(self.loaded.model, spans=spans_for(self.loaded, [self.spans], self.length))
+            return method(self.loaded)
+        return method(self.loaded, spans=spans_for(self.loaded, [self.spans], self.length))
 
     def _score(self, log_likelihoods: Tensor, recorded: Record | None) -> Outcome:
         if self.item.passage is not None:
