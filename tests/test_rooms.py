@@ -177,7 +177,7 @@ def test_no_circle_of_imports() -> None:
 
 
 def test_maths_uses_torch_alone() -> None:
-    allowed = {"torch", "omnisink", "__future__", "collections", "math", "typing", "dataclasses"}
+    allowed = {"torch", "omnisink", "__future__", "collections", "math", "typing", "dataclasses", "functools"}
     allowed |= {"importlib", "os", "warnings"}  # To choose between its own functions and the kernels.
     for path in (PACKAGE / "maths").glob("*.py"):
         for line, module in imports(path):

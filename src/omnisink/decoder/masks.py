@@ -14,7 +14,7 @@ from omnisink.decoder.passes import Pass
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 
 #: Floats up to this, added to a score, close a key: -1e4 is the weakest in use for it.
-_CLOSED = -5e3
+CLOSED = -5e3
 #: A float from this on leaves it open: biases by distance and by position are larger.
 _OPEN = -50.0
 #: Parts of the names under which a text model may take a mask that is not called `attention_mask`.
@@ -111,7 +111,7 @@ def _real_of_prepared(mask: Tensor, length: int, deferred_checks: Doubts) -> Ten
     # A real token may attend to itself; a padding token is closed as a key, for itself too. Backends that have no
     # answer for a query that sees nothing let it see everything. Such rows, from the first on, are left padding,
     # unless every row sees everything, as in a prompt without padding under attention that is not causal.
-    sees_all = part.all(dim=-1) if part.dtype == torch.bool else part.amin(dim=-1) > _CLOSED
+    sees_all = part.all(dim=-1) if part.dtype == torch.bool else part.amin(dim=-1) > CLOSED
     opened = sees_all.int().cumprod(dim=1).bool() & ~sees_all.all(dim=1, keepdim=True)
     diagonal = part.diagonal(dim1=-2, dim2=-1)
     return _is_open(diagonal, deferred_checks) & ~opened
@@ -121,17 +121,17 @@ def _is_open(values: Tensor, deferred_checks: Doubts) -> Tensor:
     """Tell which entries of a mask let a token be seen; floats that neither open nor close it are doubted."""
     if values.dtype == torch.bool:
         return values
-    unclear = ((values > _CLOSED) & (values < _OPEN)).any()
+    unclear = ((values > CLOSED) & (values < _OPEN)).any()
     deferred_checks.append(
         (
             unclear,
             UnsupportedModelError(
-                f"cannot tell padding from an attention mask of type {values.dtype} with numbers between {_CLOSED:g} "
+                f"cannot tell padding from an attention mask of type {values.dtype} with numbers between {CLOSED:g} "
                 f"and {_OPEN:g}: they neither open nor close a key. Close keys with torch.finfo(dtype).min"
             ),
         )
     )
-    return values > _CLOSED
+    return values > CLOSED
 
 
 def _refuse_unnamed(mask: UnnamedMask, batch: int, deferred_checks: Doubts) -> None:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from omnisink.methods.plausible import PlausibleTokens
     from omnisink.methods.presets import Preset
     from omnisink.methods.registry import parse_methods, registered_methods
+    from omnisink.methods.router_trace import RouterTrace
     from omnisink.methods.sink_method import SinkMethod
+    from omnisink.methods.sink_router import SinkRouter
     from omnisink.methods.space import Choices, FloatRange, IntRange, SearchSpace
     from omnisink.methods.trace import Trace
     from omnisink.methods.vcd import VCD
@@ -54,9 +56,11 @@ __all__ = [
     "RandomTokens",
     "Recorder",
     "ReplaceSinkValue",
+    "RouterTrace",
     "SearchSpace",
     "SinkDimension",
     "SinkMethod",
+    "SinkRouter",
     "Trace",
     "ZeroHeads",
     "ZeroSinkKey",
@@ -90,6 +94,8 @@ _HOMES = {
     "RandomTokens": "omnisink.methods.criteria",
     "Recorder": "omnisink.methods.measure",
     "ReplaceSinkValue": "omnisink.methods.ablation",
+    "RouterTrace": "omnisink.methods.router_trace",
+    "SinkRouter": "omnisink.methods.sink_router",
     "Context": "omnisink.decoder.context",
     "SinkDimension": "omnisink.methods.criteria",
     "SinkMethod": "omnisink.methods.sink_method",

@@ -25,6 +25,7 @@ BUILT_IN: dict[str, str] = {
     "avcd": "omnisink.methods.avcd:AVCD",
     "pai-guidance": "omnisink.methods.pai_guidance:PAIGuidance",
     "plausible-tokens": "omnisink.methods.plausible:PlausibleTokens",
+    "sink-router": "omnisink.methods.sink_router:SinkRouter",
 }
 
 

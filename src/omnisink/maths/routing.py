@@ -1,0 +1,200 @@
+"""Decide which key/value heads look at nothing but the sink, and attend with the others only.
+
+SinkRouter (arXiv 2604.16883), one decode step of a layer: H query heads share K key/value heads, ``G = H / K`` to
+each. Key/value head g is *routed* where its queries, after position encoding, point at the key of the anchor (the sink):
+
+``score[g] = mean over its G query heads i of cos(q[g, i], anchor[g]) > threshold``.
+
+A routed head does not attend: its head outputs are zero, or the value of the anchor. The others attend to all keys, as
+they would without the method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from omnisink.maths.host import is_eager_cpu
+from omnisink.maths.routing_host import attend_active
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """One decode step of a layer.
+
+    Attributes
+    ----------
+    output : Tensor or None
+        Head outputs (B, H, 1, D'), in the dtype of the values; None where no head is routed, so that the model's own
+        attention gives them.
+    scores : Tensor
+        (B, K) float32.
+    routed : Tensor
+        (B, K) bool.
+    """
+
+    output: Tensor | None
+    scores: Tensor
+    routed: Tensor
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Which keys the query of a decode step sees.
+
+    Attributes
+    ----------
+    starts, stops : Tensor
+        (B,) int64: sequence b sees keys from ``starts[b]`` up to, and without, ``stops[b]``.
+    mask : Tensor or None
+        (B, T) bool, False at keys that are not seen, or float, added to the scores; it closes what lies outside of the
+        range too. None where every key of the range is seen.
+    """
+
+    starts: Tensor
+    stops: Tensor
+    mask: Tensor | None = None
+
+    @cached_property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The ranges as numbers; the host waits for them."""
+        return list(zip(self.starts.tolist(), self.stops.tolist(), strict=True))
+
+    def to(self, device: torch.device) -> Visible:
+        """Return the same on a device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Visible(self.starts.to(device), self.stops.to(device), mask)
+
+
+def anchor_scores(query: Tensor, anchor: Tensor) -> Tensor:
+    """Score every key/value head by how much its queries point at the key of the anchor.
+
+    Parameters
+    ----------
+    query : Tensor
+        (B, H, 1, D) after position encoding.
+    anchor : Tensor
+        (B, K, D) key of each sequence's anchor, as it is cached; its length does not matter.
+
+    Returns
+    -------
+    Tensor
+        (B, K) float32: the mean over the query heads of a key/value head of their cosines with its anchor, from -1 to
+        1. The cosine with a vector of length zero is 0.
+    """
+    batch, kv_heads, width = anchor.shape
+    grouped = query.reshape(batch, kv_heads, -1, width).float()
+    key = anchor.float()[:, :, None]
+    dots = torch.matmul(grouped, key.mT)[..., 0]
+    lengths = torch.linalg.vector_norm(grouped, dim=-1) * torch.linalg.vector_norm(key, dim=-1)
+    return (dots / lengths.clamp_min(_TINY)).mean(dim=-1)
+
+
+def route(scores: Tensor, threshold: float | Tensor) -> Tensor:
+    """Tell which key/value heads are routed, (B, K) bool: those whose score is above the threshold.
+
+    Parameters
+    ----------
+    scores : Tensor
+        (B, K) float32, see `anchor_scores`.
+    threshold : float or Tensor
+        Of all sequences, or (B,) for each of them. From 1 on nothing is routed.
+    """
+    if isinstance(threshold, Tensor):
+        threshold = threshold.to(scores.device).reshape(-1, 1)
+    # Rounding may lift the cosine of parallel vectors above 1.
+    return scores.clamp_max(1.0) > threshold
+
+
+def routed_decode(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    anchor: Tensor,
+    threshold: float | Tensor,
+    visible: Visible,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    surrogate_value: Tensor | None = None,
+) -> Routed:
+    """Attend in a decode step with the key/value heads that are not routed.
+
+    Parameters
+    ----------
+    query : Tensor
+        (B, H, 1, D) after position encoding.
+    key, value : Tensor
+        (B, K, T, D) and (B, K, T, D') of the cache, before repetition. They are read where they are.
+    anchor : Tensor
+        (B, K, D) key of each sequence's anchor.
+    threshold : float or Tensor
+        See `route`.
+    visible : Visible
+        Which of the keys are seen.
+    scaling : float, optional
+        The module's softmax scale; None is ``1 / sqrt(D)``.
+    softcap : float, optional
+        Scores of the attention become ``softcap * tanh(scores / softcap)``.
+    surrogate_value : Tensor, optional
+        (B, K, D') what the head outputs of a routed head are; None is zero.
+
+    Returns
+    -------
+    Routed
+        The head outputs and the decision. On the CPU, outside of a graph being compiled, a routed head costs its
+        cosine only. In a graph all heads attend, and the result is the same.
+    """
+    scores = anchor_scores(query, anchor)
+    routed = route(scores, threshold)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if is_eager_cpu(query):
+        output = attend_active(
+            query,
+            key,
+            value,
+            routed.tolist(),
+            visible.ranges,
+            visible.mask,
+            scale=scale,
+            softcap=softcap,
+            surrogate_value=surrogate_value,
+        )
+        return Routed(output, scores, routed)
+    return Routed(_attend_all(query, key, value, routed, visible, scale, softcap, surrogate_value), scores, routed)
+
+
+def _attend_all(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    routed: Tensor,
+    visible: Visible,
+    scale: float,
+    softcap: float | None,
+    surrogate_value: Tensor | None,
+) -> Tensor:
+    """Attend with every head, and put the surrogate where one is routed: of fixed shape, and nothing is looked at."""
+    batch, kv_heads, keys = key.shape[:3]
+    grouped = query.reshape(batch, kv_heads, -1, query.shape[-1])
+    place = torch.arange(keys, device=key.device)
+    seen = ((place >= visible.starts[:, None]) & (place < visible.stops[:, None]))[:, None, None]
+    if visible.mask is not None:
+        row = visible.mask[:, None, None]
+        seen = seen & row if row.dtype == torch.bool else torch.where(seen, row.to(query.dtype), float("-inf"))
+    if softcap is None:
+        attended = scaled_dot_product_attention(grouped, key, value, attn_mask=seen, scale=scale)
+    else:
+        scores = softcap * torch.tanh(torch.matmul(grouped.float() * scale, key.float().mT) / softcap)
+        scores = scores.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else scores + seen.float()
+        attended = torch.matmul(scores.softmax(dim=-1), value.float()).to(value.dtype)
+    surrogate = attended.new_zeros(()) if surrogate_value is None else surrogate_value.to(value.dtype)[:, :, None]
+    return torch.where(routed[:, :, None, None], surrogate, attended).reshape(batch, -1, 1, value.shape[-1])
+
+
+#: Stands for the product of two lengths where one is zero.
+_TINY = 1e-30
