@@ -1,7 +1,7 @@
 """Decide which key/value heads look at nothing but the sink, and attend with the others only.
 
 SinkRouter (arXiv 2604.16883), one decode step of a layer: H query heads share K key/value heads, ``G = H / K`` to
-each. Key/value head g is *routed* where its queries, after position encoding, point at the key of the anchor (the sink):
+each. Key/value head g is *routed* where its queries, after position encoding, point at the key of the anchor (sink):
 
 ``score[g] = mean over its G query heads i of cos(q[g, i], anchor[g]) > threshold``.
 
@@ -70,7 +70,7 @@ class Visible:
         return Visible(self.starts.to(device), self.stops.to(device), mask)
 
 
-def anchor_scores(query: Tensor, anchor: Tensor) -> Tensor:
+def anchor_scores(query: Tensor, anchor: Tensor, *, is_unit: bool = False) -> Tensor:
     """Score every key/value head by how much its queries point at the key of the anchor.
 
     Parameters
@@ -79,6 +79,8 @@ def anchor_scores(query: Tensor, anchor: Tensor) -> Tensor:
         (B, H, 1, D) after position encoding.
     anchor : Tensor
         (B, K, D) key of each sequence's anchor, as it is cached; its length does not matter.
+    is_unit : bool
+        Whether the anchors have been divided by their lengths already, so that these need not be taken in every step.
 
     Returns
     -------
@@ -87,11 +89,18 @@ def anchor_scores(query: Tensor, anchor: Tensor) -> Tensor:
         1. The cosine with a vector of length zero is 0.
     """
     batch, kv_heads, width = anchor.shape
-    grouped = query.reshape(batch, kv_heads, -1, width).float()
-    key = anchor.float()[:, :, None]
-    dots = torch.matmul(grouped, key.mT)[..., 0]
-    lengths = torch.linalg.vector_norm(grouped, dim=-1) * torch.linalg.vector_norm(key, dim=-1)
-    return (dots / lengths.clamp_min(_TINY)).mean(dim=-1)
+    grouped = query.float().reshape(batch * kv_heads, -1, width)
+    dots = torch.bmm(grouped, anchor.float().reshape(batch * kv_heads, width, 1))[..., 0]
+    lengths = torch.linalg.vector_norm(grouped, dim=-1)
+    if not is_unit:
+        lengths = lengths * torch.linalg.vector_norm(anchor.float(), dim=-1).reshape(-1, 1)
+    return (dots / lengths.clamp_min(_TINY)).mean(dim=-1).view(batch, kv_heads)
+
+
+def unit_anchor(key: Tensor) -> Tensor:
+    """Divide keys (..., D) by their lengths, float32; a key of length zero stays zero, and its cosines with it."""
+    key = key.float()
+    return key / torch.linalg.vector_norm(key, dim=-1, keepdim=True).clamp_min(_TINY)
 
 
 def route(scores: Tensor, threshold: float | Tensor) -> Tensor:
@@ -104,10 +113,10 @@ def route(scores: Tensor, threshold: float | Tensor) -> Tensor:
     threshold : float or Tensor
         Of all sequences, or (B,) for each of them. From 1 on nothing is routed.
     """
+    # Rounding may lift the mean of cosines of parallel vectors above 1.
     if isinstance(threshold, Tensor):
-        threshold = threshold.to(scores.device).reshape(-1, 1)
-    # Rounding may lift the cosine of parallel vectors above 1.
-    return scores.clamp_max(1.0) > threshold
+        return scores.clamp_max(1.0) > threshold.to(scores.device).reshape(-1, 1)
+    return scores > (threshold if threshold < 1 else float("inf"))
 
 
 def routed_decode(
@@ -118,6 +127,7 @@ def routed_decode(
     threshold: float | Tensor,
     visible: Visible,
     *,
+    is_unit: bool = False,
     scaling: float | None = None,
     softcap: float | None = None,
     surrogate_value: Tensor | None = None,
@@ -136,6 +146,8 @@ def routed_decode(
         See `route`.
     visible : Visible
         Which of the keys are seen.
+    is_unit : bool
+        Whether the anchors have been divided by their lengths.
     scaling : float, optional
         The module's softmax scale; None is ``1 / sqrt(D)``.
     softcap : float, optional
@@ -149,7 +161,7 @@ def routed_decode(
         The head outputs and the decision. On the CPU, outside of a graph being compiled, a routed head costs its
         cosine only. In a graph all heads attend, and the result is the same.
     """
-    scores = anchor_scores(query, anchor)
+    scores = anchor_scores(query, anchor, is_unit=is_unit)
     routed = route(scores, threshold)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if is_eager_cpu(query):

@@ -24,7 +24,7 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.maths.layers import is_detection_layer
-from omnisink.maths.routing import Visible, routed_decode
+from omnisink.maths.routing import Visible, routed_decode, unit_anchor
 from omnisink.methods.block_records import Record
 from omnisink.methods.router_keys import anchor_places, reason_to_leave, seen_keys, value_ratio
 from omnisink.methods.router_settings import RouterListing, RouterSettings
@@ -154,6 +154,7 @@ class SinkRouter(RouterListing, SinkMethod, RouterSettings):
             anchor,
             self._threshold(call, context),
             visible,
+            is_unit=True,
             scaling=call.scaling,
             softcap=call.softcap,
             surrogate_value=now.state.tensors.get((_VALUE, call.layer)),
@@ -186,7 +187,7 @@ class SinkRouter(RouterListing, SinkMethod, RouterSettings):
             for kept in (call.key, call.value)
         )
         room = len(context.anatomy.layers)
-        self._keep((_KEY, layer), key, context, room)
+        self._keep((_KEY, layer), unit_anchor(key), context, room)
         if self.surrogate == "value":
             self._keep((_VALUE, layer), value, context, room)
         token_mask = context.now.token_mask_on(call.value.device)
