@@ -66,8 +66,8 @@ def value_ratio(values: Tensor, anchor: Tensor, token_mask: Tensor | None) -> Te
 def seen_keys(call: AttentionCall, now: Pass) -> Visible | None:
     """Tell which keys a decode step sees; None where that differs between heads.
 
-    Masks (B or 1, 1, 1, T) and (B, T) say it themselves. Where there is none, or one of another kind, it is the real
-    tokens of the prompt and everything after it, as far as the cache is filled.
+    Masks (B or 1, 1, 1, T) and (B, T) say it themselves. With one of another kind it is the real tokens of the prompt
+    and everything after it; without one, everything. A static cache is seen as far as it is filled.
     """
     given, keys, device = call.mask, call.key.shape[2], call.query.device
     batch = call.query.shape[0]
@@ -78,16 +78,17 @@ def seen_keys(call: AttentionCall, now: Pass) -> Visible | None:
         row = given[:, 0, -1, :keys].expand(batch, -1)
     elif isinstance(given, Tensor) and given.dim() == 2:
         row = given[:, :keys] != 0
-    elif (mask := now.state.tensors.get("token mask")) is not None:
+    elif given is not None and (mask := now.state.tensors.get("token mask")) is not None:
         row = torch.nn.functional.pad(mask.to(device), (0, keys - mask.shape[1]), value=True)
     if row is not None and is_eager_cpu(row):
         return _run_of(row, keys, now)
     extent = now.state.tensors["extent"].to(device)
     held = keys if now.held is None else now.held.to(device)
     stops = torch.zeros(batch, dtype=torch.long, device=device) + held
+    starts = torch.zeros_like(stops) if row is None else extent[:, 0].long()
     # The mask of a static cache closes what is not filled, and nothing else where no prompt is padded.
     plain = now.held is not None and "token mask" not in now.state.tensors
-    return Visible(extent[:, 0].long(), stops, None if plain else row)
+    return Visible(starts, stops, None if plain else row)
 
 
 def _run_of(row: Tensor, keys: int, now: Pass) -> Visible:
