@@ -9,6 +9,7 @@ from transformers import StaticCache
 from omnisink import OmnisinkError, OutRo, find_sinks
 from omnisink.methods.criteria import Positions, SinkDimension
 from omnisink.methods.measure import record
+from omnisink.methods.sink_router import SinkRouter
 from tests.reference_outro import prompt, tiny_llama
 
 #: Traces and guards as for any compiler, and runs the graph as it is: what is tested here is the tracing.
@@ -56,6 +57,30 @@ def test_one_graph_and_the_same_answers(settings):
         compiled = torch.compile(model.forward, backend=BACKEND, fullgraph=True)
         assert same(passes(compiled, model, ids), expected)
     assert (trace.sinks.to_json(), trace.relaxed, trace.rotated_tokens) == seen
+
+
+ROUTERS = [
+    {"threshold": 0.02},
+    {"threshold": ((8, -0.2), (12, 0.1), (16, -0.1)), "surrogate": "value"},
+    {"threshold": ((8, -0.2), (12, 0.1), (16, -0.1), (20, 0.0)), "fit": "cubic", "anchor": "sinks"},
+    {"threshold": 1},
+]
+
+
+@pytest.mark.filterwarnings("ignore::omnisink.methods.router_trace.SurrogateWarning")
+@pytest.mark.parametrize("settings", ROUTERS, ids=str)
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+def test_routed_steps_are_one_graph_with_the_same_answers(settings, backend):
+    model = tiny_llama(backend, num_hidden_layers=4)
+    ids = torch.cat([prompt(13, (0, 6)), prompt(13, ())])
+    with SinkRouter(**settings)(model) as trace:
+        expected = passes(model, model, ids)
+        assert (trace.skip_ratio > 0) == (settings["threshold"] != 1)
+    with SinkRouter(**settings)(model) as trace:
+        compiled = torch.compile(model.forward, backend=BACKEND, fullgraph=True)
+        assert same(passes(compiled, model, ids), expected)
+        with pytest.raises(OmnisinkError, match="what was routed is not known"):
+            _ = trace.skip_ratio
 
 
 def test_compiled_code_does_not_outlive_its_block():
