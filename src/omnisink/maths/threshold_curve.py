@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,14 +45,8 @@ class ThresholdCurve:
             raise ValueError(f"a cubic fit needs four lengths or more, got {len(lengths)}: use fit='linear'")
         self.fit = fit
         self.shortest, self.longest = lengths[0], lengths[-1]
-
-    @cached_property
-    def coefficients(self) -> tuple[float, ...]:
-        """The polynomial in ``length / longest``, from the third power down to the constant."""
-        x = torch.tensor([length / self.longest for length, _ in self.points], dtype=torch.float64)
-        y = torch.tensor([threshold for _, threshold in self.points], dtype=torch.float64)
-        powers = torch.stack([x**3, x**2, x, torch.ones_like(x)], dim=1)
-        return tuple(torch.linalg.lstsq(powers, y[:, None]).solution[:, 0].tolist())
+        #: The polynomial in ``length / longest``, from the third power down to the constant.
+        self.coefficients = _cubic(self.points) if fit == "cubic" else ()
 
     def at(self, length: float) -> float:
         """Return the threshold at a length."""
@@ -79,3 +72,10 @@ class ThresholdCurve:
         for (left, low), (right, high) in zip(self.points, self.points[1:], strict=False):
             found = found + (high - low) * ((x - left) / (right - left)).clamp(0, 1)
         return found
+
+
+def _cubic(points: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+    x = torch.tensor([length / points[-1][0] for length, _ in points], dtype=torch.float64)
+    y = torch.tensor([threshold for _, threshold in points], dtype=torch.float64)
+    powers = torch.stack([x**3, x**2, x, torch.ones_like(x)], dim=1)
+    return tuple(torch.linalg.lstsq(powers, y[:, None]).solution[:, 0].tolist())

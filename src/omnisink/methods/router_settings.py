@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from omnisink.maths.bounds import whole_numbers
 from omnisink.maths.threshold_curve import ThresholdCurve
@@ -61,6 +61,9 @@ class RouterSettings:
     anchor: Literal["first", "sinks"] = "first"
     fit: Literal["linear", "cubic"] = "linear"
 
+    if TYPE_CHECKING:  # The thresholds by length; None where there is one for all lengths.
+        curve: ClassVar[ThresholdCurve | None]
+
     def __post_init__(self) -> None:
         for name, known in (("surrogate", ("zero", "value")), ("anchor", ("first", "sinks"))):
             if getattr(self, name) not in known:
@@ -71,6 +74,7 @@ class RouterSettings:
                 raise ValueError(f"threshold must be a finite number, got {self.threshold}")
             if self.fit != "linear":
                 raise ValueError("fit belongs to a curve of thresholds, as in threshold=[[1024,0.5],[4096,0.53]]")
+            object.__setattr__(self, "curve", None)
             return
         try:
             points = tuple((float(length), float(threshold)) for length, threshold in self.threshold)  # type: ignore[union-attr]
@@ -78,9 +82,6 @@ class RouterSettings:
             raise ValueError(
                 f"threshold must be a number, or pairs of a length and a threshold, got {self.threshold!r}"
             ) from None
-        object.__setattr__(self, "threshold", tuple(ThresholdCurve(points, self.fit).points))
-
-    @property
-    def curve(self) -> ThresholdCurve | None:
-        """The thresholds by length; None where there is one for all lengths."""
-        return None if isinstance(self.threshold, int | float) else ThresholdCurve(self.threshold, self.fit)
+        # No setting: it follows from two of them, and is made once.
+        object.__setattr__(self, "curve", ThresholdCurve(points, self.fit))
+        object.__setattr__(self, "threshold", tuple(self.curve.points))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -78,6 +79,13 @@ class Trace(BlockRecords):
     def changes(self) -> dict[str, Any]:
         """Return what was changed, by name and as plain data, beside what `sinks` and `skipped_layers` say."""
         return {}
+
+    def skip_ratios_of(self, steps: Sequence[int] | None) -> list[float | None]:
+        """Return the share of key/value heads that was left out for every prompt; None where nothing ever is.
+
+        `steps` says how many steps after each prompt count, from the first; None is all.
+        """
+        return [None] * self.record.batch
 
     @property
     def skipped_layers(self) -> dict[int, str]:

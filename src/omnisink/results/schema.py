@@ -51,6 +51,7 @@ class EvaluationRecord(_Evaluated, total=False):
     audio_seconds: Positive | None
     new_tokens: Count | None
     sinks: Count | None
+    skip_ratio: Share | None
     text: str | None
     parsed: str | None
     gold: str | float | bool | list[str] | None

@@ -41,6 +41,9 @@ class Reply:
         are none.
     sinks : int or None
         Layers at which the method found a sink in this prompt; None without a method.
+    skip_ratio : float or None
+        Share of the key/value heads of all layers that were not attended with, over the steps after the prompt; None
+        where no step was made, or the method leaves none out.
     """
 
     text: str | None
@@ -48,6 +51,7 @@ class Reply:
     new_tokens: int
     log_likelihoods: dict[str, float]
     sinks: int | None
+    skip_ratio: float | None = None
 
     def loss(self, gold: str) -> float | None:
         """Return the nats of the right answer, where it has a likelihood."""
@@ -106,9 +110,12 @@ def ask(
         logits_processor=LogitsProcessorList([first]),
     )
     sinks = _sinks(said[0].trace, len(said))
+    skipped = _skipped(said[0].trace, [got.new_tokens - 1 for got in said])
     return [
-        Reply(got.text, parse(got.text, instance), got.new_tokens, answer_log_likelihoods(row, own), layers)
-        for got, instance, row, own, layers in zip(said, instances, first.taken(), tokens, sinks, strict=True)
+        Reply(got.text, parse(got.text, instance), got.new_tokens, answer_log_likelihoods(row, own), layers, share)
+        for got, instance, row, own, layers, share in zip(
+            said, instances, first.taken(), tokens, sinks, skipped, strict=True
+        )
     ]
 
 
@@ -147,3 +154,8 @@ def _sinks(trace: Trace | None, batch: int) -> Sequence[int | None]:
         return [None] * batch
     masks = [mask.any(dim=1) for mask in trace.record.sinks.values()]
     return [int(n) for n in torch.stack(masks).sum(dim=0)] if masks else [0] * batch
+
+
+def _skipped(trace: Trace | None, steps: Sequence[int]) -> Sequence[float | None]:
+    """Return the share of heads that was left out for every prompt, in the steps of its own answer."""
+    return [None] * len(steps) if trace is None else trace.skip_ratios_of(steps)

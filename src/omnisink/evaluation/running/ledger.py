@@ -94,6 +94,7 @@ class Ledger:
             "audio_seconds": round(facts.audio_seconds, 3),
             "new_tokens": reply.new_tokens,
             "sinks": reply.sinks,
+            "skip_ratio": _rounded(reply.skip_ratio),
             "text": reply.text,
             "parsed": reply.parsed,
             "right": _graded(score(reply.parsed, instance)),

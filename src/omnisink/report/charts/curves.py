@@ -43,6 +43,7 @@ class Quantity:
 KNOWN = {
     "length": Quantity("at", "Length of prompt and answer (tokens)", "length (tokens)"),
     "depth": Quantity("at", "Place in the text, from its beginning (%)", "place (%)", ".4g"),
+    "skip ratio": Quantity("at", "Key/value heads left out (%)", "left out (%)", ".1f", ".3~g"),
 }
 _COUNT = Column("questions", "questions", "d")
 _ACCURACY = Column("accuracy", "accuracy", ".1%", ("low", "high"))
@@ -58,7 +59,7 @@ def accuracy_along(name: str, title: str, quantity: Quantity, rows: Sequence[Row
     quantity : Quantity
         What the horizontal axis is: a field of the rows.
     rows : sequence of mappings
-        With `method`, the field of the quantity, `accuracy`, its ends `low` and `high`, which may be None, and the
+        With `method`, a `series` where methods share a line, the field of the quantity, `accuracy`, its ends `low` and `high`, which may be None, and the
         number of `questions`; at least one. The points of a method are joined from left to right.
     caption : str
         What stands before the explanation of the marks.
@@ -72,7 +73,7 @@ def accuracy_along(name: str, title: str, quantity: Quantity, rows: Sequence[Row
     percent = [
         {
             quantity.field: row[quantity.field],
-            "series": str(row["method"]),
+            "series": str(row.get("series", row["method"])),
             "value": 100 * row["accuracy"],
             "low": None if row.get("low") is None else 100 * row["low"],
             "high": None if row.get("high") is None else 100 * row["high"],
