@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from omnisink import OmnisinkError
 from omnisink.maths.rotation import rotate
 from omnisink.methods.outro import OutRo
+from omnisink.serving.configuration import refuse_others
 from omnisink.serving.settings import REQUEST_FIELDS, RequestSettings, ServingSettings, read_request, read_settings
 
 
@@ -147,3 +149,11 @@ def test_numbers_at_the_ends_of_their_ranges_overflow_nothing(gamma: float, tau:
     turned = rotate(long[None].clone(), direction[None], gamma=gamma, tau=tau)[0]
     assert bool(turned.isfinite().all())
     torch.testing.assert_close(turned.norm(dim=-1), long.norm(dim=-1), rtol=1e-3, atol=0)
+
+
+def test_methods_that_a_server_cannot_run_are_refused_and_not_ignored() -> None:
+    for given in ({"threshold": 0.5}, True, {}):
+        with pytest.raises(OmnisinkError, match="sink-router cannot be run in vLLM: it decides in every step"):
+            refuse_others({"outro": True, "sink-router": given})
+    for extra in (None, {}, {"outro": True}, {"sink-router": False}, {"sink-router": None}):
+        refuse_others(extra)

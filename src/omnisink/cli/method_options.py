@@ -111,8 +111,10 @@ def starts_of(names: str, model: str, gamma: float | None, tau: float | None, pr
     OmnisinkError
         If a setting is out of range, the file is not a profile, or it is one of a method that is not in the list.
     """
+    from omnisink.methods.shipped import default_router
+
     if profile is None:
-        return [make_outro(model, gamma, tau=tau)]
+        return [make_outro(model, gamma, tau=tau), default_router(model)]
     from omnisink.methods.outro import OutRo
     from omnisink.methods.profile import read_profile
     from omnisink.methods.registry import kinds_named, profiled_class
@@ -121,7 +123,7 @@ def starts_of(names: str, model: str, gamma: float | None, tau: float | None, pr
     if not any(issubclass(one, kind) for one in kinds_named(names)):
         raise OmnisinkError(f"{profile} is a profile of {kind.__name__}, which is not among the methods {names}")
     if issubclass(OutRo, kind):
-        return [make_outro(model, gamma, profile=profile, tau=tau)]
+        return [make_outro(model, gamma, profile=profile, tau=tau), default_router(model)]
     return [make_outro(model, gamma, tau=tau), kind.from_profile(profile)]
 
 
@@ -163,7 +165,9 @@ def make_method(name: str | None, model: str, seed: int = 0, outro: OutRoOptions
     settings = {"gamma": given.pop("gamma", None), **{part.removeprefix("no_"): False for part in given}}
     if "tau" in given:
         settings["tau"] = given["tau"]
-    return parse_one_method(name, make_outro(model, **settings), seed)
+    from omnisink.methods.shipped import default_router
+
+    return parse_one_method(name, [make_outro(model, **settings), default_router(model)], seed)
 
 
 def refuse_outro_options(names: list[str], **outro: Any) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _conditions(names: str, model: str, tau: float | None, seed: int) -> dict[st
     from omnisink.methods.names import BASELINE
     from omnisink.methods.registry import parse_methods
 
-    found = parse_methods(names, method_options.make_outro(model, None, tau=tau), seed)
+    found = parse_methods(names, method_options.starts_of(names, model, None, tau, None), seed)
     if None in found.values():
         raise OmnisinkError(
             f"--methods adds conditions that are compared with the {BASELINE}, which is there without a name"

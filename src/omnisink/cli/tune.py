@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnisink.cli import method_options, options
+from omnisink.cli.calibrating import check_router, refuse_search, report, run_calibration
 from omnisink.cli.grouped import grouped
 from omnisink.cli.media import FramesOption
 from omnisink.cli.output import CHECK_FAILED, check_writable, note, print_json, working
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 #: The split that settings are searched on, where a task has it.
 TUNE = "tune"
 _OPTUNA = "optuna"
+#: The tasks where none is named: of a search, and of a calibration, which needs long prompts.
+_SEARCHED, _LONG_CONTEXT = "synthav", "needle"
 #: What comes before the searches, as it is told.
 _BEFORE = ("reading", "the baseline")
 
@@ -40,8 +43,14 @@ def tune(
     model: options.ModelOption = "smolomni",
     method: method_options.MethodOption = None,
     task: Annotated[
-        str, typer.Option("--task", "-t", metavar="TASK", help="A name that `omnisink tasks` lists, or a JSONL file.")
-    ] = "synthav",
+        str | None,
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="TASK",
+            help="A name that `omnisink tasks` lists, or a JSONL file. [default: synthav; needle with --target-skip]",
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", metavar="DIR", help="Where the task's files are; synthav makes its own.")
     ] = None,
@@ -49,6 +58,13 @@ def tune(
     profile: Annotated[
         str | None,
         typer.Option("--profile", metavar="FILE", help="File of the profile. [default: MODEL.json in --out]"),
+    ] = None,
+    target_skip: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Calibrate sink-router so that this share of the key/value heads is left out, as 0.6; no search.",
+        ),
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Settings that each search tries.")] = 40,
     folds: Annotated[
@@ -63,8 +79,13 @@ def tune(
     lengths: options.LengthsOption = None,
     only: options.OnlyOption = None,
     limit: Annotated[
-        int, typer.Option(min=2, help="Search on this number of questions; all are held in memory.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            min=2,
+            help="Search on this number of questions; all are held in memory. "
+            "[default: 200; 50 for each length with --target-skip]",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 4,
     threads: Annotated[int, typer.Option(min=1, help="Files read at a time.")] = 2,
     frames: FramesOption = None,
@@ -75,9 +96,11 @@ def tune(
     """Search settings for a model, and test the search on questions it did not see. Goes on where stopped.
 
     The method is OutRo unless --method names another; the search begins at the settings that come with the name.
+    With --target-skip nothing is searched: the threshold of sink-router is read off its scores, for every length.
     """
-    optuna = _optuna()
-    check_statistics()
+    if target_skip is None:
+        optuna = _optuna()
+        check_statistics()
     from omnisink.evaluation.tasks.task import find_task
     from omnisink.results.disk import check_folder
 
@@ -85,18 +108,25 @@ def tune(
     if profile is not None:
         check_writable(profile)
     check_there(model, loading.download)
-    found = find_task(task)
+    found = find_task(task or (_LONG_CONTEXT if target_skip is not None else _SEARCHED))
     own = TUNE in found.splits
     split = TUNE if split is None and own else split
     settings = options.task_settings(lengths)
     found.check_data(data, protocol, split, settings)
+    if limit is None:
+        limit = 200 if target_skip is None else 50 * len(settings.get("lengths", (0,)))
     where = options.groups_of(only)
-    read = partial(_questions, found, data, protocol, split=split, limit=limit, where=where, settings=settings)
+    reading = _questions if target_skip is None else _prompts
+    read = partial(reading, found, data, protocol, split=split, limit=limit, where=where, settings=settings)
     # As in `omnisink eval`: mistyped files first, and clips last.
     instances = None if found.is_slow(data) else read()
     first = method_options.make_method(method, model, seed)
     if first is None:
         raise OmnisinkError("the baseline has no settings to tune: name a method")
+    if target_skip is not None:
+        check_router(first, target_skip)
+    else:
+        refuse_search(first)
     with working("importing"):
         from omnisink.evaluation.tuning.tune import Tuning, check_tune, tune
         from omnisink.evaluation.tuning.tuned import make_profile, sentences, write_profile
@@ -104,7 +134,8 @@ def tune(
         from omnisink.methods.space import space_of
         from omnisink.models.facts import check_can_answer_some
 
-    space_of(first)  # Refuses what cannot be searched.
+    if target_skip is None:
+        space_of(first)  # Refuses what cannot be searched.
     chosen = Tuning(trials, folds, seed, batch_size, threads, None if frames is None else Uniform(frames))
     loaded: Loaded | None = None
     if found.needs_model:
@@ -119,15 +150,23 @@ def tune(
         )
     check_can_answer_some(model, instances)
     facts: dict[str, Any] = {
-        "versions": {**options.versions(), "optuna": optuna},
+        "versions": {**options.versions(), **({} if target_skip is not None else {"optuna": optuna})},
         "command": shlex.join(["omnisink", *sys.argv[1:]]),
         "task": found.facts(protocol, split, settings),
     }
-    check_tune(instances, chosen, out, first, facts)
+    if target_skip is None:
+        check_tune(instances, chosen, out, first, facts)
     if loaded is None:
         check_model(model, loading.device, loading.dtype)
         loaded = options.load(model, loading)
     facts["model"] = options.describe(loaded)
+    if target_skip is not None:
+        results = run_calibration(loaded, instances, first, target_skip, chosen)
+        to = profile or str(Path(out) / f"{_file_name(model)}.{results['method']}.json")
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write_profile(to, make_profile(loaded, results, facts))
+        report(results, to, json)
+        return
     with _bar() as progress:
         results = tune(loaded, instances, chosen, out, first=first, facts=facts, progress=progress)
     for question, why in results["left_out"].items():
@@ -152,14 +191,20 @@ def tune(
         raise typer.Exit(CHECK_FAILED)
 
 
-def _questions(task: Task, data: str | None, protocol: str | None, **options: Any) -> list[Instance]:
-    """Read a task's questions, without those that have no wrong answer to compare the right one with."""
+def _prompts(task: Task, data: str | None, protocol: str | None, **options: Any) -> list[Instance]:
+    """Read a task's questions, and say what is remarkable about them."""
     with working(f"reading {task.title}"):
         found = task.read(data, protocol, **options)
     for line in found.remarks:
         note(line)
-    kept = [one for one in found.instances if one.can_be_compared]
-    lost = [one for one in found.instances if not one.can_be_compared]
+    return list(found.instances)
+
+
+def _questions(task: Task, data: str | None, protocol: str | None, **options: Any) -> list[Instance]:
+    """Read a task's questions, without those that have no wrong answer to compare the right one with."""
+    read = _prompts(task, data, protocol, **options)
+    kept = [one for one in read if one.can_be_compared]
+    lost = [one for one in read if not one.can_be_compared]
     if not kept:
         from omnisink.evaluation.tuning.scoring import check_askable
 

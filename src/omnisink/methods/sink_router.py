@@ -26,6 +26,7 @@ from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.maths.layers import is_detection_layer
 from omnisink.maths.routing import Visible, routed_decode, unit_anchor
 from omnisink.methods.block_records import Record
+from omnisink.methods.criterion import Criterion
 from omnisink.methods.router_keys import anchor_places, reason_to_leave, seen_keys, value_ratio
 from omnisink.methods.router_settings import RouterListing, RouterSettings
 from omnisink.methods.router_trace import ORIGIN, RouterRecord, RouterTrace
@@ -59,7 +60,7 @@ class SinkRouter(RouterListing, SinkMethod, RouterSettings):
         If a setting is not of its kind or range, or there is a criterion beside ``anchor="first"``.
     """
 
-    criterion: Any = None
+    criterion: Criterion | None = None
     #: No setting here: `skip_layers` says where the method does not act.
     layers: ClassVar[None] = None  # type: ignore[misc]
 
@@ -138,11 +139,16 @@ class SinkRouter(RouterListing, SinkMethod, RouterSettings):
             self._look(call, context)
         return output
 
+    def kept_anchor(self, call: AttentionCall, context: Context) -> Tensor | None:
+        """Return the anchors' keys (B, K, D), divided by their lengths, for a decode step; None where all attend."""
+        if context.now.is_prefill or call.query.shape[2] != 1:
+            return None
+        return context.now.state.tensors.get((_KEY, call.layer))
+
     def attend(self, call: AttentionCall, context: Context) -> Tensor | None:
         """Attend in a decode step with the heads that are not routed; None where all of them are to attend."""
-        now = context.now
-        anchor = now.state.tensors.get((_KEY, call.layer))
-        if anchor is None or now.is_prefill or call.query.shape[2] != 1 or self.never:
+        now, anchor = context.now, self.kept_anchor(call, context)
+        if anchor is None or self.never:
             return None
         visible = self._visible(call, context)
         if visible is None:

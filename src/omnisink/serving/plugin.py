@@ -23,6 +23,10 @@ def register() -> None:
     @functools.wraps(original)
     def __post_init__(self: Any, *args: Any, **kwargs: Any) -> None:
         extra = self.additional_config
+        if isinstance(extra, dict) and extra:
+            from omnisink.serving.configuration import refuse_others
+
+            refuse_others(extra)
         if not (isinstance(extra, dict) and extra.get("outro") not in (None, False)):
             original(self, *args, **kwargs)
             return

@@ -125,7 +125,7 @@ def prepare(
             for one in ready if len(ready) > 1 else ():
                 encode(fold, [one])
             return
-        batches.append(Batch(fold, tuple(r.work.instance for r in ready), _moved(inputs, "cpu")))
+        batches.append(Batch(fold, tuple(r.work.instance for r in ready), moved(inputs, "cpu")))
 
     works = [Work(instance, ()) for instance in instances]
     for window in windows(loaded, works, size=max(8, size), threads=threads, frames=frames):
@@ -154,7 +154,8 @@ class QuestionError(OmnisinkError):
     """A batch of questions cannot be answered; one of them may be at fault for the others."""
 
 
-def _moved(inputs: Encoded, device: Any) -> Encoded:
+def moved(inputs: Encoded, device: Any) -> Encoded:
+    """Return inputs with their tensors on a device."""
     data = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
     return Encoded(data, inputs.prompts, inputs.facts)
 
@@ -241,7 +242,7 @@ class Scorer:
     def _ask(self, method: Method | None, batch: Batch) -> dict[str, float]:
         no_memory = False
         try:
-            inputs = _moved(batch.inputs, self._loaded.model.device)
+            inputs = moved(batch.inputs, self._loaded.model.device)
             replies = ask(self._loaded, inputs, batch.instances, method, "likelihood")
         except UnsupportedModelError:
             raise  # It says of every question what it says of this one.

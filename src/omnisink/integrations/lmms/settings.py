@@ -12,7 +12,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
 from omnisink.methods.outro import OutRo
 from omnisink.methods.registry import kinds_named, parse_one_method
-from omnisink.methods.shipped import default_outro
+from omnisink.methods.shipped import default_outro, default_router
 
 #: Longest answer where a task says nothing.
 MAX_NEW_TOKENS = 1024
@@ -129,4 +129,4 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
         outro = replace(outro, gamma=outro.gamma if gamma is None else gamma, tau=tau)
     except (TypeError, ValueError) as error:
         raise OmnisinkError(str(error)) from None
-    return parse_one_method(str(method), outro)
+    return parse_one_method(str(method), [outro, default_router(pretrained)])

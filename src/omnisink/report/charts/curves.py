@@ -59,8 +59,9 @@ def accuracy_along(name: str, title: str, quantity: Quantity, rows: Sequence[Row
     quantity : Quantity
         What the horizontal axis is: a field of the rows.
     rows : sequence of mappings
-        With `method`, a `series` where methods share a line, the field of the quantity, `accuracy`, its ends `low` and `high`, which may be None, and the
-        number of `questions`; at least one. The points of a method are joined from left to right.
+        With `method`, a `series` where methods share a line, the field of the quantity, `accuracy`, its ends `low`
+        and `high`, which may be None, and the number of `questions`; at least one. The points of a line are joined
+        from left to right.
     caption : str
         What stands before the explanation of the marks.
 
