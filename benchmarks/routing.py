@@ -1,8 +1,9 @@
 """What a decode step costs with SinkRouter on the CPU: paired with the baseline, at several lengths of the cache.
 
-`python -m benchmarks.routing` forces which heads are routed, so that a given share of all of them is, in layers from the
-third on: the time depends on how many are routed, not on which. The scores and the decision are computed all the same.
-The cache is filled with random keys and values behind a short prompt. With ``--threshold`` the method decides by itself.
+`python -m benchmarks.routing` forces which heads are routed, so that a given share of all of them is, in layers from
+the third on: the time depends on how many are routed, not on which. The scores and the decision are computed all the
+same. The cache is filled with random keys and values behind a short prompt. With ``--threshold`` the method decides by
+itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, pairwise
 from unittest.mock import patch
 
 import torch
@@ -31,7 +32,7 @@ PROMPT, STEPS, NEVER = 16, 2, 2
 
 
 def filled(model: PreTrainedModel, length: int, method: SinkRouter | None) -> DynamicCache:
-    """Make a cache of `length` tokens: a prompt that the model, and the method, have seen, and random ones after it."""
+    """Make a cache of `length` tokens: a prompt that the model and the method have seen, then random ones."""
     cache = DynamicCache(config=model.config)
     ids = prompt(model, PROMPT)
     if method is None:
@@ -72,7 +73,7 @@ def forced(share: float, layers: int, kv_heads: int) -> Iterator[None]:
     original: Callable[[Tensor, float | Tensor], Tensor] = routing.route
     calls = count()
     due = [round(share * layers * kv_heads * n / (layers - NEVER)) for n in range(layers - NEVER + 1)]
-    numbers = [after - before for before, after in zip(due, due[1:], strict=False)]
+    numbers = [after - before for before, after in pairwise(due)]
     if max(numbers) > kv_heads:
         raise SystemExit(f"{share:g} of the heads are more than those of {layers - NEVER} layers")
 
@@ -118,8 +119,8 @@ def main() -> None:
                 ratio = compare(plain, changed, arguments.pairs)
                 case = f"decode at {length}, threshold {arguments.threshold:g}"
             console.print(
-                f"{case:32} {ratio.p50:.3f} times the baseline ({ratio.p20:.3f} to {ratio.p80:.3f}, {ratio.pairs} pairs "
-                f"of {ratio.plain_ms / STEPS:.1f} ms a step)"
+                f"{case:32} {ratio.p50:.3f} times the baseline ({ratio.p20:.3f} to {ratio.p80:.3f}, "
+                f"{ratio.pairs} pairs of {ratio.plain_ms / STEPS:.1f} ms a step)"
             )
             if arguments.record:
                 append([{"model": arguments.model, "dtype": "float32", "case": case, **rounded(ratio)}])

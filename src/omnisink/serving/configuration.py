@@ -9,8 +9,8 @@ from omnisink.serving.settings import KEY, ServingSettings, read_settings
 
 #: Methods that a server cannot run, by the name under which somebody may give their settings, and why.
 NOT_SERVED = {
-    "sink-router": "it decides in every step which heads attend, and vLLM's attention is one kernel over a paged cache, "
-    "which attends with all of them",
+    "sink-router": "it decides in every step which heads attend, and vLLM's attention is one kernel over a paged "
+    "cache, which attends with all of them",
 }
 
 
