@@ -64,6 +64,7 @@ bench: $(STAMPS)/dev system ## Measure the cost of OutRo, of every method and of
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.methods)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.media)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.evaluation)
+	$(if $(ARGS),,$(BIN)/python -m benchmarks.routing --record)
 
 bench-gpu: $(if $(BENCH_PYTHON),,$(STAMPS)/dev) ## Check and measure OutRo on a GPU in four minutes; BENCH_PYTHON=python3 takes an environment with PyTorch as it is
 	$(or $(BENCH_PYTHON),$(BIN)/python) -m benchmarks.gpu $(ARGS)
