@@ -16,7 +16,14 @@ class RouterListing(Listed):
     """See `omnisink.methods.listing.Listed`."""
 
     source: ClassVar[str] = "Liu, Liu, Gao, Qi, Zhang, Zhang, Chan (arXiv 2604.16883)"
-    needs: ClassVar[str] = "a threshold calibrated to the model: omnisink tune --method sink-router"
+    licence: ClassVar[str] = "not known"
+    derived: ClassVar[str] = (
+        "`anchor=sinks`; straight curves of thresholds; what a curve is outside its lengths; the attention on the CPU"
+    )
+    needs: ClassVar[str] = "a threshold calibrated to the model (`omnisink tune --target-skip`)"
+    cost: ClassVar[str] = (
+        "lengths of the values in a prefill; a cosine for each query head in a step, where routed heads do not attend"
+    )
     tested: ClassVar[str] = (
         "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams; torch.compile"
     )
