@@ -22,7 +22,7 @@ class RouterScores(SinkRouter):
     for each step.
     """
 
-    never: ClassVar[bool] = False  # type: ignore[misc]
+    never: ClassVar[bool] = False
 
     def attend(self, call: AttentionCall, context: Context) -> None:
         """Score the heads of a step; let all of them attend."""

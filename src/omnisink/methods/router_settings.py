@@ -90,5 +90,6 @@ class RouterSettings:
                 f"threshold must be a number, or pairs of a length and a threshold, got {self.threshold!r}"
             ) from None
         # No setting: it follows from two of them, and is made once.
-        object.__setattr__(self, "curve", ThresholdCurve(points, self.fit))
-        object.__setattr__(self, "threshold", tuple(self.curve.points))
+        curve = ThresholdCurve(points, self.fit)
+        object.__setattr__(self, "curve", curve)
+        object.__setattr__(self, "threshold", tuple(curve.points))
