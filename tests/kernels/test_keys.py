@@ -28,13 +28,17 @@ def kernels():
     from omnisink.kernels.direction import direct
     from omnisink.kernels.relaxation import relax
     from omnisink.kernels.rotation import turn
+    from omnisink.kernels.routing import route
+    from omnisink.kernels.splits import merge
 
-    return {"scan": scan, "count": count, "direct": direct, "relax": relax, "turn": turn}
+    return {
+        "scan": scan, "count": count, "direct": direct, "relax": relax, "turn": turn, "route": route, "merge": merge
+    }  # fmt: skip
 
 
 #: How many of a kernel's first parameters are tensors, and which of the others are floats.
-TENSORS = {"scan": 4, "count": 9, "direct": 7, "relax": 11, "turn": 5}
-FLOATS = {"floor", "ratio", "scale", "cap", "gamma", "tau"}
+TENSORS = {"scan": 4, "count": 9, "direct": 7, "relax": 11, "turn": 5, "route": 15, "merge": 5}
+FLOATS = {"floor", "ratio", "scale", "cap", "gamma", "tau", "threshold"}
 
 
 def tritons_own(kernel):
