@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -40,10 +42,13 @@ def calls(monkeypatch):
 
     made = []
 
+    class Made(SimpleNamespace):
+        pass  # To which weak references can be made.
+
     def own_launcher(kernel, grid):
         def compile_and_run(*args, **constants):
             made.append(("own", grid, [a for a in args if isinstance(a, torch.Tensor)], constants))
-            return SimpleNamespace(
+            return Made(
                 run=lambda *given: made.append(("direct", given)), function="function", packed_metadata="metadata"
             )
 
@@ -53,6 +58,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(launching, "current_device", lambda: 0)
     monkeypatch.setattr(launching, "address_of", lambda tensor: tensor.data_ptr())
     monkeypatch.setattr(launching, "_KERNELS", {})
+    monkeypatch.setattr(launching, "_SAID", [])
     monkeypatch.setattr(launching, "driver", SimpleNamespace(active=SimpleNamespace(get_current_stream=lambda i: 7)))
     return made
 
@@ -106,25 +112,104 @@ def test_bool_tensors_are_handed_to_triton_as_int8(calls):
     assert [t.dtype for t in calls[0][2]] == [torch.float32] * 2 + [torch.int8] + [torch.float32] * 2
 
 
-def test_without_the_expected_call_tritons_own_launcher_stays(calls):
+def failing(error):
+    """Return what fails as a compiled kernel does that takes other arguments."""
+
+    def run(*given):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("takes 3 arguments"), AttributeError("no launch"), SystemError("bad call")]
+)
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_where_the_direct_call_fails_tritons_own_launcher_stays_and_it_is_said_once(error, is_prepared, calls):
     from omnisink.kernels import launch as launching
     from omnisink.kernels import rotation
 
     output, direction = on_device(1, 1, 4, 16), on_device(1, 2, 16)
-    turn(output, direction)
+    prepared = rotation.prepare_rotation(output, direction, gamma=3.0, tau=0.1)
+    prepared(output)
+    prepared(output)
+    assert kinds(calls) == ["own", "direct"]
     (known,) = launching._KERNELS.values()
     (key,) = known.compiled
-
-    def takes_less(one):
-        raise AssertionError
-
-    known.compiled[key] = known.compiled[key]._replace(run=takes_less)
-    prepared = rotation.prepare_rotation(output, direction, gamma=3.0, tau=0.1)
-    for _ in range(3):
-        turn(output, direction)
-        prepared(output)
-    assert kinds(calls) == ["own"] * 7
+    known.compiled[key] = known.compiled[key]._replace(run=failing(error))
+    prepared._compiled = prepared._compiled._replace(run=failing(error))
+    calls.clear()
+    first, second = (prepared, lambda given: turn(given, direction))[:: 1 if is_prepared else -1]
+    with pytest.warns(RuntimeWarning, match=f"own launcher.* Triton [0-9.]+ .{type(error).__name__}: "):
+        first(output)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for launch in (first, second, first, second):
+            launch(output)
+    assert kinds(calls) == ["own"] * 5  # Each of them once.
     assert not known.compiled
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+@pytest.mark.filterwarnings("error")
+def test_where_the_device_fails_that_is_raised_and_nothing_else_is_said(is_prepared, calls, monkeypatch):
+    from triton.runtime.jit import JITFunction
+
+    from omnisink.kernels import launch as launching
+    from omnisink.kernels import rotation
+
+    output, direction = on_device(1, 1, 4, 16), on_device(1, 2, 16)
+    prepared = rotation.prepare_rotation(output, direction, gamma=3.0, tau=0.1)
+    prepared(output)
+    prepared(output)
+    broken = failing(RuntimeError("an illegal memory access was encountered"))
+    (known,) = launching._KERNELS.values()
+    (key,) = known.compiled
+    known.compiled[key] = known.compiled[key]._replace(run=broken)
+    prepared._compiled = prepared._compiled._replace(run=broken)
+    monkeypatch.setattr(JITFunction, "__getitem__", lambda kernel, grid: lambda *args, **constants: broken())
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        prepared(output) if is_prepared else turn(output, direction)
+
+
+def test_a_compiled_kernel_without_what_a_direct_call_needs_is_left_to_triton(calls, monkeypatch):
+    from triton.runtime.jit import JITFunction
+
+    own = JITFunction.__getitem__
+
+    def later(kernel, grid):  # As what Triton compiles in the background is, until it is asked for.
+        return lambda *args, **constants: (own(kernel, grid)(*args, **constants), SimpleNamespace(result=None))[1]
+
+    monkeypatch.setattr(JITFunction, "__getitem__", later)
+    output, direction = on_device(1, 1, 4, 16), on_device(1, 2, 16)
+    with pytest.warns(RuntimeWarning, match="AttributeError"):
+        turn(output, direction)
+    turn(output, direction)
+    assert kinds(calls) == ["own"] * 2
+
+
+def test_a_compiled_kernel_is_held_for_as_long_as_it_may_be_called(calls, monkeypatch):
+    """Triton 3.8 unloads the function from the device when its own object is gone."""
+    from triton.runtime.jit import JITFunction
+
+    from omnisink.kernels import launch as launching
+
+    own, alive = JITFunction.__getitem__, []
+
+    def watched(kernel, grid):
+        def run(*args, **constants):
+            made = own(kernel, grid)(*args, **constants)
+            alive.append(weakref.ref(made))
+            return made
+
+        return run
+
+    monkeypatch.setattr(JITFunction, "__getitem__", watched)
+    turn(on_device(1, 1, 4, 16), on_device(1, 2, 16))
+    (known,) = launching._KERNELS.values()
+    assert alive[0]() is not None
+    known.compiled.clear()
+    assert alive[0]() is None
 
 
 def test_a_prepared_launch_passes_the_new_address_alone(calls):
@@ -220,3 +305,44 @@ def test_what_32_bits_do_not_hold_is_another_kernel(calls, monkeypatch):
     for number in (32, 32, 32, 1 << 31, 32):
         prepared(on_device(1, 1, 4, 16), number)
     assert kinds(calls) == ["own", "direct", "direct", "own", "direct"]
+
+
+def routed_step(length, **options):
+    from omnisink.kernels.routing import routed_decode
+
+    query, anchor = on_device(1, 14, 1, 128), on_device(1, 2, 128)
+    cache = on_device(1, 2, length, 128), on_device(1, 2, length, 128)
+    return routed_decode(query, *cache, anchor, 0.5, **options)
+
+
+def test_a_step_over_a_growing_cache_is_two_launches_compiled_once(calls, monkeypatch):
+    from omnisink.kernels import routing
+
+    monkeypatch.setattr(torch.Tensor, "get_device", lambda tensor: 0)
+    monkeypatch.setattr(routing, "_PREPARED", {})
+    for length in (600, 601, 602, 767):
+        routed_step(length)
+    assert kinds(calls) == ["own", "own"] + ["direct"] * 6
+    grids = [call[1][:3] for call in calls[2:]]
+    assert grids == [(3, 2, 1), (14, 1, 1)] * 3
+    calls.clear()
+    for _ in range(3):  # Of the same length, nothing is looked up.
+        routed_step(767)
+    assert kinds(calls) == ["direct"] * 6
+    assert [call[1][:3] for call in calls] == [(3, 2, 1), (14, 1, 1)] * 3
+    calls.clear()
+    routed_step(9000)  # Another number of parts is no other kernel.
+    assert kinds(calls) == ["direct", "direct"]
+    routed_step(100)  # Short enough for one part: it needs no second launch.
+    assert kinds(calls) == ["direct", "direct", "own"]
+
+
+def test_what_is_prepared_for_a_growing_cache_is_forgotten_at_last(calls, monkeypatch):
+    from omnisink.kernels import routing
+
+    monkeypatch.setattr(torch.Tensor, "get_device", lambda tensor: 0)
+    monkeypatch.setattr(routing, "_PREPARED", {})
+    monkeypatch.setattr(routing, "_MOST_PREPARED", 8)
+    for length in range(300, 330):
+        routed_step(length)
+    assert len(routing._PREPARED) <= 10

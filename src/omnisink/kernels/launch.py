@@ -8,6 +8,7 @@ what it was specialized on, and called directly with addresses and numbers.
 from __future__ import annotations
 
 import operator
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from triton.runtime.jit import JITFunction
 
 #: Every kernel that has been launched, by its id: its own hash is computed in Python, under a lock.
 _KERNELS: dict[int, _Kernel] = {}
+#: Not empty once it has been said that direct calls fail.
+_SAID: list[bool] = []
 #: Those who count launches now.
 COUNTING: list[Counter[str]] = []
 
@@ -64,6 +67,8 @@ class Compiled(NamedTuple):
     function: Any
     metadata: Any
     stream_of: Callable[[int], int]
+    #: Triton's own object, held because newer releases unload the function when that is gone.
+    kernel: Any
 
 
 def launch(
@@ -161,25 +166,55 @@ def _launch_here(
     key = known.key(index, num_warps, constants, args, addresses)
     found = known.compiled.get(key)
     if found is not None:
-        run, function, metadata, stream_of = found
+        run, function, metadata, stream_of, _ = found
         try:
             # Without the metadata of Triton's profiler, which is made in Python: nobody profiles.
             run(
                 *grid, stream_of(index), function, metadata, None, None, None,
                 *addresses, *args[known.tensors :], *constants.values(),
             )  # fmt: skip
-        except TypeError:
-            # This Triton takes other arguments here; nothing has been launched.
-            known.direct = False
-            known.compiled.clear()
-        else:
-            return found
+        except Exception as error:  # Of whatever kind: nothing comes after the launch that could fail.
+            leave_to_triton(kernel, error, lambda: kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps))
+            return None
+        return found
     compiled = kernel[grid](*_bytes_of(args), **constants, num_warps=num_warps)
-    if known.direct and compiled is not None:
-        known.compiled[key] = Compiled(
-            compiled.run, compiled.function, compiled.packed_metadata, driver.active.get_current_stream
-        )
+    if compiled is not None:  # None where a hook of Triton's has compiled it elsewhere.
+        try:
+            known.compiled[key] = Compiled(
+                compiled.run, compiled.function, compiled.packed_metadata, driver.active.get_current_stream, compiled
+            )
+        except AttributeError as error:
+            leave_to_triton(kernel, error)
     return None
+
+
+def leave_to_triton(kernel: Any, failure: Exception, launch_it: Callable[[], object] | None = None) -> None:
+    """Leave a kernel to Triton's own launcher from now on, with the same results, and say once why.
+
+    Parameters
+    ----------
+    kernel : triton.JITFunction
+        The kernel.
+    failure : Exception
+        What the direct call has raised: a release of Triton may take other arguments, or keep a compiled kernel in
+        another way, than those that are known.
+    launch_it : callable, optional
+        Launches it that way. Where the device has failed, not the call, this raises, and nothing else is said.
+    """
+    known = _KERNELS.get(id(kernel))
+    if known is not None:
+        known.direct = False
+        known.compiled.clear()
+    if launch_it is not None:
+        launch_it()
+    if not _SAID:
+        _SAID.append(True)
+        warnings.warn(
+            f"the kernels are launched by Triton's own launcher, which takes the host longer: a direct call failed "
+            f"with Triton {triton.__version__} ({type(failure).__name__}: {failure})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def alignments(kernel: Any, tensors: int) -> list[bool]:

@@ -91,17 +91,24 @@ class PreparedLaunch:
             or launching.is_profiled()
         ):
             # The first times, `launch` finds out whether the direct call works.
-            found = launching.launch(
-                self._kernel, self._grid, first, *more[: self._moving], *self._fixed, *numbers,
-                num_warps=self._num_warps, **self._constants,
-            )  # fmt: skip
+            found = self._launch(first, *more)
             if not other:
                 self._compiled = found
             return
-        run, function, metadata, stream_of = compiled
-        run(
-            *self._grid, stream_of(self._index), function, metadata, None, None, None,
-            *addresses, *self._rest, *numbers, *self._last,
+        run, function, metadata, stream_of, _ = compiled
+        try:
+            run(
+                *self._grid, stream_of(self._index), function, metadata, None, None, None,
+                *addresses, *self._rest, *numbers, *self._last,
+            )  # fmt: skip
+        except Exception as error:
+            self._compiled = None
+            launching.leave_to_triton(self._kernel, error, lambda: self._launch(first, *more))
+
+    def _launch(self, first: Tensor, *more: Any) -> launching.Compiled | None:
+        return launching.launch(
+            self._kernel, self._grid, first, *more[: self._moving], *self._fixed, *more[self._moving :],
+            num_warps=self._num_warps, **self._constants,
         )  # fmt: skip
 
 

@@ -44,8 +44,9 @@ def product(a, b, total, WIDEN: tl.constexpr):
     return tl.dot(a, b, total, input_precision="ieee")
 
 
-#: Launches of the layers and steps before.
+#: Launches of the layers and steps before; and how many are kept, as a cache that grows has ever another length.
 _PREPARED: dict[Any, list[PreparedLaunch]] = {}
+_MOST_PREPARED = 1024
 
 
 # fmt: off
@@ -223,7 +224,7 @@ def routed_decode(
     else:
         masked = "bool" if mask.dtype == torch.bool else "float"
     has = (surrogate is not None, isinstance(threshold, Tensor), ranges[0].dtype, masked)
-    if len(_PREPARED) > 1024:  # A cache that grows has another length at every step.
+    if len(_PREPARED) > _MOST_PREPARED:
         _PREPARED.clear()
     launch_again(
         _PREPARED,
