@@ -16,6 +16,7 @@ from omnisink.maths import choice, kernel_devices
 from omnisink.maths.choice import kernels_run_on
 from omnisink.maths.prompts import Prompts
 from omnisink.maths.rotation import rotate
+from omnisink.maths.routing import Visible, routed_decode
 from tests.skips import needs
 
 
@@ -79,6 +80,12 @@ def test_torch_compile_traces_the_launches_into_one_graph(monkeypatch):
     def step(output: Any, direction: Any) -> Any:
         return rotate(output, direction, gamma=0.3, tau=0.1)
 
+    def routed(query: Any, key: Any, value: Any, anchor: Any, seen: Any) -> Any:
+        return routed_decode(query, key, value, anchor, 0.5, seen)
+
+    def on_cuda(*shape: int) -> Any:
+        return torch.empty(shape, device="cuda", dtype=torch.bfloat16)
+
     torch._dynamo.reset()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         shapes = ((2, 16, 64), (2, 4, 16, 64), (2, 2, 16, 64), (2, 2, 16, 64), (2, 16, 4, 64))
@@ -86,5 +93,9 @@ def test_torch_compile_traces_the_launches_into_one_graph(monkeypatch):
         output, direction = torch.compile(prefill, backend=backend, fullgraph=True)(*made)
         assert (output.shape, direction.shape) == (made[4].shape, (2, 4, 64))
         torch.compile(step, backend=backend, fullgraph=True)(output[:, :1].clone(), direction)
+        routing = (on_cuda(2, 14, 1, 64), on_cuda(2, 2, 900, 64), on_cuda(2, 2, 900, 64), on_cuda(2, 2, 64))
+        seen = Visible(torch.zeros(2, dtype=torch.long, device="cuda"), torch.full((2,), 700, device="cuda"))
+        found = torch.compile(routed, backend=backend, fullgraph=True)(*routing, seen)
+        assert (found.output.shape, found.routed.shape) == ((2, 14, 1, 64), (2, 2))
     torch._dynamo.reset()
-    assert [len(graph) for graph in graphs] == [5, 1]
+    assert [len(graph) for graph in graphs] == [5, 1, 2]

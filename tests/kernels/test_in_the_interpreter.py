@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = Path("tests/kernels/interpreted")
 FILES = {path.name for path in (ROOT / FOLDER).glob("test_*.py")}
 #: Short files that share a process, which imports PyTorch and Triton anew; the others have one of their own.
-TOGETHER = {"test_relaxation.py", "test_rotation.py", "test_serving.py"}
+TOGETHER = {"test_relaxation.py", "test_rotation.py", "test_serving.py", "test_sink_router.py"}
 GROUPS = [sorted(TOGETHER), *([name] for name in sorted(FILES - TOGETHER))]
 
 

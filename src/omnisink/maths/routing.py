@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from omnisink.maths.host import is_eager_cpu
+from omnisink.maths.kernel_routing import routed_decode_by_kernel, routing_kernel_runs_on
 from omnisink.maths.routing_host import attend_active
 
 
@@ -158,9 +159,17 @@ def routed_decode(
     Returns
     -------
     Routed
-        The head outputs and the decision. On the CPU, outside of a graph being compiled, a routed head costs its
-        cosine only. In a graph all heads attend, and the result is the same.
+        The head outputs and the decision. On the CPU, outside of a graph being compiled, and by the kernels, a routed
+        head costs its cosine only. Elsewhere all heads attend, and the result is the same.
     """
+    if routing_kernel_runs_on(query, key, value, anchor):
+        found = routed_decode_by_kernel(
+            *(query, key, value, anchor, threshold, visible.starts, visible.stops, visible.mask),
+            scaling=scaling,
+            softcap=softcap,
+            surrogate_value=surrogate_value,
+        )
+        return Routed(*found)
     scores = anchor_scores(query, anchor, is_unit=is_unit)
     routed = route(scores, threshold)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

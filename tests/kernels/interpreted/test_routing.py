@@ -77,13 +77,16 @@ def agrees(query, key, value, anchor, threshold, *, bias=None, like=None, **opti
     return routed
 
 
-@pytest.mark.parametrize("dtype", list(SLACK), ids=str)
 @pytest.mark.parametrize(
-    ("heads", "kv", "depth", "width"),
-    [(2, 2, 64, 64), (8, 2, 128, 128), (8, 1, 80, 80), (14, 2, 192, 128), (4, 1, 96, 256), (20, 1, 64, 64)],
+    ("dtype", "heads", "kv", "depth", "width"),
+    [
+        *((torch.float32, *shape) for shape in ((2, 2, 64, 64), (8, 1, 80, 80), (14, 2, 192, 128), (4, 1, 96, 256))),
+        *((torch.bfloat16, *shape) for shape in ((14, 2, 128, 128), (20, 1, 64, 64), (2, 2, 80, 256))),
+        *((torch.float16, *shape) for shape in ((8, 2, 128, 128), (4, 1, 256, 96), (1, 1, 64, 64))),
+    ],
 )
 def test_every_shape_with_some_groups_routed(dtype, heads, kv, depth, width):
-    given = step(heads, kv, depth, width, 150, dtype)
+    given = step(heads, kv, depth, width, 75, dtype)
     _, scores = expected(*given, 2.0)
     routed = agrees(*given, middle(scores), splits=2, surrogate=draw(4, 2, kv, width))
     assert 0 < routed.sum() < routed.numel()
@@ -91,13 +94,12 @@ def test_every_shape_with_some_groups_routed(dtype, heads, kv, depth, width):
 
 @pytest.mark.parametrize("pattern", range(16))
 def test_every_mixture_of_groups(pattern):
-    given = step(14, 2, 32, 32, 40)
+    given = step(14, 2, 32, 32, 20)
     _, scores = expected(*given, 2.0)
     wanted = torch.tensor([[bool(pattern >> (2 * b + k) & 1) for k in range(2)] for b in range(2)])
     # Turned around, a group's anchor gives minus its score.
     given[3].mul_(torch.where(wanted == (scores > 0), 1.0, -1.0)[..., None])
-    for splits in (1, 3):
-        assert torch.equal(agrees(*given, 0.0, splits=splits), wanted)
+    assert torch.equal(agrees(*given, 0.0, splits=1 + pattern % 3), wanted)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +110,9 @@ def test_any_length_in_any_number_of_parts(length, splits):
 
 
 def test_the_threshold_is_of_each_sequence_and_strict():
-    given = step(6, 2, 32, 32, 40, batch=3)
+    given = step(6, 2, 32, 32, 10, batch=3)
     _, score, _ = routed_decode(*given, 2.0)
-    for b in range(3):
+    for b in range(2):
         for k in range(2):
             limits = torch.full((3,), float(score[b, k]))
             assert not routed_decode(*given, limits)[2][b, k]
@@ -137,7 +139,7 @@ def test_from_one_on_nothing_is_routed(threshold):
     "options", [{"scaling": 0.7}, {"scaling": 0.0}, {"softcap": 1.5}, {"softcap": 50.0, "scaling": 2.0}], ids=str
 )
 def test_what_models_do_to_scores(options):
-    agrees(*step(4, 2, 32, 16, 90), 0.1, splits=2, **options)
+    agrees(*step(4, 2, 32, 16, 50), 0.1, splits=2, **options)
 
 
 def test_scores_of_any_size():
@@ -169,15 +171,15 @@ def test_padding_and_the_empty_end_of_a_static_cache(dtype, splits):
 
 @pytest.mark.parametrize("splits", [1, 4])
 def test_masks_with_gaps(splits):
-    query, key, value, anchor = step(4, 2, 32, 32, 140)
-    mask = draw(7, 2, 280)[:, ::2] > 0.3  # Not contiguous.
-    mask[:, 130] = True
-    hidden = ~mask[:, None].expand(2, 2, 140)
+    query, key, value, anchor = step(4, 2, 32, 32, 70)
+    mask = draw(7, 2, 140)[:, ::2] > 0.3  # Not contiguous.
+    mask[:, 60] = True
+    hidden = ~mask[:, None].expand(2, 2, 70)
     key[hidden], value[hidden] = math.nan, math.nan
     bias = torch.where(mask, 0.0, -math.inf)
     agrees(query, key, value, anchor, 0.9, bias=bias, like=torch.nan_to_num, mask=mask, splits=splits)
-    starts, stops = torch.tensor([3, 20]), torch.tensor([140, 134])
-    both = bias + ranges(starts, stops, 140)[0]
+    starts, stops = torch.tensor([3, 20]), torch.tensor([70, 64])
+    both = bias + ranges(starts, stops, 70)[0]
     agrees(
         *(query, key, value, anchor, 0.9), bias=both, like=torch.nan_to_num, mask=mask, splits=splits,
         starts=starts, stops=stops,
@@ -186,9 +188,9 @@ def test_masks_with_gaps(splits):
 
 @pytest.mark.parametrize("closed", [-math.inf, torch.finfo(torch.float32).min, -1e4])
 def test_floats_are_added_to_the_scores(closed):
-    given = step(4, 2, 32, 32, 70)
-    bias = draw(8, 2, 70)
-    bias[:, 20:40] = closed
+    given = step(4, 2, 32, 32, 40)
+    bias = draw(8, 2, 40)
+    bias[:, 12:35] = closed
     agrees(*given, 0.9, bias=bias, mask=bias, splits=2)
     half = bias.to(torch.bfloat16)
     agrees(*given, 0.9, bias=half.float(), mask=half, splits=2)
