@@ -6,9 +6,9 @@ import json
 import time
 from dataclasses import asdict, dataclass
 
-#: Parts of a run: two that check, and four that measure.
+#: Parts of a run: two that check, and five that measure.
 CHECKS = ("checks", "families")
-MEASURES = ("prefill", "decode", "graph", "compiled")
+MEASURES = ("prefill", "decode", "graph", "routing", "compiled")
 PARTS = (*CHECKS, *MEASURES)
 
 

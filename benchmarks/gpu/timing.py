@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from benchmarks.gpu import routing
 from benchmarks.gpu.lines import Case, run_cases
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.shapes import measured_model, twin, weight_bytes
@@ -25,6 +26,8 @@ TRIAL = {256: 32, 768: 48, 4096: 96, 16384: 128}
 TRIAL_CONTEXT = 16
 #: Seconds that the pairs of one case may take.
 LIMIT = 8.0
+#: Seconds that are left where flex attention is compiled to be a baseline too, for each length anew.
+FLEX_LEFT = 75.0
 #: Layers that are compiled where the time left does not do for all of them.
 FEW_LAYERS = 7
 
@@ -38,6 +41,7 @@ class Measured:
         self.model = measured_model(options.shape, self.device)
         self.trial = options.shape == "tiny"
         self.context = TRIAL_CONTEXT if self.trial else CONTEXT
+        self.threshold = routing.NOTHING
         self.compiling = 50.0  # seconds that a compiled case is thought to take, until one has been seen
 
     def cases(self) -> Iterator[Case]:
@@ -51,6 +55,9 @@ class Measured:
         if not quick:
             yield Case("decode", "decode eager, 16 left-padded", lambda: self.decode(16), 4)
         yield Case("graph", "decode, CUDA graph captured by hand", self.graph, 4)
+        for tokens, batch in routing.QUICK if quick else routing.SHAPES:
+            name = routing.case_name(tokens, batch)
+            yield Case("routing", name, lambda t=tokens, b=batch: self.routing(t, b), 8)
         for mode in ("reduce-overhead", "default"):
             yield Case("compiled", f"decode, compiled ({mode})", lambda m=mode: self.compiled(m), 15)
 
@@ -125,6 +132,14 @@ class Measured:
         if torch.equal(before.logits, after.logits):
             raise RuntimeError("both graphs give the same logits: the measurement would be of an idle method")
         return said(compare(plain, changed, 21, 1, LIMIT), STEPS)
+
+    def routing(self, tokens: int, batch: int) -> dict[str, Any]:
+        """Compare steps over a long cache under SinkRouter, of which some heads look at the sink only."""
+        compiles = not self.options.quick and self.options.left() > FLEX_LEFT
+        tokens = routing.TRIAL[tokens] if self.trial else tokens
+        ratio, rest = routing.measured(self.model, tokens, batch, compiles=compiles, threshold=self.threshold)
+        self.threshold = rest["data"]["threshold"]
+        return {**said(ratio, routing.STEPS), **rest}
 
     def compiled(self, mode: str) -> dict[str, Any]:
         """Compare compiled steps over a static cache, of as many layers as there is time to compile."""

@@ -37,8 +37,9 @@ def main(kind: str, options: Options) -> None:
 def functions(device: torch.device, options: Options) -> Iterator[Case]:
     """List the checks of single functions."""
     from benchmarks.gpu import check_maths as maths
+    from benchmarks.gpu.check_routing import routed
 
-    for check in (maths.sinks, maths.direction, maths.rotation, maths.relaxed):
+    for check in (maths.sinks, maths.direction, maths.rotation, maths.relaxed, routed):
         for name, dtype in maths.DTYPES.items():
             yield _check(f"maths, {check.__name__}, {name}", lambda c=check, d=dtype: c(device, d))
 
