@@ -17,6 +17,7 @@ from omnisink.maths.geometry import (
     mean_cosine,
     mean_pairwise_cosine,
     part_of_output,
+    principal_components,
     top_channels,
 )
 
@@ -117,3 +118,31 @@ def test_cka_knows_rotations_and_scales_and_nothing_else(length):
     assert linear_cka(first, other).item() == pytest.approx(float(expected))
     assert linear_cka(first, other).item() < 0.9
     assert math.isnan(linear_cka(first, torch.ones(length, 3)).item())
+
+
+@given(shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 10_000))
+@settings(max_examples=100, deadline=None)
+def test_principal_components_equal_those_of_a_singular_value_decomposition(shape, seed):
+    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * torch.linspace(1, 3, shape[1]) + 5
+    places, explained, origin = principal_components(made, 2)
+    wide = made.double()
+    centred = wide - wide.mean(dim=0)
+    left, size, right = torch.linalg.svd(centred, full_matrices=False)
+    there = min(2, shape[0] - 1, shape[1])
+    assert places.shape == (shape[0], 2)
+    for i in range(there):
+        expected = left[:, i] * size[i]
+        sign = float((places[:, i] @ expected).sign())
+        assert float(places[:, i].max()) == pytest.approx(float(places[:, i].abs().max()))
+        assert torch.allclose(places[:, i], sign * expected, atol=1e-6)
+        assert float(explained[i]) == pytest.approx(float(size[i] ** 2 / size.square().sum()))
+        assert float(origin[i]) == pytest.approx(float(-sign * wide.mean(dim=0) @ right[i]), abs=1e-6)
+    assert not places[:, there:].any()
+    assert not explained[there:].any()
+
+
+def test_equal_vectors_have_no_principal_component():
+    places, explained, origin = principal_components(torch.full((5, 3), 2.5))
+    assert not places.any()
+    assert not explained.any()
+    assert not origin.any()

@@ -95,7 +95,8 @@ def test_the_planted_sink_is_found_before_anything_is_recorded(tiny, items_file)
             measurements = ItemMeasurements(runner, None)
             assert measurements.positions.positions == (0,)
             assert measurements.first_layer() == 0
-            assert measurements.recording.sets[-1] == EVER
+            assert measurements.recording.sets == ["massive_activation", "text", EVER, "text: sinks"]
+            assert (measurements.recording.mass_on("text: sinks") == measurements.recording.mass_on(EVER)).all()
             assert measurements.by_layer("split_error").max() < 1e-5
 
 

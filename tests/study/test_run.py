@@ -68,6 +68,35 @@ def test_every_unit_is_there_once_and_the_progress_only_grows(whole):
     assert len(results["example"]["tokens"]) == len(results["example"]["magnitude"][0])
 
 
+def test_the_attention_to_all_modalities_together_is_all_attention(whole):
+    _, results, _ = whole
+    rows = results["identification"]["attention"]
+    assert {row["layer"] for row in rows} == {0, 1, 2, 3}
+    for layer in range(4):
+        parts = {row["sink"]: row for row in rows if row["layer"] == layer}
+        assert sum(row["mass"] for row in parts.values()) == pytest.approx(1, abs=1e-3)
+        assert all(row["modality"] == "text" and row["items"] == 8 for row in parts.values())
+        assert all(row["low"] <= row["mass"] <= row["high"] for row in parts.values())
+        # The item's sinks are those of any layer, so the two ways of measuring are one number.
+        heads = [row["sink_attention"] for row in results["heads"]["sink_attention"] if row["layer"] == layer]
+        assert len(heads) == 4
+        assert parts[True]["mass"] == pytest.approx(sum(heads) / 4, abs=1e-3)
+
+
+def test_records_of_earlier_versions_are_summed_up_without_what_they_lack(tiny, items_file, tmp_path):
+    items, plan = read_items(items_file, 2), dataclasses.replace(PLAN, questions=("identification", "values"))
+    run_study(tiny, items, plan, tmp_path / "run", facts=FACTS)
+    path = tmp_path / "run" / "records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in lines:
+        record.pop("attention", None)
+        record.pop("mass_before", None)
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in lines))
+    again = run_study(tiny, items, plan, tmp_path / "run", facts=FACTS)
+    assert again["identification"]["attention"] == []
+    assert all(row["mass_before"] is None and row["mass"] is not None for row in again["values"]["zero_k"])
+
+
 @pytest.mark.slow
 def test_a_killed_study_goes_on_without_losing_or_repeating_anything(whole, llama_folder, items_file, tmp_path):
     expected, results, _ = whole

@@ -1,9 +1,9 @@
-"""How vectors lie to each other: cosines, dominant channels, and the similarity of two representations."""
+"""How vectors lie to each other: cosines, dominant channels, principal components, likeness of representations."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -136,3 +136,42 @@ def linear_cka(first: Tensor, second: Tensor) -> Tensor:
         cross = (x.T @ y).square().sum()
         own = (x.T @ x).square().sum() * (y.T @ y).square().sum()
     return cross / own.sqrt()
+
+
+def principal_components(vectors: Tensor, count: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal components of some vectors: where they lie along the directions in which they differ most.
+
+    Parameters
+    ----------
+    vectors : Tensor
+        (S, d), finite.
+    count : int
+        How many components.
+
+    Returns
+    -------
+    coordinates : Tensor
+        (S, count) float64, centred on the mean. The coordinate farthest from zero is positive in every component, so
+        that signs do not depend on the machine; a component that is not there is zero.
+    explained : Tensor
+        (count,) float64, each component's share of the variance; 0 where all vectors are equal.
+    origin : Tensor
+        (count,) float64, where the zero vector lies.
+    """
+    wide = vectors.double()
+    mean = wide.mean(dim=0)
+    centred = wide - mean
+    # Of whichever Gram matrix is smaller: a long prompt and a wide model never make a large one together.
+    few = len(centred) < centred.shape[1]
+    squares, found = torch.linalg.eigh(centred @ centred.T if few else centred.T @ centred)
+    squares, found = squares.flip(0)[:count].clamp(min=0), found.flip(1)[:, :count]
+    total = centred.square().sum()
+    # What is left of a component that is not there is rounding.
+    kept = squares > total * len(centred) * torch.finfo(torch.float64).eps
+    directions = centred.T @ found / squares.sqrt().clamp(min=_TINY) if few else found
+    directions = directions * kept
+    coordinates = centred @ directions
+    farthest = coordinates.gather(0, coordinates.abs().argmax(dim=0, keepdim=True))
+    directions = nn.functional.pad(directions * farthest.sign(), (0, count - len(squares)))
+    explained = nn.functional.pad(squares * kept / total.clamp(min=_TINY), (0, count - len(squares)))
+    return centred @ directions, explained, -mean @ directions

@@ -205,11 +205,19 @@ class ZeroKOutcome(ConditionOutcome):
     mass_before: float | None
 
 
-class Marks(TypedDict):
-    """Tokens by modality, and by criterion and layer what is marked, where, and how much attention it gets."""
-
+class _Marked(TypedDict):
     tokens: dict[str, Count]
     criteria: dict[str, dict[str, dict[str, Any]]]
+
+
+class Marks(_Marked, total=False):
+    """Tokens by modality, and by criterion and layer what is marked, where, and how much attention it gets.
+
+    ``attention`` is the attention to each modality by layer, and under ``"NAME: sinks"`` to its sinks; records of
+    earlier versions have none.
+    """
+
+    attention: dict[str, dict[str, float | None]]
 
 
 class SinkAttention(TypedDict):
@@ -237,6 +245,24 @@ class Geometry(ByLayer):
     """Norms and cosines by layer, with the largest error of the split of the head outputs."""
 
     split_error: float | None
+
+
+class ComponentsOfLayer(TypedDict):
+    """Two principal components of a prompt's tokens at one layer: places, shares of the variance, and the origin."""
+
+    layer: Count
+    explained: list[float]
+    origin: list[float]
+    x: list[float]
+    y: list[float]
+
+
+class PrincipalComponents(TypedDict):
+    """Principal components of a prompt's values and residual streams, and the positions of its sinks."""
+
+    sinks: list[int]
+    values: list[ComponentsOfLayer]
+    residual_streams: list[ComponentsOfLayer]
 
 
 class BaseRecord(StudyKey, Base):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from omnisink.methods.measure import criterion_name
 from omnisink.models.loaded import Loaded
 from omnisink.questions.items import Item
+from omnisink.study.components import measure_components
 from omnisink.study.item_measurements import ItemMeasurements, plain
 
 #: Longest side of a frame on the page, in pixels, and intervals of the waveform.
@@ -31,7 +32,8 @@ def describe_item(measurements: ItemMeasurements) -> dict[str, Any]:
     -------
     dict
         ``item``, ``question``, ``choices``, ``answer``, ``said``, ``layers``, ``tokens``, ``frames``, ``waveform``,
-        and by layer and token ``magnitude``, ``received``, ``sink_query``, ``last_query`` and ``marked``.
+        and by layer and token ``magnitude``, ``received``, ``sink_query``, ``last_query`` and ``marked``;
+        ``components``, see `omnisink.study.components.measure_components`.
     """
     runner, item = measurements.runner, measurements.runner.item
     frames, waveform = _clip(runner.loaded, item)
@@ -70,6 +72,7 @@ def describe_item(measurements: ItemMeasurements) -> dict[str, Any]:
         "marked": marked,
         "sink_query": [None if np.isnan(row).any() else plain(row) for row in sink_query],
         "last_query": plain(measurements.by_layer("last_query")),
+        "components": measure_components(measurements),
     }
 
 

@@ -82,8 +82,8 @@ def summarise(
     Returns
     -------
     dict
-        ``heads`` and ``correlation``. Sink attention is averaged over all items, effects over those whose heads were
-        zeroed.
+        ``heads`` and ``correlation`` of the heads that were zeroed, ``sink_attention`` of all heads. Sink attention is
+        averaged over all items, effects over those whose heads were zeroed.
     """
     seen = records_as(SinkAttentionRecord, (r for r in records if r["unit"] == ATTENTION))
     zeroed: dict[int, list[ZeroedHeadsRecord]] = {}
@@ -143,7 +143,21 @@ def summarise(
                     "high": found.high,
                 }
             )
-    return {"heads": rows, "correlation": correlation}
+    return {"heads": rows, "correlation": correlation, "sink_attention": _every_head(seen)}
+
+
+def _every_head(seen: Sequence[SinkAttentionRecord]) -> list[dict[str, Any]]:
+    """Return the mean sink attention of every head of every layer, and in what share of the items it has a sink."""
+    rows = []
+    for layer in sorted({int(layer) for r in seen for layer in r["attention"]}):
+        here = [r["attention"][str(layer)] for r in seen if str(layer) in r["attention"]]
+        marked = float(np.mean([layer in r["marked"] for r in seen]))
+        for head in range(max(map(len, here))):
+            found = [mass[head] for mass in here if head < len(mass) and mass[head] is not None]
+            if found:
+                attention = float(np.mean(np.array(found, dtype=float)))
+                rows.append({"layer": layer, "head": head, "sink_attention": attention, "marked": marked})
+    return rows
 
 
 def interpret(section: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from omnisink.methods.criteria import RandomTokens
 from omnisink.methods.knockout import KnockoutTokens
 from omnisink.methods.measure import criterion_name
+from omnisink.methods.measurements_views import ON_SINKS
 from omnisink.results.schema import BaseRecord, ConditionRecord, Marks, MarksRecord, StudyRecord
 from omnisink.results.statistics import SHARE, mean_interval
 from omnisink.results.wording import number
@@ -46,7 +47,7 @@ def conditions(measurements: ItemMeasurements, settings: Settings) -> Iterator[C
 
 
 def marks(measurements: ItemMeasurements) -> Marks:
-    """Return what the criteria mark in one item: counts by modality, positions and attention mass, layer by layer."""
+    """Return what the criteria mark in one item, layer by layer, and the attention that every modality gets."""
     sets = {"all": np.ones(measurements.runner.length, dtype=bool)}
     sets |= {name: found[0].numpy() for name, found in measurements.runner.sets().items()}
     found: Marks = {"tokens": {name: int(members.sum()) for name, members in sets.items()}, "criteria": {}}
@@ -63,6 +64,12 @@ def marks(measurements: ItemMeasurements) -> Marks:
                 "mass": plain(mass[row]) if here.any() else None,
             }
         found["criteria"][name] = layers
+    kinds = [name for kind in measurements.runner.sets() for name in (kind, f"{kind}{ON_SINKS}")]
+    mass_on = {name: measurements.recording.mass_on(name)[0].mean(axis=-1) for name in kinds}
+    found["attention"] = {
+        str(layer): {name: plain(mass[row]) for name, mass in mass_on.items()}
+        for row, layer in enumerate(measurements.recording.layers)
+    }
     return found
 
 
@@ -85,7 +92,7 @@ def summarise(
     Returns
     -------
     dict
-        ``by_layer``, ``overlap``, ``stability``, ``channels``, ``masking``.
+        ``by_layer``, ``overlap``, ``stability``, ``attention``, ``channels``, ``masking``.
     """
     marked = records_as(MarksRecord, (r for r in records if r["unit"] == MARKS))
     masked = records_as(ConditionRecord, (r for r in records if r["unit"] != MARKS))
@@ -110,6 +117,7 @@ def summarise(
         "by_layer": by_layer,
         "overlap": _overlap(marked, names),
         "stability": stability,
+        "attention": list(_attention(marked, clusters, settings.seed)),
         "channels": list(calibration.channels),
         "masking": summarise_conditions(masked, base, seed=settings.seed),
     }
@@ -137,6 +145,35 @@ def _shares(
             "high": share.high,
             "mass": _mean(masses) if masses and kind == "all" else None,
         }
+
+
+def _attention(marked: Sequence[MarksRecord], clusters: Sequence[str], seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the attention to every modality by layer, its sinks apart from its other tokens; together they are all.
+
+    An item without a modality gives it no attention. Records of earlier versions have none of this.
+    """
+    kinds = dict.fromkeys(kind for r in marked for kind in r["tokens"] if kind != "all")
+    for layer in sorted({int(layer) for r in marked for layer in r.get("attention", {})}):
+        here = [(r["attention"][str(layer)], c) for r, c in zip(marked, clusters, strict=True) if "attention" in r]
+        for kind, sink in product(kinds, (True, False)):
+            masses, whose = [], []
+            for mass, cluster in here:
+                whole, part = (mass.get(name, 0.0) for name in (kind, f"{kind}{ON_SINKS}"))
+                if whole is not None and part is not None:
+                    masses.append(part if sink else max(0.0, whole - part))
+                    whose.append(cluster)
+            if not masses or (sink and not any(masses)):
+                continue
+            mean = mean_interval(masses, whose, bounds=SHARE, seed=seed, resamples=1999)
+            yield {
+                "layer": layer,
+                "modality": kind,
+                "sink": sink,
+                "items": len(masses),
+                "mass": mean.value,
+                "low": mean.low,
+                "high": mean.high,
+            }
 
 
 def _overlap(marked: Sequence[MarksRecord], names: Sequence[str]) -> list[dict[str, Any]]:

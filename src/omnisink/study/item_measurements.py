@@ -14,6 +14,7 @@ from omnisink.maths.layers import is_detection_layer
 from omnisink.methods.criteria import Criterion, MassiveActivation, Positions, SinkDimension
 from omnisink.methods.measure import record
 from omnisink.methods.measurements import Recording
+from omnisink.methods.measurements_views import ON_SINKS
 from omnisink.methods.sinkmap import SinkMap
 from omnisink.study.item_runner import ItemRunner
 
@@ -43,8 +44,10 @@ class ItemMeasurements:
 
     @cached_property
     def recording(self) -> Recording:
-        """Measurements of the baseline, with attention to every modality and to the item's sinks."""
-        sets = {**self.runner.sets(), EVER: self.ever}
+        """Measurements of the baseline, with attention to every modality, to its sinks, and to all sinks."""
+        by_modality = self.runner.sets()
+        among = {f"{name}{ON_SINKS}": members & self.ever for name, members in by_modality.items()}
+        sets = {**by_modality, EVER: self.ever, **among}
         with self.runner.measuring():
             return record(self.runner.loaded.model, others=self.criteria[1:], sets=sets, **self.runner.inputs)
 

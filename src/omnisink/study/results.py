@@ -106,7 +106,9 @@ class StudyResults(Document):
         measure = measure or ("attention" if what == "zero_k" else "loss")
         if measure not in (*_MEASURES, *(["attention"] if what == "zero_k" else [])):
             raise OmnisinkError(f"there is no measure {measure!r} of {what}; there are 'loss' and 'accuracy'")
-        rows = self.rows(what)
+        # Results of earlier versions have the attention only of the heads that were zeroed.
+        every_head = what == "heads" and "sink_attention" in self.tables
+        rows = self.rows("sink_attention" if every_head else what)
         with self.reading(f"the figure {what!r}"):
             if what == "heads":
                 return _heads(rows, ax)

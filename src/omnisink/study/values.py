@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from omnisink.results.schema import (
     StudyRecord,
     ZeroKOutcome,
 )
-from omnisink.results.statistics import mean_interval
+from omnisink.results.statistics import SHARE, mean_interval
 from omnisink.results.wording import number, percent
 from omnisink.study import wording
 from omnisink.study.calibration import Calibration
@@ -246,12 +246,26 @@ def summarise(
     section["zero_k"] = summarise_conditions(zeroed, base, seed=settings.seed, about=("n",))
     for row in section["zero_k"]:
         alike = [r for r in zeroed if r["n"] == row["n"]]
-        row["mass"] = _mean([r["mass"] for r in alike])
-        row["mass_before"] = _mean([r.get("mass_before") for r in alike])  # Earlier records have none.
+        row |= _attention_left("mass", alike, base, settings.seed)
+        row |= _attention_left("mass_before", alike, base, settings.seed)
     pruned = records_as(ConditionRecord, (r for r in records if r["unit"].startswith(_PRUNE)))
     section["pruning"] = summarise_conditions(pruned, base, seed=settings.seed, about=("layer", "keep", "by"))
     section["split_error"] = max((r["split_error"] for r in measured if r["split_error"] is not None), default=None)
     return section
+
+
+def _attention_left(
+    name: Literal["mass", "mass_before"],
+    records: Sequence[ConditionRecord],
+    base: Mapping[str, BaseRecord],
+    seed: int,
+) -> dict[str, float | None]:
+    """Return the mean attention to the sink with its interval; of records of earlier versions, it may be missing."""
+    found = [(mass, base[r["item"]]["cluster"]) for r in records if (mass := r.get(name)) is not None]
+    if not found:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    mean = mean_interval([mass for mass, _ in found], [c for _, c in found], bounds=SHARE, seed=seed)
+    return {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
 
 
 def interpret(section: Mapping[str, Any]) -> list[str]:
