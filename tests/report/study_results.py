@@ -124,7 +124,23 @@ def example(rng: np.random.Generator, layers: int, count: int, clip: bool, frame
         "waveform": _waveform(frames) if clip else None,
         "magnitude": magnitude.tolist(), "received": received.tolist(), "marked": marked,
         "sink_query": sink_query, "last_query": last.tolist(),
+        "components": components(sorted({begin, layers - 1}), count, sinks),
     }  # fmt: skip
+
+
+def components(layers: list[int], count: int, sinks: list[int]) -> dict[str, Any]:
+    rng = np.random.default_rng(7)
+
+    def panel(layer: int) -> dict[str, Any]:
+        x, y = rng.normal(0, 3, (2, count))
+        x[sinks], y[sinks] = 9.0, 0.5
+        return {"layer": layer, "explained": [0.43, 0.16], "origin": [8.5, 0.0], "x": x.tolist(), "y": y.tolist()}
+
+    return {
+        "sinks": sinks,
+        "values": [panel(layer) for layer in layers],
+        "residual_streams": [panel(layer) for layer in layers],
+    }
 
 
 def _tokens(count: int, clip: bool, frames: int) -> list[dict[str, Any]]:
@@ -221,7 +237,9 @@ def values(rng: np.random.Generator, layers: int, clip: bool) -> dict[str, Any]:
             for n in (1, 2, 4, 8, 16)
         ],
         "zero_k": [
-            arm(rng, f"zero-{n}", f"{n} largest channels set to zero", clip, 0.02 * n) | {"n": n, "mass": 0.5 / n}
+            arm(rng, f"zero-{n}", f"{n} largest channels set to zero", clip, 0.02 * n)
+            | {"n": n, "mass": 0.5 / n, "mass_low": 0.4 / n, "mass_high": 0.6 / n, "mass_before": 0.8}
+            | {"mass_before_low": 0.75, "mass_before_high": 0.85}
             for n in (1, 2, 4, 8)
         ],
         "decomposition": [

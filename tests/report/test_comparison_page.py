@@ -48,9 +48,9 @@ def page(results: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
     return write_comparison(results, tmp_path_factory.mktemp("comparison"))
 
 
-def test_every_chart_is_written_three_ways(page: Path) -> None:
+def test_every_chart_is_written_four_ways(page: Path) -> None:
     written = {path.name for path in (page.parent / "charts").iterdir()}
-    assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg", "csv")}
+    assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg", "pdf", "csv")}
     assert set(re.findall(r'<figure id="figure-([^"]+)"', page.read_text(encoding="utf-8"))) == NAMES
 
 

@@ -28,13 +28,13 @@ from omnisink.report.example import MAX_CELLS, MAX_PICTURES, Example
 from omnisink.report.words import extremes
 from omnisink.results import disk
 from omnisink.results.spreadsheet import cell
-from omnisink.results.wording import CHANGE, NATS, POINTS, interval, number
+from omnisink.results.wording import CHANGE, NATS, POINTS, SINGLE, interval, number
 from tests.report.study_results import CRITERIA, changed, results
 
 NAMES = {
     "sink-map", "timeline", "marked-share", "attention-mass", "overlap", "stability", "channels", "masking", "heads",
-    "head-correlation", "norms", "key-cosines", "key-channels", "zero-k-mass", "zero-k", "decomposition", "parallel",
-    "distance", "pruning", "arms",
+    "head-correlation", "norms", "key-cosines", "key-channels", "zero-k", "decomposition", "parallel",
+    "distance", "pruning", "arms", "value-components", "stream-components",
 }  # fmt: skip
 
 
@@ -47,19 +47,22 @@ def figures(page: Path) -> set[str]:
     return set(re.findall(r'<figure id="figure-([^"]+)"', page.read_text(encoding="utf-8")))
 
 
-def test_every_chart_is_written_three_ways(report: Path) -> None:
+def test_every_chart_is_written_four_ways(report: Path) -> None:
     written = {path.name for path in (report.parent / "charts").iterdir()}
-    assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg", "csv")}
+    assert written == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg", "pdf", "csv")}
     assert figures(report) == NAMES
     for name in NAMES:
         with Image.open(report.parent / "charts" / f"{name}.png") as picture:
-            assert picture.width > 1_100, name
+            assert picture.width > 1_000, name
             assert picture.mode == "RGB"
             # Not empty: the pictures are light, with something drawn on them.
             shades = np.asarray(picture.convert("L"))
             assert 0.001 < (shades < 200).mean() < 0.9, name
         tree = ElementTree.parse(report.parent / "charts" / f"{name}.svg")
         assert tree.getroot().tag.endswith("svg")
+        pdf = (report.parent / "charts" / f"{name}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF-1."), name
+        assert len(pdf) < 1_000_000, name
 
 
 def test_csv_files_hold_the_numbers_in_full(report: Path) -> None:
@@ -98,7 +101,10 @@ def test_the_page_is_small_and_asks_for_nothing(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     assert len(text.encode()) < 3_000_000
     # The scripts behind it are let in by their hashes; test_page.py watches what they ask for.
-    assert not re.findall(r'\b(?:src|href)="(?!#|data:)', text.split("<script>")[0])
+    # What the page links is a file of a chart beside it, which is there.
+    links = re.findall(r'\b(?:src|href)="(?!#|data:)([^"]*)"', text.split("<script>")[0])
+    assert set(links) >= {f"charts/{name}.{kind}" for name in NAMES for kind in ("svg", "pdf", "png")}
+    assert all((report.parent / link).is_file() for link in links)
     assert "url(" not in text.split("</style>")[0]
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
     assert policy is not None
@@ -113,6 +119,8 @@ def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
     first, second = (write_report(given, tmp_path / name) for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     for path in (tmp_path / "a" / "charts").iterdir():
+        if path.suffix == ".pdf":  # The converter gives its objects another order in every run.
+            continue
         assert path.read_bytes() == (tmp_path / "b" / "charts" / path.name).read_bytes(), path.name
 
 
@@ -146,6 +154,14 @@ def test_pictures_are_left_out_before_the_page_grows() -> None:
     assert all(example.kept_frame[i] in range(len(example.frames)) for i in range(8))
 
 
+def test_a_page_without_the_files_of_charts_names_none(tmp_path: Path) -> None:
+    page = write_report(results(layers=4, tokens=24, clip=False), tmp_path, charts=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    text = page.read_text(encoding="utf-8").split("<script")[0]
+    assert "charts/" not in text
+    assert "“charts”" not in text
+
+
 def test_what_is_absent_is_absent(tmp_path: Path) -> None:
     whole = results(layers=4, tokens=24, clip=False)
     page = write_report({key: whole[key] for key in ("run", "causality", "readings")}, tmp_path)
@@ -173,8 +189,16 @@ def test_a_study_of_one_item_reads_well(quick_report: Path) -> None:
     # No number is rounded to nothing, and what did not move is said once rather than drawn.
     words = re.search(r'id="figure-arms-alternative">([^<]+)<', text)
     assert words is not None
-    assert "loss −4.0e−6, accuracy 0.0 points, p after Holm's correction 1.000." in words[1]
+    assert "turned toward the sink's value: loss falls, accuracy stays." in words[1]
     assert text.count("The accuracy does not change in any of these") == 4
+    # One item shows which way things went, and no effect: neither sizes nor a test in words.
+    for name in ("arms", "masking", "zero-k", "pruning"):
+        said = re.search(rf'id="figure-{name}-alternative">([^<]+)<', text)
+        assert said is not None
+        assert "loss " in said[1]
+        assert not re.search(r"nats|p after|Holm|[−+][0-9]", said[1]), name
+        assert "p (Holm)" not in text[text.index(f'<figure id="figure-{name}"') :].split("</figure>")[0]
+    assert text.count(SINGLE) == 4
     # Four sentences stand at the head of a section, the others are a click away.
     causes = text[text.index('<section id="causality"') :]
     assert causes.index("What arm 3 of 7") < causes.index("More in words") < causes.index("What arm 4 of 7")

@@ -74,10 +74,14 @@ def test_figures_of_a_study(results: StudyResults) -> None:
     assert line.get_xdata().tolist() == [0, 1, 2, 4, 8]
     changes = [row["loss_change"] for row in results["values"]["zero_k"]]
     assert line.get_ydata().tolist() == pytest.approx([0, *changes])
-    assert results.plot("zero_k").lines[0].get_ydata().tolist() == pytest.approx([50, 25, 12.5, 6.25])
-    rows = [row | {"mass_before": 0.8} for row in results["values"]["zero_k"]]
-    whole = StudyResults({**results, "values": {**results["values"], "zero_k": rows}})
-    assert whole.plot("zero_k").lines[0].get_ydata().tolist() == pytest.approx([80, 50, 25, 12.5, 6.25])
+    ax = results.plot("zero_k")
+    assert ax.lines[0].get_ydata().tolist() == pytest.approx([80, 50, 25, 12.5, 6.25])
+    # The band of the intervals begins with that of n = 0.
+    band = ax.collections[0].get_paths()[0].vertices
+    assert {75.0, 85.0} <= {round(float(y), 6) for x, y in band if x == 0}
+    older = [{k: v for k, v in row.items() if "before" not in k} for row in results["values"]["zero_k"]]
+    old = StudyResults({**results, "values": {**results["values"], "zero_k": older}})
+    assert old.plot("zero_k").lines[0].get_ydata().tolist() == pytest.approx([50, 25, 12.5, 6.25])
     drawn = np.asarray(results.plot("heads").images[0].get_array())
     first = results["heads"]["heads"][0]
     assert drawn[0, first["head"]] == pytest.approx(100 * first["sink_attention"])

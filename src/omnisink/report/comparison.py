@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from omnisink.report.sections import Section
 
 
-def write_comparison(results: Mapping[str, Any], out: str | Path) -> Path:
+def write_comparison(results: Mapping[str, Any], out: str | Path, *, charts: bool = True) -> Path:
     """Write a comparison as a page that opens anywhere, and every chart as picture and table.
 
     Parameters
@@ -24,11 +24,14 @@ def write_comparison(results: Mapping[str, Any], out: str | Path) -> Path:
         interpreted.
     out : str or Path
         Folder to write into; made where it does not exist. Files of an earlier page in it are replaced.
+    charts : bool
+        Write the charts as files too; without them the page, which needs none of them, links none.
 
     Returns
     -------
     Path
-        ``out/page.html``. Beside it stand ``out/charts/NAME.png``, ``NAME.svg`` and ``NAME.csv`` for every chart.
+        ``out/page.html``. Beside it stand ``out/charts/NAME.png``, ``NAME.svg``, ``NAME.pdf`` and ``NAME.csv`` for
+        every chart.
 
     Raises
     ------
@@ -44,7 +47,8 @@ def write_comparison(results: Mapping[str, Any], out: str | Path) -> Path:
 
     results = clean(results)
     sections = _sections(results)
-    return put(Path(out), sections, fill("comparison.html.jinja", sections, **_words(results)))
+    html = fill("comparison.html.jinja", sections, charts, **_words(results))
+    return put(Path(out), sections, html, charts)
 
 
 def _sections(results: Mapping[str, Any]) -> list[Section]:

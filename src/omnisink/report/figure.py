@@ -63,9 +63,13 @@ class Figure:
     columns, rows
         The numbers: what the table and the CSV file show.
     narrowest : int
-        Width in pixels below which the chart scrolls in its box rather than shrink.
+        Width in pixels below which the chart gives way to `narrow`, or scrolls in its box rather than shrink.
+    narrow : altair chart, optional
+        The same for a narrow box, with the same data.
     beside : int
-        Pixels beside the plots of a stack, for their axes; a single plot is fitted with its axes inside.
+        Pixels beside each plot of several, for its axes; a single plot is fitted with its axes inside.
+    panel : int
+        Of plots side by side, the width in pixels that each needs; more columns than fit become rows.
     many_marks : bool
         Draw on a canvas: thousands of marks are too many for the page's own tree.
     table_open : bool
@@ -87,7 +91,9 @@ class Figure:
     columns: Sequence[Column]
     rows: Sequence[Row]
     narrowest: int = 280
+    narrow: alt.TopLevelMixin | None = None
     beside: int = 78
+    panel: int = 240
     many_marks: bool = False
     table_open: bool = False
     note: str = ""
@@ -96,23 +102,35 @@ class Figure:
     _spec: dict[str, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        spec = self.chart.to_dict()
-        # The theme is laid over the chart by whoever draws it; altair's default would win over it.
-        spec.pop("config", None)
-        object.__setattr__(self, "_spec", spec)
+        object.__setattr__(self, "_spec", _bare(self.chart))
 
     def spec(self) -> dict[str, Any]:
         """Return the chart as Vega-Lite, without data and theme."""
         return dict(self._spec)
 
+    def narrow_spec(self) -> dict[str, Any] | None:
+        """Return the chart for a narrow box as Vega-Lite, without data and theme; None where there is none."""
+        return None if self.narrow is None else _bare(self.narrow)
+
     def whole_spec(self, width: int = WIDTH) -> dict[str, Any]:
         """Return the chart as Vega-Lite with its data, at a width in pixels."""
         spec = self.spec() | {"datasets": {name: list(rows) for name, rows in self.data.items()}}
-        if "vconcat" in spec:
+        if "concat" in spec:
+            columns = min(int(spec["columns"]), max(1, width // self.panel))
+            each = (width - spec["spacing"] * (columns - 1)) // columns - self.beside
+            spec |= {"columns": columns, "concat": [view | {"width": each} for view in spec["concat"]]}
+        elif "vconcat" in spec:
             spec["vconcat"] = [view | {"width": width - self.beside} for view in spec["vconcat"]]
         else:
             spec |= {"width": width, "autosize": {"type": "fit-x", "contains": "padding"}}
         return spec
+
+
+def _bare(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    """Return a chart as Vega-Lite without a theme: whoever draws it adds one, over which altair's would win."""
+    spec: dict[str, Any] = chart.to_dict()
+    spec.pop("config", None)
+    return spec
 
 
 def named(name: str) -> alt.NamedData:

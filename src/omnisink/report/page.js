@@ -9,15 +9,26 @@
   const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
   const sanitize = (value) => String(value).replace(/[&<>"']/g, (character) => ESCAPES[character]);
 
+  const NARROWEST = 280; // pixels that every chart for narrow boxes fits into
+
+  /** How many pixels a chart gets in its box. */
+  function widthOf(chart, box) {
+    return Math.max(chart.narrow ? NARROWEST : chart.narrowest, box.clientWidth);
+  }
+
   /** The chart at a width, with its data and with its controls where the reader left them. */
   function fitted(chart, width) {
-    const spec = structuredClone(chart.spec);
+    const spec = structuredClone(chart.narrow && width < chart.narrowest ? chart.narrow : chart.spec);
     spec.datasets = Object.fromEntries(chart.datasets.map((name) => [name, structuredClone(data.datasets[name])]));
     const before = drawn.get(chart.name);
     for (const parameter of spec.params ?? []) {
       if (before) parameter.value = before.view.signal(parameter.name);
     }
-    if (spec.vconcat) {
+    if (spec.concat) {
+      spec.columns = Math.min(spec.columns, Math.max(1, Math.floor(width / chart.panel)));
+      const each = Math.floor((width - spec.spacing * (spec.columns - 1)) / spec.columns) - chart.beside;
+      for (const view of spec.concat) view.width = each;
+    } else if (spec.vconcat) {
       for (const view of spec.vconcat) view.width = width - chart.beside;
     } else {
       spec.width = width;
@@ -31,7 +42,7 @@
     const controls = document.querySelector(`[data-controls="${chart.name}"]`);
     const box = place.parentElement;
     const theme = dark.matches ? "dark" : "light";
-    const width = Math.max(chart.narrowest, box.clientWidth);
+    const width = widthOf(chart, box);
     const narrow = width < 480;
     const spec = fitted(chart, width);
     const focus = [...controls.querySelectorAll("input, select")].indexOf(document.activeElement);
@@ -68,7 +79,7 @@
     drawing = drawing.then(async () => {
       for (const chart of data.charts) {
         const place = document.querySelector(`[data-chart="${chart.name}"]`);
-        const width = Math.max(chart.narrowest, place.parentElement.clientWidth);
+        const width = widthOf(chart, place.parentElement);
         const theme = dark.matches ? "dark" : "light";
         if (place.dataset.theme === theme && Number(place.dataset.width) === width) continue;
         try {

@@ -25,6 +25,8 @@ from omnisink.report.words import bounded, head, shown
 from omnisink.results.wording import NATS, PERCENT, interval, number, part_of
 
 _HERE = Path(__file__).parent
+#: Kinds of files that the page links of every chart, in the folder beside it.
+LINKED = ("svg", "pdf", "png")
 #: Rows of a table on the page; the CSV file has all.
 MAX_ROWS = 100
 #: Characters of a CSV file that the page carries along for download.
@@ -33,7 +35,7 @@ MAX_CSV = 64_000
 MAX_READINGS = 4
 
 
-def render(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
+def render(results: Mapping[str, Any], sections: Sequence[Section], *, charts: bool) -> str:
     """Return the page.
 
     Parameters
@@ -42,6 +44,8 @@ def render(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
         Cleaned results, for what was run.
     sections : sequence of Section
         Sections to show.
+    charts : bool
+        Whether the files of the charts stand beside the page.
 
     Returns
     -------
@@ -53,6 +57,7 @@ def render(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
     return fill(
         "page.html.jinja",
         sections,
+        charts,
         name=_mapping(run.get("model")).get("name") or "a model",
         version=_mapping(run.get("versions")).get("omnisink") or "",
         quick=bool(run.get("quick")),
@@ -65,7 +70,7 @@ def render(results: Mapping[str, Any], sections: Sequence[Section]) -> str:
     )
 
 
-def fill(template: str, sections: Sequence[Section], **words: Any) -> str:
+def fill(template: str, sections: Sequence[Section], charts: bool, **words: Any) -> str:
     """Fill a template with sections and what else it shows, and with the style and scripts that every page has.
 
     Parameters
@@ -74,6 +79,8 @@ def fill(template: str, sections: Sequence[Section], **words: Any) -> str:
         A file beside this one: ``page.html.jinja``, or one that extends it.
     sections : sequence of Section
         Sections to show.
+    charts : bool
+        See `render`.
     **words : Any
         Variables of the template; strings are escaped.
 
@@ -102,6 +109,7 @@ def fill(template: str, sections: Sequence[Section], **words: Any) -> str:
     return environment.get_template(template).render(
         **words,
         sections=sections,
+        files=LINKED if charts else (),
         table=_table,
         max_rows=MAX_ROWS,
         max_readings=MAX_READINGS,
@@ -135,7 +143,9 @@ def _data(sections: Sequence[Section]) -> dict[str, Any]:
                 "name": figure.name,
                 "spec": figure.spec(),
                 "datasets": list(figure.data),
+                "narrow": figure.narrow_spec(),
                 "narrowest": figure.narrowest,
+                "panel": figure.panel,
                 "beside": figure.beside,
                 "renderer": "canvas" if figure.many_marks else "svg",
             }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omnisink.report.charts.components import components
 from omnisink.report.charts.heads import heads
 from omnisink.report.charts.identification import identification
 from omnisink.report.charts.intervals import intervals
@@ -77,7 +78,8 @@ def _example(given: Mapping[str, Any]) -> list[Figure]:
     example = Example.of(given)
     if not example.tokens or not example.layers:
         return []
-    return [sink_map(example), timeline(example) if example.timed else positions(example)]
+    along = timeline(example) if example.timed else positions(example)
+    return [sink_map(example), along, *components(given.get("components") or {}, example)]
 
 
 def _causality(given: Mapping[str, Any]) -> list[Figure]:

@@ -79,7 +79,9 @@ def config(look: Look) -> dict[str, Any]:
             "zero": {"color": look.soft, "stroke": look.soft, "strokeDash": [4, 3]},
             "soft": {"color": look.soft, "fill": look.soft},
             "halo": {"color": look.paper, "stroke": look.paper, "strokeWidth": 4, "strokeJoin": "round"},
+            "behind": {"color": look.paper, "fill": look.paper},
             "unseen": {"color": look.grid, "fill": look.grid, "stroke": look.soft, "strokeWidth": 1},
+            "sink": {"stroke": look.ink, "strokeWidth": 1.6, "opacity": 1},
             "strong": {"color": look.series[0]},
         },
     }

@@ -35,7 +35,7 @@ def check_libraries() -> None:
         raise OmnisinkError(f"a report needs {' and '.join(missing)}, which cannot be imported; {install('report')}")
 
 
-def write_report(results: Mapping[str, Any], out: str | Path) -> Path:
+def write_report(results: Mapping[str, Any], out: str | Path, *, charts: bool = True) -> Path:
     """Write the results of a study as a page that opens anywhere, and every chart as picture and table.
 
     Parameters
@@ -45,11 +45,14 @@ def write_report(results: Mapping[str, Any], out: str | Path) -> Path:
         or NaN. Strings may be anything: they are shown, never interpreted.
     out : str or Path
         Folder to write into; made where it does not exist. Files of an earlier report in it are replaced.
+    charts : bool
+        Write the charts as files too; without them the page, which needs none of them, links none.
 
     Returns
     -------
     Path
-        ``out/page.html``. Beside it stand ``out/charts/NAME.png``, ``NAME.svg`` and ``NAME.csv`` for every chart.
+        ``out/page.html``. Beside it stand ``out/charts/NAME.png``, ``NAME.svg``, ``NAME.pdf`` and ``NAME.csv`` for
+        every chart.
 
     Raises
     ------
@@ -66,11 +69,11 @@ def write_report(results: Mapping[str, Any], out: str | Path) -> Path:
 
     results = clean(results)
     sections = sections_of(results)
-    return put(Path(out), sections, render(results, sections))
+    return put(Path(out), sections, render(results, sections, charts=charts), charts)
 
 
-def put(folder: Path, sections: Sequence[Section], html: str) -> Path:
-    """Write a page and its charts.
+def put(folder: Path, sections: Sequence[Section], html: str, charts: bool) -> Path:
+    """Write a page and, if wanted, its charts.
 
     Parameters
     ----------
@@ -80,6 +83,8 @@ def put(folder: Path, sections: Sequence[Section], html: str) -> Path:
         Sections of the page; their charts are also written as pictures and tables.
     html : str
         The page.
+    charts : bool
+        Whether to write the charts.
 
     Returns
     -------
@@ -93,9 +98,10 @@ def put(folder: Path, sections: Sequence[Section], html: str) -> Path:
     """
     from omnisink.report.export import write_charts
 
-    charts, page = folder / "charts", folder / "page.html"
-    with os_errors_named(charts, "made"):
-        charts.mkdir(parents=True, exist_ok=True)
-    write_charts([figure for section in sections for figure in section.figures], charts)
+    beside, page = folder / "charts", folder / "page.html"
+    with os_errors_named(beside, "made"):
+        (beside if charts else folder).mkdir(parents=True, exist_ok=True)
+    if charts:
+        write_charts([figure for section in sections for figure in section.figures], beside)
     atomic_write(page, html.encode("utf-8", errors="backslashreplace"))
     return page

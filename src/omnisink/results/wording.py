@@ -15,6 +15,8 @@ NATS, CHANGE = "nats", "+nats"
 PERCENT, POINTS, P_VALUE = ".1%", "points", "p"
 #: A p value below this, after Holm's correction, is evidence; the interval must leave zero out too.
 LEVEL = 0.05
+#: Said of what was measured on a single file: its numbers have no interval, and chance is not told from an effect.
+SINGLE = "This is one clip or text: it shows what is measured and which way it went, and no effect."
 
 _UNIT = " points"
 
@@ -109,6 +111,11 @@ def is_significant(p_holm: float | None, low: float | None, high: float | None) 
     if p_holm is None or low is None or high is None:
         return False
     return p_holm < LEVEL and not low <= 0 <= high
+
+
+def direction(change: float) -> str:
+    """Say which way a number goes, for where its size would be no finding: "rises", "falls" or "stays"."""
+    return "rises" if change > 0 else "falls" if change < 0 else "stays"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -84,7 +84,7 @@ def summarise(
 
 def interpret(section: Mapping[str, Any]) -> list[str]:
     """Say in plain sentences what the section shows."""
-    return [wording.condition(row) for row in section["arms"]]
+    return wording.conditions(section["arms"])
 
 
 def cost(settings: Settings, index: int) -> float:

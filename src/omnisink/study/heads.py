@@ -163,18 +163,24 @@ def _every_head(seen: Sequence[SinkAttentionRecord]) -> list[dict[str, Any]]:
 def interpret(section: Mapping[str, Any]) -> list[str]:
     """Say in plain sentences what the section shows."""
     rows = section["heads"]
+    most = max(rows, key=lambda r: r["sink_attention"])
+    attends = (
+        f"Head {most['head']} of layer {most['layer']} attends to the sink most, with "
+        f"{number(most['sink_attention'], '.0%')} of its attention"
+    )
+    if all(r["low"] is None for r in rows):
+        return [
+            f"{attends}.",
+            f"{number(len(rows))} heads were zeroed one at a time, on one clip or text: it shows what is measured, and"
+            " not which heads matter.",
+        ]
     worst = max(rows, key=lambda r: r["effect"])
     mattering = [r for r in rows if r["low"] is not None and (r["low"] > 0 or r["high"] < 0)]
-    most = max(rows, key=lambda r: r["sink_attention"])
-    clear = f"{len(mattering)} have an interval that leaves out zero; one in twenty would by chance."
-    if all(r["low"] is None for r in rows):
-        clear = "One file gives no interval."
     said = [
-        f"{len(rows)} heads were zeroed one at a time. The largest effect is head {worst['head']} of layer "
-        f"{worst['layer']}: {nats(worst['effect'])}. {clear}",
-        f"Head {most['head']} of layer {most['layer']} attends to the sink most, with "
-        f"{number(most['sink_attention'], '.0%')} of its attention; zeroing it changes the loss by "
-        f"{nats(most['effect'])}.",
+        f"{number(len(rows))} heads were zeroed one at a time. The largest effect is head {worst['head']} of layer "
+        f"{worst['layer']}: {nats(worst['effect'])}. {len(mattering)} have an interval that leaves out zero; one in "
+        "twenty would by chance.",
+        f"{attends}; zeroing it changes the loss by {nats(most['effect'])}.",
     ]
     for row in section["correlation"]:
         rho = interval(row["rho"], row["low"], row["high"], "+.2f")

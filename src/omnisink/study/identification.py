@@ -218,7 +218,7 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
         else "No channel exceeds 20 times a token's root mean square in half of the prompts: there are no sink "
         "dimensions by that definition, and the second criterion could not be applied."
     )
-    return said + [wording.condition(row) for row in section["masking"]]
+    return said + wording.conditions(section["masking"])
 
 
 def cost(settings: Settings, index: int) -> float:

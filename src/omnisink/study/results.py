@@ -164,12 +164,20 @@ def _zero_k(rows: list[Mapping[str, Any]], measure: str, ax: Axes | None) -> Axe
 
     rows = sorted(rows, key=lambda row: int(row["n"]))
     if measure == "attention":
-        drawn = [(int(row["n"]), 100 * row["mass"]) for row in rows if row["mass"] is not None]
-        before = rows[0].get("mass_before")
-        drawn = ([] if before is None else [(0, 100 * before)]) + drawn
+        parts = ("mass", "mass_low", "mass_high")
+        found = [tuple(row.get(part) for part in parts) for row in rows]
+        found = [tuple(rows[0].get(part.replace("mass", "mass_before")) for part in parts), *found]
+        drawn = [
+            (n, *row)
+            for n, row in zip([0, *(int(row["n"]) for row in rows)], found, strict=True)
+            if row[0] is not None
+        ]
         if not drawn:
             raise OmnisinkError("no attention was measured in this study")
-        return draw_zero_k([n for n, _ in drawn], [mass for _, mass in drawn], "attention mass on the sink (%)", ax=ax)
+        counts, values, low, high = zip(*drawn, strict=True)
+        ends = [[100 * v for v in end] if None not in (*low, *high) else None for end in (low, high)]
+        label = "attention mass on the sink (%)"
+        return draw_zero_k(counts, [100 * v for v in values], label, low=ends[0], high=ends[1], ax=ax)
     label, times = _MEASURES[measure]
     given = [row for row in rows if row[f"{measure}_change"] is not None]
     if not given:

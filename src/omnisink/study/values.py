@@ -293,11 +293,9 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
     ]
     last = max((row["n"] for row in section["zero_k"]), default=0)
     said.extend(
-        f"Zero-K with n = {row['n']} leaves {percent(row['mass'])} of the attention on the sink: "
-        f"{wording.changes(row)}."
-        for row in section["zero_k"]
-        if row["n"] in (1, 8, last) and row["mass"] is not None
+        _zero_k_in_words(row) for row in section["zero_k"] if row["n"] in (1, 8, last) and row["mass"] is not None
     )
+    said += wording.directions([row for row in section["zero_k"] if row["loss_low"] is None])
     if section["distance"]:
         end = section["distance"][-1]
         said.append(
@@ -305,6 +303,16 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
             f"cosine of {number(end['cosine'], '.3f')} with its own before, and a CKA of {number(end['cka'], '.3f')}."
         )
     return said
+
+
+def _zero_k_in_words(row: Mapping[str, Any]) -> str:
+    """Say how much attention is left, before and after, and what changes where there is an interval."""
+    before = row.get("mass_before")
+    left = f"leaves {percent(row['mass'])} of the attention on the sink"
+    if before is not None:
+        left += f", where it was {percent(before)}"
+    changed = "" if row["loss_low"] is None else f": {wording.changes(row)}"
+    return f"Zero-K with n = {row['n']} {left}{changed}."
 
 
 def cost(settings: Settings, index: int) -> float:

@@ -11,7 +11,7 @@ import altair as alt
 from omnisink.evaluation.comparing.summary import changes_anything
 from omnisink.report.charts.intervals import intervals
 from omnisink.report.charts.lines import NOTHING, zero_line
-from omnisink.report.charts.rows import STEP, room_for, row_names, row_place
+from omnisink.report.charts.rows import Rows, fitted, folded
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.words import bounded, present, shown
 from omnisink.results.wording import P_VALUE, POINTS, counted, interval, number, spaced
@@ -109,11 +109,10 @@ def levels(results: Mapping[str, Any]) -> list[Figure]:
             caption="A point is the mean over the questions that a method answered, its line the 95% interval. Methods"
             " answer the same questions, so whether two differ is seen in the differences, not in these intervals.",
             alternative=" ".join(f"{row['label']}: {shown(row, _ACCURACY)}." for row in rows),
-            chart=_dots("levels", drawn, "Accuracy (%)", "accuracy", lines=bounded(rows)),
-            data={"levels": drawn},
+            data={"levels": _with_lines(drawn)},
             columns=(_NAME, _ACCURACY, *_COUNTS),
             rows=rows,
-            narrowest=room_for(row["label"] for row in rows),
+            **_dots("levels", rows, "Accuracy (%)", "accuracy", lines=bounded(rows)),
         )
     ]
 
@@ -135,13 +134,17 @@ def wins(results: Mapping[str, Any]) -> list[Figure]:
         for outcome, sign in (("wins", 1), ("losses", -1))
         for count in [row["paired"][outcome]]
     ]
-    base, place = alt.Chart(named("questions")), row_place("row:O", len(paired))
     # Losses go to the left and have the same weight.
     axis = alt.Axis(grid=True, tickMinStep=1, labelExpr="abs(datum.value)")
     x = alt.X("value:Q", axis=axis).title("Questions lost (left) and won (right)")
     color = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=["wins", "losses"]))
     tooltip = [alt.Tooltip("label:N", title="method"), alt.Tooltip("outcome:N"), alt.Tooltip("count:Q")]
-    bars = base.mark_bar(height=6).encode(x=x, color=color, tooltip=tooltip, **place)
+
+    def draw(rows: Rows) -> alt.LayerChart:
+        base = alt.Chart(named("questions"))
+        bars = base.mark_bar(height=6).encode(x=x, color=color, tooltip=tooltip, **rows.place())
+        return alt.LayerChart(layer=[zero_line("x"), *rows.names(_once(base)), bars], height=rows.height)
+
     return [
         Figure(
             name="questions",
@@ -149,14 +152,11 @@ def wins(results: Mapping[str, Any]) -> list[Figure]:
             caption="Questions that a method gets right and the baseline wrong, and the other way round. The table has"
             " every one of them, and those that ended in an error.",
             alternative=" ".join(_won(row) for row in paired),
-            chart=alt.LayerChart(
-                layer=[zero_line("x"), bars, *row_names(_once(base), "label:N", place)], height=STEP * len(paired)
-            ),
-            data={"questions": drawn} | NOTHING,
+            data={"questions": _with_lines(drawn)} | NOTHING,
             columns=_QUESTIONS,
             rows=rows,
-            narrowest=room_for(row["label"] for row in paired),
             table_open=True,
+            **fitted([row["label"] for row in paired], draw),
         )
     ]
 
@@ -240,12 +240,11 @@ def spent(results: Mapping[str, Any]) -> list[Figure]:
             title="What every method costs",
             caption="Mean seconds a question: its share of the time of its batch, where methods shared nothing.",
             alternative=" ".join(f"{row['label']}: {number(row['seconds'], '.3g')} s a question." for row in timed),
-            chart=_dots("cost", drawn, "Seconds a question", "seconds", lines=False, zero=True),
-            data={"cost": drawn},
+            data={"cost": _with_lines(drawn)},
             columns=[c for c in columns if c.name == "label" or any(row.get(c.name) is not None for row in rows)],
             rows=rows,
-            narrowest=room_for(row["label"] for row in timed),
             table_open=True,
+            **_dots("cost", timed, "Seconds a question", "seconds", lines=False, zero=True),
         )
     ]
 
@@ -284,32 +283,41 @@ def seeds(results: Mapping[str, Any]) -> list[Figure]:
                 f"{row['label']}: {number(row['mean'], '.1%')}, deviation {number(row['deviation'], '.2%')}."
                 for row in many
             ),
-            chart=_dots("seeds", drawn, "Accuracy (%)", "accuracy", lines=False),
-            data={"seeds": drawn},
+            data={"seeds": _with_lines(drawn)},
             columns=columns,
             rows=rows,
-            narrowest=room_for(row["label"] for row in many),
             table_open=True,
+            **_dots("seeds", many, "Accuracy (%)", "accuracy", lines=False),
         )
     ]
 
 
-def _dots(data: str, rows: Sequence[Row], title: str, what: str, *, lines: bool, zero: bool = False) -> alt.LayerChart:
-    """Draw a point in every row, with its interval where there are any."""
-    count = len({row["row"] for row in rows})
-    base, place = alt.Chart(named(data)), row_place("row:O", count)
+def _dots(data: str, rows: Sequence[Row], title: str, what: str, *, lines: bool, zero: bool = False) -> dict[str, Any]:
+    """Draw a point for every row, with its interval where there are any; return the chart as `fitted` does."""
     x = alt.X("value:Q").title(title).scale(zero=zero, padding=12).axis(grid=True, tickCount=6)
     tooltip = [alt.Tooltip("label:N", title="method"), alt.Tooltip("text:N", title=what)]
-    layers = [base.mark_point(style="strong", filled=True, size=64).encode(x=x, tooltip=tooltip, **place)]
-    if lines:
-        rule = base.mark_rule(style="strong", strokeWidth=2.5)
-        layers.append(rule.encode(x=alt.X("low:Q").title(title), x2="high:Q", tooltip=tooltip, **place))
-    return alt.LayerChart(layer=[*layers, *row_names(_once(base), "label:N", place)], height=STEP * count)
+
+    def draw(rows: Rows) -> alt.LayerChart:
+        base, place = alt.Chart(named(data)), rows.place()
+        layers = rows.names(_once(base))
+        if lines:
+            rule = base.mark_rule(style="strong", strokeWidth=2.5)
+            layers.append(rule.encode(x=alt.X("low:Q").title(title), x2="high:Q", tooltip=tooltip, **place))
+        layers.append(base.mark_point(style="strong", filled=True, size=64).encode(x=x, tooltip=tooltip, **place))
+        return alt.LayerChart(layer=layers, height=rows.height)
+
+    return fitted([row["label"] for row in rows], draw)
+
+
+def _with_lines(drawn: Sequence[Row]) -> list[Row]:
+    """Return rows of data with their names in lines, for narrow boxes."""
+    lines = folded([row["label"] for row in drawn])
+    return [{**row, "folded": name} for row, name in zip(drawn, lines, strict=True)]
 
 
 def _once(base: alt.Chart) -> alt.Chart:
     """Keep one of the marks of each row: it has one name."""
-    kept: alt.Chart = base.transform_aggregate(groupby=["row", "label"])
+    kept: alt.Chart = base.transform_aggregate(groupby=["row", "label", "folded"])
     return kept
 
 

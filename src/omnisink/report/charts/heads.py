@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from omnisink.report.charts.lines import NOTHING, layer_color, span, value_axis, zero_line
-from omnisink.report.charts.rows import STEP, row_names, row_place
+from omnisink.report.charts.rows import Rows
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.words import bounded, extremes, present, shown
 from omnisink.results.wording import CHANGE, POINTS, number
@@ -110,8 +110,8 @@ def _fixed(control: alt.Parameter) -> alt.Parameter:
 def _correlation(rows: Sequence[Row]) -> Figure:
     drawn = [{**row, "text": shown(row, _RHO)} for row in present(rows, "rho")]
     base = alt.Chart(named("correlation"))
-    place = row_place("over:N")
-    marks = place | {
+    lines = Rows(max(1, len(drawn)), name="over:N")
+    marks = lines.place("over:N", counted=False) | {
         "tooltip": [
             alt.Tooltip("over:N", title="over"),
             alt.Tooltip("text:N", title="correlation"),
@@ -125,13 +125,13 @@ def _correlation(rows: Sequence[Row]) -> Figure:
         .scale(domain=[-1, 1])
         .axis(grid=True, values=[-1, -0.5, 0, 0.5, 1], format=".1~f")
     )
-    layers = [zero_line("x"), base.mark_point(style="strong", size=64).encode(x=x, **marks)]
+    layers = [zero_line("x"), *lines.names(base, "over:N", counted=False)]
+    layers.append(base.mark_point(style="strong", size=64).encode(x=x, **marks))
     if bounded(drawn):
         line = base.transform_filter("isValid(datum.low) && isValid(datum.high)").mark_rule(
             style="strong", strokeWidth=2.5
         )
         layers.append(line.encode(x=alt.X("low:Q").title(x["title"]), x2="high:Q", **marks))
-    layers += row_names(base, "over:N", place)
     return Figure(
         name="head-correlation",
         title="Do the two go together?",
@@ -142,7 +142,7 @@ def _correlation(rows: Sequence[Row]) -> Figure:
             f" {number(row.get('items'))} items."
             for row in rows
         ),
-        chart=alt.LayerChart(layer=layers, height=STEP * max(1, len(drawn))),
+        chart=alt.LayerChart(layer=layers, height=lines.height),
         data={"correlation": drawn} | NOTHING,
         columns=(Column("over", "over"), Column("heads", "heads", "d"), Column("items", "items", "d"), _RHO),
         rows=rows,

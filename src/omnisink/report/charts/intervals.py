@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import altair as alt
 
 from omnisink.report.charts.lines import NOTHING, span, zero_line
-from omnisink.report.charts.rows import STEP, room_for, row_names, row_place
+from omnisink.report.charts.rows import Rows, fitted, folded
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.words import bounded, present, shown
-from omnisink.results.wording import CHANGE, LEVEL, NATS, P_VALUE, POINTS, number, p_value
+from omnisink.results.wording import CHANGE, LEVEL, NATS, P_VALUE, POINTS, SINGLE, direction, number, p_value
 
 LOSS = Column("loss_change", "loss change (nats)", CHANGE, ("loss_low", "loss_high"))
 ACCURACY = Column("accuracy_change", "accuracy change (points)", POINTS, ("accuracy_low", "accuracy_high"))
 _ITEMS = Column("items", "items", "d")
-_P = (Column("p", "p", P_VALUE), Column("p_holm", "p (Holm)", P_VALUE))
-_COLUMNS = (
+P = (Column("p", "p", P_VALUE), Column("p_holm", "p (Holm)", P_VALUE))
+COLUMNS = (
     Column("arm", "condition", on_page=False),
     Column("label", "what was done"),
     _ITEMS,
@@ -25,14 +25,14 @@ _COLUMNS = (
     LOSS,
     Column("accuracy", "accuracy", ".1%"),
     ACCURACY,
-    *_P,
+    *P,
     Column("changed", "answers changed", ".4g"),
     Column("turned", "turned (degrees)", ".1f"),
 )
-#: Measure: title of its axis, format of its numbers, and what they are multiplied by.
+#: Measure: title of its axis, and what its numbers are multiplied by.
 PANELS = {
-    "loss": ("Loss change (nats)", "~r", 1),
-    "accuracy": ("Accuracy change (percentage points)", "~r", 100),
+    "loss": ("Loss change (nats)", 1),
+    "accuracy": ("Accuracy change (percentage points)", 100),
 }
 
 
@@ -78,27 +78,51 @@ def intervals(
     measures = measured(arms)
     key = f"{measures[0]}_change"
     ordered = list(arms) if in_order else sorted(arms, key=lambda a: (a.get(key) is None, a.get(key) or 0.0))
-    columns = [*_COLUMNS[:2], *extra, *_COLUMNS[2:]]
-    drawn = [{"row": i} | _drawn(arm, extra) for i, arm in enumerate(ordered)]
+    columns = [*COLUMNS[:2], *extra, *COLUMNS[2:]]
+    names = [_label(arm) for arm in ordered]
+    drawn = [
+        {"row": i, "folded": lines} | _drawn(arm, extra)
+        for i, (arm, lines) in enumerate(zip(ordered, folded(names), strict=True))
+    ]
+    lines = has_intervals(arms)
+    # p is that of the first measure: a change of the loss can be clear where that of the accuracy is not.
+    of = "of the loss " if measured(arms) == [*PANELS] else ""
     marks = f"A point is the change against {against} on the same items" + (
-        f", its line the 95% interval; it is filled where p < {LEVEL:g} after Holm's correction."
-        if any(bounded(arms, *column.ends) for column in (LOSS, ACCURACY))
-        else "; there are too few items for an interval."
+        f", its line the 95% interval; it is filled where p {of}< {LEVEL:g} after Holm's correction."
+        if lines
+        else f". {SINGLE}"
+        if any(arm.get(column.name) for arm in arms for column in (LOSS, ACCURACY))
+        else "; nothing changes."
     )
     return Figure(
         name=name,
         title=title,
         caption=f"{caption} {marks} {undetected}".strip(),
-        alternative=" ".join(f"{_label(arm)}: {_in_words(arm)}." for arm in ordered),
-        chart=alt.vconcat(*(_panel(name, m, drawn, extra) for m in measures), spacing=14),
+        alternative=" ".join(f"{_label(arm)}: {changes_in_words(arm)}." for arm in ordered),
         data={name: drawn} | NOTHING,
-        columns=[c for c in columns if not c.form or any(arm.get(c.name) is not None for arm in ordered)],
+        columns=given(columns, ordered),
         rows=ordered,
         table_open=table_open,
-        narrowest=room_for(map(_label, arms)),
         beside=16,
         note=unmoved(arms),
+        **fitted(
+            names,
+            lambda rows: alt.vconcat(
+                *(_panel(name, m, drawn, extra, rows, m == measures[0]) for m in measures), spacing=14
+            ),
+        ),
     )
+
+
+def has_intervals(arms: Sequence[Row]) -> bool:
+    """Say whether any change has an interval; those of a single clip or text have none."""
+    return any(bounded(arms, *column.ends) for column in (LOSS, ACCURACY))
+
+
+def given(columns: Sequence[Column], arms: Sequence[Row]) -> list[Column]:
+    """Return the columns that have numbers. Without an interval there is no test either, whatever stands for its p."""
+    tested = has_intervals(arms)
+    return [c for c in columns if (tested or c not in P) and any(arm.get(c.name) is not None for arm in arms)]
 
 
 def measured(arms: Sequence[Row]) -> list[str]:
@@ -123,7 +147,7 @@ def drawn_changes(arm: Row) -> dict[str, float | str]:
     An interval that is not whole is as narrow as nothing: a scale has no place for null. The texts are for tooltips.
     """
     row: dict[str, float | str] = {"loss_text": shown(arm, LOSS), "accuracy_text": shown(arm, ACCURACY)}
-    for measure, (_, _, times) in PANELS.items():
+    for measure, (_, times) in PANELS.items():
         change, low, high = (arm.get(f"{measure}_{part}") for part in ("change", "low", "high"))
         if change is not None:
             if low is None or high is None:
@@ -149,41 +173,41 @@ def change_tooltip() -> list[alt.Tooltip]:
     return [alt.Tooltip(f"{c.name.split('_')[0]}_text:N", title=c.title) for c in (LOSS, ACCURACY)]
 
 
-def _panel(data: str, measure: str, rows: Sequence[Row], extra: Sequence[Column]) -> alt.LayerChart:
-    title, form, _ = PANELS[measure]
+def _panel(
+    data: str, measure: str, drawn: Sequence[Row], extra: Sequence[Column], rows: Rows, tested: bool
+) -> alt.LayerChart:
+    title, _ = PANELS[measure]
     base = alt.Chart(named(data)).transform_filter(f"isValid(datum.{measure})")
-    scale = alt.Scale(domain=reach(rows, measure), nice=False, padding=12)
-    x = alt.X(f"{measure}:Q", scale=scale).title(title).axis(grid=True, format=form, tickCount=6)
-    place = row_place("row:O", len(rows)) | {
+    scale = alt.Scale(domain=reach(drawn, measure), nice=False, padding=12)
+    x = alt.X(f"{measure}:Q", scale=scale).title(title).axis(grid=True, tickCount=6)
+    place = rows.place() | {
         "tooltip": [
             alt.Tooltip("label:N", title="condition"),
             *change_tooltip(),
-            *(alt.Tooltip(f"{c.name}:N", title=c.title) for c in (*extra, *_P, _ITEMS)),
+            *(alt.Tooltip(f"{c.name}:N", title=c.title) for c in (*extra, *P, _ITEMS)),
         ]
     }
     line = base.mark_rule(style="strong", strokeWidth=2.5)
     point = base.mark_point(style="strong", filled=False, size=64, strokeWidth=2)
     inside = base.transform_filter("datum.clear").mark_point(style="strong", filled=True, size=64, aria=False)
-    layers = [
-        zero_line("x"),
-        point.encode(x=x, **place),
-        inside.encode(x=x, **place),
-        *row_names(base, "label:N", row_place("row:O", len(rows))),
-    ]
-    if present(rows, f"{measure}_unseen_low"):
+    layers = [zero_line("x"), *rows.names(base)]
+    if present(drawn, f"{measure}_unseen_low"):
         # Drawn first, so that all else lies on it.
         unseen = base.transform_filter(f"isValid(datum.{measure}_unseen_low)").mark_bar(style="unseen", height=10)
         layers.insert(
             0, unseen.encode(x=alt.X(f"{measure}_unseen_low:Q").title(title), x2=f"{measure}_unseen_high:Q", **place)
         )
-    if has_lines(rows, measure):
-        layers.insert(1, line.encode(x=alt.X(f"{measure}_low:Q").title(title), x2=f"{measure}_high:Q", **place))
-    return alt.LayerChart(layer=layers, height=STEP * len(rows))
+    if has_lines(drawn, measure):
+        layers.append(line.encode(x=alt.X(f"{measure}_low:Q").title(title), x2=f"{measure}_high:Q", **place))
+    layers.append(point.encode(x=x, **place))
+    if tested:
+        layers.append(inside.encode(x=x, **place))
+    return alt.LayerChart(layer=layers, height=rows.height)
 
 
 def _drawn(arm: Row, extra: Sequence[Column]) -> dict[str, object]:
     """Return what the chart needs of an arm, the numbers of its tooltip ready to read."""
-    texts = {c.name: number(arm.get(c.name), c.form) for c in (*extra, *_P, _ITEMS)}
+    texts = {c.name: number(arm.get(c.name), c.form) for c in (*extra, *P, _ITEMS)}
     clear = arm.get("p_holm") is not None and arm["p_holm"] < LEVEL
     return {"label": _label(arm), "clear": clear, **drawn_changes(arm), **texts}
 
@@ -192,7 +216,11 @@ def _label(arm: Row) -> str:
     return str(arm.get("label") or arm.get("arm") or "")
 
 
-def _in_words(arm: Row) -> str:
+def changes_in_words(arm: Row) -> str:
+    """Write the changes of a condition; where none has an interval, only which way they go."""
+    if not has_intervals([arm]):
+        ways = [f"{c.title.split()[0]} {direction(arm[c.name])}" for c in (LOSS, ACCURACY) if present([arm], c.name)]
+        return ", ".join(ways) or "no numbers"
     parts = [f"{c.title.split()[0]} {shown(arm, c)}" for c in (LOSS, ACCURACY) if arm.get(c.name) is not None]
     if arm.get("p_holm") is not None:
         parts.append(f"p after Holm's correction {p_value(arm['p_holm'])}")

@@ -10,8 +10,12 @@ from omnisink.report.charts.intervals import (
     ACCURACY,
     LOSS,
     PANELS,
+    P,
     change_tooltip,
+    changes_in_words,
     drawn_changes,
+    given,
+    has_intervals,
     has_lines,
     measured,
     reach,
@@ -19,8 +23,18 @@ from omnisink.report.charts.intervals import (
 )
 from omnisink.report.charts.lines import NOTHING, Choice, distinct, zero_line
 from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.report.words import bounded, present, shown
-from omnisink.results.wording import number
+from omnisink.report.words import present
+from omnisink.results.wording import SINGLE, number
+
+_COLUMNS = (
+    Column("layer", "from layer", "d"),
+    Column("keep", "tokens kept", ".0%"),
+    Column("by", "chosen by"),
+    Column("items", "items", "d"),
+    LOSS,
+    ACCURACY,
+    *P,
+)
 
 
 def pruning(arms: Sequence[Row]) -> Figure:
@@ -48,25 +62,12 @@ def pruning(arms: Sequence[Row]) -> Figure:
         caption=(
             "From one layer on, only a part of the tokens is kept: those the sink's query looks at most, or as many at"
             " random. Points are changes against the baseline"
-            + (
-                ", upright lines their 95% intervals."
-                if any(bounded(arms, *c.ends) for c in (LOSS, ACCURACY))
-                else "."
-            )
+            + (", upright lines their 95% intervals." if has_intervals(arms) else f". {SINGLE}")
         ),
         alternative=" ".join(_in_words(arm) for arm in arms),
         chart=chart if choice is None else chart.add_params(choice.parameter),
         data={"pruning": drawn} | NOTHING,
-        columns=(
-            Column("layer", "from layer", "d"),
-            Column("keep", "tokens kept", ".0%"),
-            Column("by", "chosen by"),
-            Column("items", "items", "d"),
-            LOSS,
-            ACCURACY,
-            Column("p", "p", ".3g"),
-            Column("p_holm", "p (Holm)", ".3g"),
-        ),
+        columns=given(_COLUMNS, arms),
         rows=arms,
         beside=92,
         note=unmoved(arms),
@@ -84,7 +85,7 @@ def _drawn(arm: Row) -> Row:
 
 
 def _panel(measure: str, choice: Choice | None, rows: Sequence[Row], lowest: bool) -> alt.LayerChart:
-    title, form, _ = PANELS[measure]
+    title, _ = PANELS[measure]
     base = alt.Chart(named("pruning")).transform_filter(f"isValid(datum.{measure})")
     if choice is not None:
         base = base.transform_filter(choice.test)
@@ -92,7 +93,7 @@ def _panel(measure: str, choice: Choice | None, rows: Sequence[Row], lowest: boo
     ends = [max(0.0, shares[0] - 0.05), min(1.0, shares[-1] + 0.05)]
     x = alt.X("kept:Q").title("Tokens kept (%)" if lowest else None).scale(domain=ends, nice=False)
     x = x.axis(format=".0~%", values=shares, labels=lowest, ticks=lowest)
-    y = alt.Y(f"{measure}:Q").title(title.replace("percentage ", "")).axis(format=form, tickCount=5)
+    y = alt.Y(f"{measure}:Q").title(title.replace("percentage ", "")).axis(tickCount=5)
     y = y.scale(domain=reach(rows, measure), nice=True, padding=8)
     ways = distinct(rows, "by")
     order = alt.Scale(domain=ways)
@@ -124,6 +125,5 @@ def _panel(measure: str, choice: Choice | None, rows: Sequence[Row], lowest: boo
 
 
 def _in_words(arm: Row) -> str:
-    parts = [f"{c.title.split()[0]} {shown(arm, c)}" for c in (LOSS, ACCURACY) if arm.get(c.name) is not None]
     head = f"Layer {number(arm.get('layer'))}, {number(arm.get('keep'), '.0%')} kept by {arm.get('by')}"
-    return f"{head}: {', '.join(parts) or 'no numbers'}."
+    return f"{head}: {changes_in_words(arm)}."

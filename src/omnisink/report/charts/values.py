@@ -35,7 +35,7 @@ def values(section: Mapping[str, Any]) -> list[Figure]:
     if section.get("key_channels"):
         figures.append(_key_channels(section["key_channels"]))
     if section.get("zero_k"):
-        figures += zero_k(section["zero_k"])
+        figures.append(zero_k(section["zero_k"]))
     if section.get("decomposition"):
         figures += [_share(section["decomposition"]), _parallel(section["decomposition"])]
     if section.get("distance"):
