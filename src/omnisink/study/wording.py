@@ -55,7 +55,7 @@ def directions(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     if not any(row["loss_change"] for row in rows):
-        return [f"The loss stays under {counted(len(rows), 'condition')}: they change nothing on these items."]
+        return [f"The loss stays under {counted(len(rows), 'condition')}: nothing changes on these items."]
     ways = Counter(direction(row["loss_change"]) for row in rows)
     parts = [f"{way} under {number(ways[way])}" for way in ("rises", "falls", "stays") if ways[way]]
     asked = [row["changed"] for row in rows if row["changed"] is not None]

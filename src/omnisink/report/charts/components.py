@@ -150,8 +150,9 @@ def _panel(name: str, index: int, panel: Mapping[str, Any], drawn: Sequence[Row]
     others = tokens.transform_filter("!datum.sink").mark_point(size=16, opacity=0.6)
     sinks = tokens.transform_filter("datum.sink").mark_point(shape="diamond", size=190, style="sink")
     zero = alt.Chart(named(f"{name}-origins")).mark_rule(style="zero", aria=False)
-    # A channel of its own, because the legend would show the outline of the sink around every symbol.
-    fill = alt.Fill("modality:O", scale=alt.Scale(domain=list(MODALITIES)), legend=None)
+    # A channel of its own, because the legend would show the outline of the sink around every symbol. Its domain has
+    # one value more, as in `draw_lines`.
+    fill = alt.Fill("modality:O", scale=alt.Scale(domain=[*MODALITIES, ""]), legend=None)
     layers = [
         zero.encode(x=x),
         zero.encode(y=y),

@@ -103,7 +103,7 @@ def intervals(
         columns=given(columns, ordered),
         rows=ordered,
         table_open=table_open,
-        beside=16,
+        beside=26,
         note=unmoved(arms),
         **fitted(
             names,

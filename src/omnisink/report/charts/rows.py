@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,9 +84,16 @@ class Rows:
         return {"y": alt.Y(field, title=None, axis=None, sort=None, scale=scale), "yOffset": alt.value(down)}
 
 
+class _Wrapper(textwrap.TextWrapper):
+    """Breaks names at spaces, and those of methods with settings after commas and colons."""
+
+    wordsep_re = re.compile(r"(\s+)|(?<=[,:])(?=\S)")
+
+
 def folded(names: Sequence[str]) -> list[str]:
     """Break names into lines for a narrow box; shorter ones begin with empty lines, so that all end at their marks."""
-    broken = [textwrap.wrap(name, _CHARACTERS, max_lines=_LINES, placeholder=" …") or [""] for name in names]
+    wrapper = _Wrapper(_CHARACTERS, max_lines=_LINES, placeholder=" …")
+    broken = [wrapper.wrap(name) or [""] for name in names]
     most = max(map(len, broken), default=1)
     return ["\n".join([*[""] * (most - len(lines)), *lines]) for lines in broken]
 

@@ -63,7 +63,7 @@ def zero_k(arms: Sequence[Row]) -> Figure:
         data={"zero-k": drawn} | NOTHING,
         columns=(_COUNT, _MASS, *given(COLUMNS, rows)),
         rows=rows,
-        beside=70,
+        beside=98,
         panel=240,
         note=" ".join(filter(None, [unmoved(arms), "" if begins or "mass" not in measures else _BEFORE])),
     )
@@ -97,7 +97,9 @@ def _panel(measure: str, drawn: Sequence[Row]) -> alt.LayerChart:
     x = alt.X("n:Q", scale=alt.Scale(type="symlog", constant=1, domain=[0, max(1, *counts)], nice=False, padding=8))
     # From one to all channels n doubles; the axis is near to linear below, so that it can begin at zero.
     x = x.title("Channels set to zero (n)").axis(values=counts, format="d")
-    y = alt.Y(f"{measure}:Q", scale=alt.Scale(domain=reach(drawn, measure), nice=True)).axis(grid=True, tickCount=5)
+    y = alt.Y(f"{measure}:Q", scale=alt.Scale(domain=reach(drawn, measure), nice=True)).axis(
+        grid=True, tickCount=5, minExtent=50
+    )
     y = y.title(_TITLES[measure].replace("percentage ", ""))
     base = alt.Chart(named("zero-k")).transform_filter(f"isValid(datum.{measure})")
     layers = [zero_line()] if measure != "mass" else []
