@@ -48,6 +48,13 @@ def test_internal_links_resolve(page: Path) -> None:
             assert anchor in anchors(target), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("page.html")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_drawn_pages_link_only_files_that_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").split("<script")[0]
+    named = re.findall(r'href="(?!#|data:)([^"]+)"', text) + re.findall(r"(charts/[\w-]+\.\w+)", text)
+    assert named == [name for name in named if (page.parent / name).is_file()]
+
+
 def test_every_page_is_in_the_navigation() -> None:
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     assert all(page.name in config for page in DOCS.glob("*.md"))

@@ -139,6 +139,13 @@ def test_no_axis_has_exponents_however_large_its_numbers(tmp_path: Path, size: f
         assert not [text for text in axis if re.search(r"\de[+−-]?\d", text)], name
 
 
+def test_sentences_of_earlier_versions_get_true_minus_signs() -> None:
+    given = results(layers=4, tokens=24)
+    given["readings"]["heads"] = ["Head 3: -0.33 (-0.52 to -1.9e-05) of 2026-11-25, smollm2-135m, a.-5, top-1, --n 3."]
+    (section,) = [section for section in sections_of(clean(given)) if section.name == "heads"]
+    assert section.readings == ["Head 3: −0.33 (−0.52 to −1.9e−05) of 2026-11-25, smollm2-135m, a.-5, top-1, --n 3."]
+
+
 def row(change: float, low: float | None = None, **more: Any) -> dict[str, Any]:
     high = None if low is None else change - (low - change)
     return {"label": "zero it", "loss_change": change, "loss_low": low, "loss_high": high, "p_holm": 0.01,

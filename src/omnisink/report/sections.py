@@ -16,7 +16,7 @@ from omnisink.report.charts.timeline import timeline
 from omnisink.report.charts.values import values
 from omnisink.report.example import Example
 from omnisink.report.figure import Figure
-from omnisink.results.wording import spaced
+from omnisink.results.wording import spaced, true_minus
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def sections_of(results: Mapping[str, Any]) -> list[Section]:
     list of Section
         The sections in the order of the page.
     """
-    readings = results.get("readings") or {}
+    readings = {name: [*map(true_minus, said or [])] for name, said in (results.get("readings") or {}).items()}
     sections = []
     for name, (short, title, words, draw) in _SECTIONS.items():
         figures = draw(results[name]) if results.get(name) else []
         if figures:
-            sections.append(Section(name, short, title, words, readings.get(name) or [], figures))
+            sections.append(Section(name, short, title, words, readings.get(name, []), figures))
     # A question that has no charts here is shown with what the study says of it.
     for name in readings:
         if name not in _SECTIONS and readings[name]:

@@ -113,6 +113,11 @@ def is_significant(p_holm: float | None, low: float | None, high: float | None) 
     return p_holm < LEVEL and not low <= 0 <= high
 
 
+def true_minus(sentence: str) -> str:
+    """Write the minus signs of numbers in a sentence as `number` does; sentences of earlier versions have hyphens."""
+    return re.sub(r"(?<![\w.-])-(?=\.?\d)|(?<=\de)-(?=\d)", "−", sentence)
+
+
 def direction(change: float) -> str:
     """Say which way a number goes, for where its size would be no finding: "rises", "falls" or "stays"."""
     return "rises" if change > 0 else "falls" if change < 0 else "stays"
