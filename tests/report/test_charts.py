@@ -125,10 +125,11 @@ def test_no_axis_has_exponents_however_large_its_numbers(tmp_path: Path, size: f
         scaled(rows, "loss", "accuracy")
     scaled(given["values"]["geometry"], "sink", "other")
     scaled(given["identification"]["channels"], "peak")
+    scaled(given["heads"]["heads"], "effect", "low", "high")
     for panel in given["example"]["components"]["values"]:
         panel["x"] = [size * x for x in panel["x"]]
-    wanted = {"arms", "zero-k", "pruning", "norms", "channels", "value-components"}
-    whole = {key: given[key] for key in ("run", "example", "identification", "values", "causality")}
+    wanted = {"arms", "zero-k", "pruning", "norms", "channels", "value-components", "heads"}
+    whole = {key: given[key] for key in ("run", "example", "identification", "heads", "values", "causality")}
     figures = [figure for section in sections_of(clean(whole)) for figure in section.figures if figure.name in wanted]
     assert {figure.name for figure in figures} == wanted
     write_charts(figures, tmp_path)

@@ -198,7 +198,7 @@ def test_a_study_of_one_item_reads_well(quick_report: Path) -> None:
         assert "loss " in said[1]
         assert not re.search(r"nats|p after|Holm|[−+][0-9]", said[1]), name
         assert "p (Holm)" not in text[text.index(f'<figure id="figure-{name}"') :].split("</figure>")[0]
-    assert text.count(SINGLE) == 4
+    assert text.count(SINGLE) == 5
     # Four sentences stand at the head of a section, the others are a click away.
     causes = text[text.index('<section id="causality"') :]
     assert causes.index("What arm 3 of 7") < causes.index("More in words") < causes.index("What arm 4 of 7")

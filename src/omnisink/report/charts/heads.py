@@ -11,7 +11,7 @@ from omnisink.report.charts.lines import NOTHING, layer_color, span, value_axis,
 from omnisink.report.charts.rows import Rows
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.words import bounded, extremes, present, shown
-from omnisink.results.wording import CHANGE, POINTS, number
+from omnisink.results.wording import CHANGE, POINTS, SINGLE, number
 
 _EFFECT = Column("effect", "loss change (nats)", CHANGE, ("low", "high"))
 _ACCURACY = Column("accuracy_change", "accuracy change (points)", POINTS, ("accuracy_low", "accuracy_high"))
@@ -55,7 +55,7 @@ def _scatter(rows: Sequence[Row]) -> Figure:
             .title("Attention to the sink (%)")
             .scale(domain=[0, most or 1], nice=True)
             .axis(format=".2~%"),
-            y=value_axis("Loss change (nats)", "~g", "effect").scale(
+            y=value_axis("Loss change (nats)", field="effect").scale(
                 domain=span(rows, "effect"), nice=True, padding=6
             ),
             color=layer_color(rows),
@@ -78,7 +78,9 @@ def _scatter(rows: Sequence[Row]) -> Figure:
     said = (
         f"{len(rows)} heads.",
         extremes(rows, "sink_attention", ".1%", _where, "The attention to the sink"),
-        extremes(rows, "effect", CHANGE, _where, "The loss change without the head, in nats,"),
+        extremes(rows, "effect", CHANGE, _where, "The loss change without the head, in nats,")
+        if bounded(rows)
+        else SINGLE,
     )
     return Figure(
         name="heads",

@@ -176,9 +176,13 @@ def layer_axis(rows: Sequence[Row]) -> alt.X:
     return alt.X("layer:Q").title("Layer").scale(domain=ends, nice=False, padding=8).axis(tickMinStep=1, format="d")
 
 
-def value_axis(title: str, form: str = ".2~f", field: str = "value") -> alt.Y:
-    """Return an axis of values, from zero, with numbers as d3 formats them."""
-    return alt.Y(f"{field}:Q").title(title).scale(zero=True).axis(format=form, tickCount=6)
+def value_axis(title: str, form: str = "", field: str = "value") -> alt.Y:
+    """Return an axis of values, from zero, with numbers in d3's format `form`.
+
+    Without one they have as many decimals as their steps need, and never an exponent.
+    """
+    axis = alt.Axis(format=form, tickCount=6) if form else alt.Axis(tickCount=6)
+    return alt.Y(f"{field}:Q").title(title).scale(zero=True).axis(axis)
 
 
 def log_axis(title: str, rows: Sequence[Row], fields: Sequence[str], field: str = "value") -> alt.Y:
@@ -192,7 +196,7 @@ def log_axis(title: str, rows: Sequence[Row], fields: Sequence[str], field: str 
     steps = (1, 2, 5) if high - low < 2.5 else (1,)
     ticks = [float(f"{step}e{power}") for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
     scale = alt.Scale(type="log", domain=ends, nice=False, padding=10)
-    return alt.Y(f"{field}:Q", scale=scale).title(title).axis(values=ticks, format="~r")
+    return alt.Y(f"{field}:Q", scale=scale).title(title).axis(values=ticks, format=",~r")
 
 
 def span(rows: Sequence[Row], *fields: str) -> list[float]:
