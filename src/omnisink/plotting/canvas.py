@@ -109,14 +109,6 @@ def drawable(text: str) -> str:
     return seen if len(seen) <= 18 else f"{seen[:17]}…"
 
 
-def grouped(values: Sequence[int]) -> list[tuple[int, int]]:
-    """Group ascending whole numbers into runs without a gap, as (first, last)."""
-    runs: list[tuple[int, int]] = []
-    for value in values:
-        runs[-1:] = [(runs[-1][0], value)] if runs and runs[-1][1] == value - 1 else [*runs[-1:], (value, value)]
-    return runs
-
-
 def finite_or_masked(values: NDArray[Any]) -> np.ma.MaskedArray[Any, Any]:
     """Mask what is no number, so that it is drawn as empty."""
     return np.ma.masked_invalid(values)

@@ -13,12 +13,12 @@ from omnisink.plotting.canvas import (
     colour_bar,
     drawable,
     finite_or_masked,
-    grouped,
     look_of,
     number_rows,
     ramp,
     title,
 )
+from omnisink.plotting.marks import grouped, layers_in_words
 from omnisink.plotting.palette import MODALITIES
 
 if TYPE_CHECKING:
@@ -129,15 +129,9 @@ def _said(runs: list[tuple[int, list[tuple[int, int]]]], layers: Sequence[int], 
         return "No sinks"
     if len(runs) > _LABELLED:
         held = sorted({row for _, found in runs for first, last in found for row in range(first, last + 1)})
-        return f"{len(runs)} tokens are sinks (outlined), at {_rows(grouped(held), layers)}"
-    said = [f"token {positions[column]} ({_rows(found, layers)})" for column, found in runs]
+        return f"{len(runs)} tokens are sinks (outlined), at {layers_in_words(grouped(held), layers)}"
+    said = [f"token {positions[column]} ({layers_in_words(found, layers)})" for column, found in runs]
     return f"Sinks, outlined: {', '.join(said)}"
-
-
-def _rows(runs: Sequence[tuple[int, int]], layers: Sequence[int]) -> str:
-    texts = [str(layers[a]) if a == b else f"{layers[a]}–{layers[b]}" for a, b in runs]
-    single = len(runs) == 1 and runs[0][0] == runs[0][1]
-    return ("layer " if single else "layers ") + ", ".join(texts if len(texts) <= 3 else [*texts[:2], "…", texts[-1]])
 
 
 def _strip(ax: Axes, modalities: Sequence[str | None]) -> None:

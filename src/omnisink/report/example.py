@@ -17,8 +17,8 @@ Matrix = NDArray[np.float64]
 
 #: Cells of the sink map that a page can hold and a browser can draw while somebody waits.
 MAX_CELLS = 40_000
-#: A screen has no more columns than this.
-MAX_COLUMNS = 2_000
+#: More columns than this would be thinner than a pixel of the narrowest drawing, and a sink among them not seen.
+MAX_COLUMNS = 640
 #: Characters of pictures in one page.
 MAX_PICTURES = 1_500_000
 
@@ -121,6 +121,10 @@ class Example:
             Counter(t["modality"] for t in inside).most_common(1)[0][0],
             frame,
         )
+
+    def column(self, position: int) -> Bin:
+        """Return one token as a column of its own."""
+        return self._bin(position, position + 1, np.zeros(len(self.tokens)))
 
     def name(self, position: int) -> str:
         """Name a token in a sentence."""

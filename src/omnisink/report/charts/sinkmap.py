@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, overload
 
 import altair as alt
 import numpy as np
 
+from omnisink.plotting.marks import marked_tokens
 from omnisink.plotting.palette import MODALITIES
+from omnisink.report.charts.sink_labels import label_rows, labels
+from omnisink.report.charts.sink_panel import (
+    GAP,
+    NAME,
+    OUTLINED,
+    QUANTITIES,
+    SHOWN,
+    STRIP,
+    Axes,
+    Drawn,
+    cell_rows,
+    cells,
+    column_names,
+    outline_rows,
+    outlines,
+    pointer_rows,
+    pointers,
+    strip,
+    strip_rows,
+)
+from omnisink.report.charts.sink_zoom import NAMED, name_rows, shown_sinks, zoom_panel, zoomed
 from omnisink.report.cleaning import shown_token
-from omnisink.report.example import Bin, Example, Matrix, rounded
-from omnisink.report.figure import Column, Figure, Row, named
-from omnisink.results.wording import listed, number, spaced
+from omnisink.report.example import Example
+from omnisink.report.figure import Column, Figure, Row
+from omnisink.results.wording import number, spaced
 
 _NONE = "none"
-#: Labels of the legend: numbers for |h|, per cent for attention.
-_STRENGTH = "brightness === 'magnitude' ? format(datum.value, ',.2~r') : format(datum.value, '.1~p')"
+#: Sinks that the text names, at most.
+_SAID = 8
+_TITLE = f"{SHOWN} === 'magnitude' ? 'Largest |h| of each token' : 'Attention that each token receives'"
 _COLUMNS = (
     Column("layer", "layer", "d"),
     Column("position", "position", "d"),
@@ -32,7 +54,9 @@ _COLUMNS = (
 
 
 def sink_map(example: Example) -> Figure:
-    """Draw tokens along and layers upward; colour is modality, strength the size, an outline a marked sink.
+    """Draw tokens along and layers upward; colour is the size, a strip below the modality, an outline a marked sink.
+
+    A second panel shows the marked columns with their neighbours. Prompts of few tokens are named in the map instead.
 
     Parameters
     ----------
@@ -44,156 +68,109 @@ def sink_map(example: Example) -> Figure:
     Figure
         Named ``sink-map``. Its table begins with the largest cells.
     """
-    bins = example.bins()
-    gathered = max(b.end - b.begin for b in bins)
-    criteria = list(example.marked)
-    brightness = alt.param(
-        name="brightness",
-        value="magnitude",
-        bind=alt.binding_radio(
-            options=["magnitude", "received"], labels=["largest |h|", "attention received"], name="Strength shows "
-        ),
-    )
-    outlined = alt.param(
-        name="outlined",
-        value=next((c for c in criteria if example.marked[c]), _NONE),
-        bind=alt.binding_select(
-            options=[*criteria, _NONE], labels=[*map(spaced, criteria), _NONE], name="Outline sinks by "
-        ),
-    )
-    note = (
-        f"{len(example.tokens):,} tokens are too many to draw one by one: each column gathers {gathered} neighbours"
-        " and shows the largest number among them. The CSV file has every token."
-    )
+    columns = [Drawn(b, b.begin, b.end) for b in example.bins()]
+    close = [] if len(example.tokens) <= NAMED else zoomed(example)
+    height = min(26, max(6, 420 // example.layers)) * example.layers
+    panels = [_map(example, columns, height)]
+    if close:
+        panels.append(zoom_panel(example, close, _used(example)))
+    gathered = max(c.bin.end - c.bin.begin for c in columns)
     return Figure(
         name="sink-map",
         title="Every token at every layer",
         caption=(
-            "Each column is a token of the prompt and each row a layer, the first at the bottom. The stronger the"
-            " colour, the larger the number, on a logarithmic scale; outlined cells are marked as sinks."
-        ),
+            "Each column is a token of the prompt and each row a layer, the first at the bottom. Colour is the largest"
+            " activation |h| of the token, on a logarithmic scale; the strip under the cells says what the token is."
+            " Outlined cells are marked as sinks."
+        )
+        + (" The lower panel shows the marked columns and their neighbours." if close else ""),
         alternative=_in_words(example),
-        chart=_chart(example, bins).add_params(brightness, outlined),
+        chart=alt.vconcat(*panels, spacing=18)
+        .resolve_scale(fill="shared", color="shared", x="independent", y="independent")
+        .add_params(*_controls(example)),
         data={
-            "tokens": _token_rows(example, bins),
-            "outlines": _outline_rows(example, bins),
+            "tokens": cell_rows(example, columns),
+            "modalities": strip_rows(columns),
+            "outlines": outline_rows(example, columns),
+            "pointers": pointer_rows(example, columns),
+            "labels": label_rows(example, columns, height),
+            "names": name_rows(example, columns) if len(columns) <= NAMED else [],
+            "zoomed": cell_rows(example, close),
+            "zoomed-modalities": strip_rows(close),
+            "zoomed-outlines": outline_rows(example, close),
+            "zoomed-names": name_rows(example, close),
             "frames": example.frames,
         },
         columns=_COLUMNS,
         rows=_Cells(example),
         narrowest=640,
+        beside=58,
         many_marks=True,
-        note=note if gathered > 1 else "",
+        note=" ".join(_notes(example, gathered, bool(close))),
     )
 
 
-def _chart(example: Example, bins: Sequence[Bin]) -> alt.LayerChart:
-    layers = example.layers
-    floors = {"magnitude": _floor(example.magnitude), "received": _floor(example.received)}
-    x = alt.X(
-        "begin:Q",
-        title="Position in the prompt (tokens)",
-        scale=alt.Scale(domain=[0, bins[-1].end], nice=False),
-        axis=alt.Axis(format="~s" if bins[-1].end > 9_999 else "d", tickMinStep=1),
+def _map(example: Example, columns: Sequence[Drawn], height: int) -> alt.LayerChart:
+    width, named = columns[-1].end, len(columns) <= NAMED
+    axis = alt.Axis(
+        offset=STRIP + 2 * GAP,
+        format="~s" if width > 9_999 else "d",
+        tickMinStep=1,
+        labels=not named,
+        ticks=not named,
+        domain=not named,
+        titlePadding=NAME + 8 if named else 8,
     )
-    y = alt.Y(
-        "low:Q",
-        title="Layer",
-        scale=alt.Scale(domain=[-0.5, layers - 0.5], nice=False, zero=False),
-        axis=alt.Axis(grid=False, tickMinStep=1, format="d", values=list(range(0, layers, -(-layers // 12)))),
-    )
-    strength = (
-        f"brightness === 'magnitude' ? max(datum.magnitude, {floors['magnitude']})"
-        f" : max(datum.received, {floors['received']})"
-    )
-    used = [m for m in MODALITIES if any(b.modality == m for b in bins)]
-    cells = (
-        alt.Chart(named("tokens"))
-        .transform_lookup("frame", from_=alt.LookupData(data=named("frames"), key="frame", fields=["image"]))
-        .transform_flatten(["layer", "magnitude", "received"])
-        .transform_calculate(
-            low="datum.layer - 0.5", high="datum.layer + 0.5", strength=strength, image="datum.image || ''"
-        )
-        .mark_rect(aria=False)
-        .encode(
-            x=x,
-            x2="end:Q",
-            y=y,
-            y2="high:Q",
-            color=alt.Color(
-                "modality:O", title=None, scale=alt.Scale(domain=list(MODALITIES)), legend=alt.Legend(values=used)
-            ),
-            opacity=alt.Opacity(
-                "strength:Q",
-                title="Strength (logarithmic)",
-                scale=alt.Scale(type="log", range=[0.05, 1], nice=False),
-                legend=alt.Legend(
-                    labelExpr=_STRENGTH, tickCount=5, symbolType="square", symbolSize=120, symbolStrokeWidth=0
-                ),
-            ),
-            tooltip=[
-                alt.Tooltip("token:N", title="token"),
-                alt.Tooltip("kind:N", title="modality"),
-                alt.Tooltip("layer:Q", title="layer", format="d"),
-                alt.Tooltip("magnitude:Q", title="largest |h|", format=",.4~g"),
-                alt.Tooltip("received:Q", title="attention received", format=".3~p"),
-                alt.Tooltip("image:N", title="image"),
-            ],
-        )
-    )
-    outlines = (
-        alt.Chart(named("outlines"))
-        .transform_filter("datum.criterion === outlined")
-        .mark_line(style="outline", strokeJoin="miter", aria=False)
-        .encode(x="x:Q", y="y:Q", detail="run:N", order="corner:Q", tooltip=alt.value(None))
-    )
-    return alt.LayerChart(layer=[cells, outlines], height=min(26, max(6, 420 // layers)) * layers)
+    axes = Axes.of(example.layers, width, axis, height, "Token" if named else "Position in the prompt (tokens)")
+    layers = [
+        cells("tokens", axes, example),
+        strip("modalities", axes, _used(example)),
+        outlines("outlines", axes),
+        pointers("pointers", axes),
+        *labels("labels", axes),
+    ]
+    if named:
+        layers.append(column_names("names", axes))
+    return alt.LayerChart(layer=layers, title=alt.TitleParams(text=alt.ExprRef(_TITLE), offset=16), height=height)
 
 
-def _floor(values: Matrix) -> float:
-    """Return where the logarithmic scale begins: the smallest number, but no more than four decades down."""
-    positive = values[values > 0]
-    return float(f"{max(positive.min(), positive.max() / 1e4):.3g}") if positive.size else 1.0
-
-
-def _token_rows(example: Example, bins: Sequence[Bin]) -> list[Row]:
-    layers = list(range(example.layers))
-
-    def largest(values: Matrix, b: Bin) -> list[float | None]:
-        column = values[:, b.begin : b.end]
-        return rounded(np.where(np.isnan(column).all(axis=1), np.nan, np.nan_to_num(column, nan=-np.inf).max(axis=1)))
-
+def _controls(example: Example) -> list[alt.Parameter]:
+    criteria = list(example.marked)
     return [
-        {
-            "begin": b.begin,
-            "end": b.end,
-            "token": b.token,
-            "kind": b.kind,
-            "modality": b.modality,
-            "frame": b.frame,
-            "layer": layers,
-            "magnitude": largest(example.magnitude, b),
-            "received": largest(example.received, b),
-        }
-        for b in bins
+        alt.param(
+            name=SHOWN,
+            value="magnitude",
+            bind=alt.binding_radio(options=list(QUANTITIES), labels=list(QUANTITIES.values()), name="Colour shows "),
+        ),
+        alt.param(
+            name=OUTLINED,
+            value=next((c for c in criteria if example.marked[c]), criteria[0] if criteria else _NONE),
+            bind=alt.binding_select(
+                options=[*criteria, _NONE], labels=[*map(spaced, criteria), _NONE], name="Outline sinks by "
+            ),
+        ),
     ]
 
 
-def _outline_rows(example: Example, bins: Sequence[Bin]) -> list[Row]:
-    """Return the corners of a box for every run of neighbouring layers at which a column is marked."""
-    size = bins[0].end - bins[0].begin
-    rows: list[Row] = []
-    for criterion, cells in example.marked.items():
-        columns = sorted({(position // size, layer) for layer, position in cells})
-        runs = groupby(enumerate(columns), key=lambda pair: (pair[1][0], pair[1][1] - pair[0]))
-        for run, ((column, _), group) in enumerate(runs):
-            layers = [layer for _, (_, layer) in group]
-            b, low, high = bins[column], layers[0] - 0.5, layers[-1] + 0.5
-            corners = [(b.begin, low), (b.end, low), (b.end, high), (b.begin, high), (b.begin, low), (b.end, low)]
-            rows += [
-                {"criterion": criterion, "run": run, "corner": i, "x": x, "y": y} for i, (x, y) in enumerate(corners)
-            ]
-    return rows
+def _used(example: Example) -> list[str]:
+    there = {token["modality"] for token in example.tokens}
+    return [m for m in MODALITIES if m in there]
+
+
+def _notes(example: Example, gathered: int, close: bool) -> list[str]:
+    said = []
+    if gathered > 1:
+        said.append(
+            f"{len(example.tokens):,} tokens are too many to draw one by one: each column gathers {gathered}"
+            " neighbours and shows the largest number among them. The CSV file has every token."
+        )
+    marked, shown = {p for held in example.marked.values() for _, p in held}, shown_sinks(example)
+    if close and len(marked) > len(shown):
+        said.append(
+            f"The lower panel shows {len(shown)} of the {len(marked):,} marked tokens, those with the largest |h|"
+            " first."
+        )
+    return said
 
 
 def _in_words(example: Example) -> str:
@@ -205,16 +182,14 @@ def _in_words(example: Example) -> str:
                 f"{what} is {number(float(values[layer, position]))}, at layer {layer}, token"
                 f" {example.name(int(position))}."
             )
-    for criterion, cells in example.marked.items():
-        layers, positions = {layer for layer, _ in cells}, sorted({p for _, p in cells})
-        if not cells:
+    for criterion, held in example.marked.items():
+        found = marked_tokens(held)
+        if not found:
             sentences.append(f"{spaced(criterion).capitalize()} marks no token.")
             continue
-        where = listed([str(p) for p in positions[:8]]) + (" and others" if len(positions) > 8 else "")
-        sentences.append(
-            f"{spaced(criterion).capitalize()} marks {len(positions)} of them, between layers {min(layers)} and"
-            f" {max(layers)}, at position{'s' if len(positions) > 1 else ''} {where}."
-        )
+        count = len({position for _, position in held})
+        where = "; ".join(one.text for one in found[:_SAID]) + ("; and others" if len(found) > _SAID else "")
+        sentences.append(f"{spaced(criterion).capitalize()} marks {count:,} token{'s' if count > 1 else ''}: {where}.")
     return " ".join(sentences)
 
 
@@ -226,8 +201,8 @@ class _Cells(Sequence[Row]):
         sizes = np.nan_to_num(example.magnitude, nan=-1.0).ravel()
         self._order = np.argsort(-sizes, kind="stable")
         self._marked: dict[tuple[int, int], list[str]] = {}
-        for criterion, cells in example.marked.items():
-            for cell in cells:
+        for criterion, held in example.marked.items():
+            for cell in held:
                 self._marked.setdefault(cell, []).append(criterion)
 
     def __len__(self) -> int:
