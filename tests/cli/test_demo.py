@@ -47,22 +47,43 @@ def test_a_sink_is_drawn_where_it_is():
     lines = draw_sinks(
         planted(4, 6), [Span("text", 0, 2), Span("video", 2, 4, 0.0, 1.0), Span("audio", 4, 6, 0.0, 1.0)]
     )
-    assert lines.splitlines()[:5] == [
-        "        ttvvaa",
-        "      0 ......",
-        "      1 .....o",
-        "      2 #.....",
+    assert lines.splitlines()[:7] == [
         "      3 #.....",
+        "      2 #.....",
+        "      1 .....o",
+        "      0 ......",
+        "        ttvvaa",
+        "        ^",
+        "^ sinks: token 0, layers 2–3",
     ]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        ((), "no token is a sink"),
+        ((3, 4), "^ sinks: tokens 3–4, layers 2–3"),
+        ((0, 2, 9), "^ sinks: token 0, layers 2–3; token 2, layers 2–3; token 9, layers 2–3"),
+        ((0, 2, 4, 6, 8), "^ sinks: 5 tokens, at layers 2–3"),
+    ],
+)
+def test_the_sinks_are_pointed_at_and_named(tokens, said):
+    seen = {layer: torch.full((1, 12), 5.0) for layer in range(4)}
+    for layer in (2, 3):
+        seen[layer][0, list(tokens)] = 25_000.0
+    masks = {layer: value > 1_000 for layer, value in seen.items()}
+    lines = draw_sinks(SinkMap(masks, torch.ones(1, 12, dtype=torch.bool), magnitudes=seen), []).splitlines()
+    assert [i - 8 for i, sign in enumerate(lines[5]) if sign == "^"] == list(tokens)
+    assert lines[6] == said
 
 
 def test_a_long_prompt_and_a_deep_model_are_drawn_narrow():
     lines = draw_sinks(planted(40, 1_000), [], width=60, rows=10).splitlines()
     assert all(len(line) <= 60 for line in lines[:11])
-    assert len(lines) == 13
-    assert lines[1].startswith("    0-3 #.")
-    assert lines[1].endswith("o")
-    assert "20 tokens a character" in lines[11]
+    assert len(lines) == 15
+    assert lines[9].startswith("    0-3 #.")
+    assert lines[9].endswith("o")
+    assert "20 tokens a character" in lines[13]
 
 
 def test_a_map_without_activations_is_not_drawn():

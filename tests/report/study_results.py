@@ -201,7 +201,13 @@ def identification(rng: np.random.Generator, layers: int, modalities: list[str],
     ]
     hidden = {"the sinks": 0.9, "as many others": 0.01, "all of the video": 0.3}
     masking = [arm(rng, f"mask-{what}", f"hide {what}", clip, effect) for what, effect in hidden.items()]
-    parts = {"by_layer": by_layer, "overlap": overlap, "stability": stability}
+    shares = [
+        {"layer": layer, "modality": m, "sink": sink, "items": 60, "mass": mass, "low": mass * 0.9, "high": mass * 1.1}
+        for layer in range(layers)
+        for m in modalities[1:]
+        for sink, mass in ((True, 0.5 if m == "text" else 0.0), (False, 0.5 / len(modalities[1:])))
+    ]
+    parts = {"by_layer": by_layer, "overlap": overlap, "stability": stability, "attention": shares}
     return parts | {"channels": channels, "masking": masking}
 
 
@@ -219,7 +225,8 @@ def heads(rng: np.random.Generator, layers: int) -> dict[str, Any]:
         {"over": "all layers", "heads": len(rows), "items": 60, "rho": -0.31, "low": -0.42, "high": -0.19},
         {"over": "layers with a sink", "heads": len(rows) // 2, "items": 60, "rho": -0.12, "low": -0.29, "high": 0.06},
     ]
-    return {"heads": rows, "correlation": correlation}
+    every = [{key: row[key] for key in ("layer", "head", "sink_attention")} | {"marked": 1.0} for row in rows]
+    return {"heads": rows, "correlation": correlation, "sink_attention": every}
 
 
 def values(rng: np.random.Generator, layers: int, clip: bool) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from tests.report.study_results import CRITERIA, changed, results
 NAMES = {
     "sink-map", "timeline", "marked-share", "attention-mass", "overlap", "stability", "channels", "masking", "heads",
     "head-correlation", "norms", "key-cosines", "key-channels", "zero-k", "decomposition", "parallel",
-    "distance", "pruning", "arms", "value-components", "stream-components",
+    "distance", "pruning", "arms", "value-components", "stream-components", "head-map", "last-token-mass",
+    "modality-mass",
 }  # fmt: skip
 
 

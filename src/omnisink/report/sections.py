@@ -10,6 +10,7 @@ from omnisink.report.charts.components import components
 from omnisink.report.charts.heads import heads
 from omnisink.report.charts.identification import identification
 from omnisink.report.charts.intervals import intervals
+from omnisink.report.charts.modality_mass import last_token_mass
 from omnisink.report.charts.positions import positions
 from omnisink.report.charts.sinkmap import sink_map
 from omnisink.report.charts.timeline import timeline
@@ -78,8 +79,10 @@ def _example(given: Mapping[str, Any]) -> list[Figure]:
     example = Example.of(given)
     if not example.tokens or not example.layers:
         return []
-    along = timeline(example) if example.timed else positions(example)
-    return [sink_map(example), along, *components(given.get("components") or {}, example)]
+    # The chart that says most stands first: attention along the clip, with its frames and its sound.
+    made = [timeline(example), sink_map(example)] if example.timed else [sink_map(example), positions(example)]
+    looks = last_token_mass(example)
+    return [*made, *([] if looks is None else [looks]), *components(given.get("components") or {}, example)]
 
 
 def _causality(given: Mapping[str, Any]) -> list[Figure]:

@@ -69,7 +69,7 @@ def config(look: Look) -> dict[str, Any]:
         "rule": {"color": look.soft},
         "range": {
             "category": list(look.series),
-            "ordinal": list(look.modalities),
+            "ordinal": [*look.modalities, look.ink],  # the last one is that of sinks
             "ramp": list(look.ramp),
             "heatmap": list(look.heat),
             "symbol": ["circle", "square", "triangle-up", "diamond", "cross"],

@@ -7,6 +7,7 @@ from typing import Any
 
 import altair as alt
 
+from omnisink.report.charts.head_map import head_map
 from omnisink.report.charts.lines import NOTHING, layer_color, span, value_axis, zero_line
 from omnisink.report.charts.rows import Rows
 from omnisink.report.figure import Column, Figure, Row, named
@@ -19,7 +20,7 @@ _RHO = Column("rho", "correlation", "+.2f", ("low", "high"))
 
 
 def heads(section: Mapping[str, Any]) -> list[Figure]:
-    """Draw the heads, and the correlation over them.
+    """Draw the attention of all heads, what each is worth, and the correlation over them.
 
     Parameters
     ----------
@@ -32,6 +33,9 @@ def heads(section: Mapping[str, Any]) -> list[Figure]:
         One for each part that has rows.
     """
     figures = []
+    # Older studies kept the attention of the heads only that were zeroed.
+    if attention := section.get("sink_attention") or section.get("heads"):
+        figures.append(head_map(attention))
     if section.get("heads"):
         figures.append(_scatter(section["heads"]))
     if section.get("correlation"):

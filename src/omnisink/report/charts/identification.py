@@ -10,6 +10,7 @@ import altair as alt
 from omnisink.report.charts.channels import channels
 from omnisink.report.charts.intervals import intervals
 from omnisink.report.charts.lines import Choice, distinct, layer_lines, line_rows, value_axis, wide_to_long
+from omnisink.report.charts.modality_mass import mean_mass
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.words import at_layer, bounded, extremes, present
 from omnisink.results.wording import spaced
@@ -31,12 +32,15 @@ def identification(section: Mapping[str, Any]) -> list[Figure]:
         One for each part that has rows.
     """
     by_layer: Sequence[Row] = section.get("by_layer") or []
-    with_mass = [row for row in by_layer if row.get("mass") is not None]
+    # Rows without a number stay: at their layers nothing is marked, and lines break there.
+    whole = [row for row in by_layer if row.get("modality") == "all"]
     figures = []
+    if section.get("attention"):
+        figures.append(mean_mass(section["attention"]))
     if by_layer:
         figures.append(_share(by_layer))
-    if with_mass:
-        figures.append(_mass(with_mass))
+    if present(whole, "mass"):
+        figures.append(_mass(whole))
     for key, draw in (("overlap", _overlap), ("stability", _stability), ("channels", channels)):
         if section.get(key):
             figures.append(draw(section[key]))
@@ -123,13 +127,14 @@ def _overlap(rows: Sequence[Row]) -> Figure:
     drawn = [
         {**row, "rank": ranks.index(row["series"])} for row in present(wide_to_long(rows, parts, ["jaccard"]), "value")
     ]
+    seen = [name for name in ranks if any(row["series"] == name and row["value"] > 0 for row in drawn)]
     bars = (
         alt.Chart(named("overlap"), height=220)
         .mark_bar()
         .encode(
             x=alt.X("layer:O").title("Layer").axis(labelAngle=0),
             y=alt.Y("value:Q", scale=alt.Scale() if drawn else alt.Scale(domain=[0, 1])).title("Tokens marked (mean)"),
-            color=alt.Color("series:N").title("Marked by").scale(domain=ranks),
+            color=alt.Color("series:N").title("Marked by").scale(domain=ranks).legend(values=seen or ranks),
             order="rank:Q",
             tooltip=[
                 alt.Tooltip("series:N", title="marked by"),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import altair as alt
 
@@ -15,7 +18,9 @@ from omnisink.results.wording import interval
 #: One for each line, so that lines differ without colour.
 _DASHES = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 3]]
 #: Sizes of the points, the first drawn largest, so that it shows around the others where lines lie on each other.
-_SIZES = [72, 34, 22, 16, 12]
+_SIZES = [52, 40, 40, 40, 40]
+#: The same where lines have the same values, and the widths of those lines: each shows beside the next one on it.
+_NESTED, _WIDTHS = [190, 80, 34, 16, 8], [6, 2.5, 1.4, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ def line_rows(rows: Iterable[Row], form: str, along: str = "layer") -> list[Row]
     Parameters
     ----------
     rows : iterable of mappings
-        With `series`, `value`, the field `along` and, for a band, `low` and `high`.
+        With `series`, `value`, the field `along` and, for a band, `low` and `high`. A row without a value says that
+        there is none at this place.
     form : str
         Format of the numbers, see `words.number`.
     along : str
@@ -80,15 +86,49 @@ def line_rows(rows: Iterable[Row], form: str, along: str = "layer") -> list[Row]
     Returns
     -------
     list of mappings
-        Those with a value and a place along the axis. An interval that is not whole is as narrow as nothing.
+        Those with a value and a place along the axis. An interval that is not whole is as narrow as nothing. Rows of a
+        line that may be joined share a ``run``; ``lone`` rows have nobody to be joined with.
     """
+    placed = [row for row in rows if row.get(along) is not None]
+    runs = _runs(placed, along)
+    counts = Counter(runs.values())
     return [
-        {**row, "low": row["value"], "high": row["value"]}
+        {**row, "low": row["value"], "high": row["value"], "run": runs[id(row)], "lone": counts[runs[id(row)]] == 1}
         | ({end: row[end] for end in ("low", "high")} if bounded([row]) else {})
         | {"text": interval(row["value"], row.get("low"), row.get("high"), form)}
-        for row in present(rows, "value")
-        if row.get(along) is not None
+        for row in present(placed, "value")
     ]
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    """Return what tells lines apart: their name, and whatever else is in words, of which a control shows one."""
+    return tuple(value for key, value in row.items() if isinstance(value, str) and key != "text")
+
+
+def _runs(rows: Sequence[Row], along: str) -> dict[int, int]:
+    """Return the number of the stretch in which each row is joined, by its identity; over layers a line can break."""
+    places = sorted({row[along] for row in rows})
+    step = min((b - a for a, b in pairwise(places)), default=1) if along == "layer" else math.inf
+    lines: dict[tuple[str, ...], list[Row]] = {}
+    for row in present(rows, "value"):
+        lines.setdefault(_line(row), []).append(row)
+    runs: dict[int, int] = {}
+    run = -1
+    for line in lines.values():
+        before = None
+        for row in sorted(line, key=lambda r: r[along]):
+            run += before is None or row[along] - before > step
+            runs[id(row)], before = run, row[along]
+    return runs
+
+
+def _coincide(rows: Sequence[Row], along: str) -> bool:
+    """Say whether lines have the same value at two places at least, so that one covers the other there."""
+    shared: Counter[tuple[Any, ...]] = Counter()
+    for row in rows:
+        others = tuple(name for name in _line(row) if name != row["series"])
+        shared[others, row[along], float(f"{row['value']:.3g}")] += 1
+    return len({(others, place) for (others, place, _), count in shared.items() if count > 1}) > 1
 
 
 def layer_lines(
@@ -130,7 +170,8 @@ def draw_lines(
     Returns
     -------
     alt.LayerChart
-        Lines with points, distinguished by colour, dash and shape.
+        Lines with points, distinguished by colour, dash and shape. Where lines lie on each other, the one below is
+        wider and its points larger, so that both are seen.
     """
     choice = choice if choice is not None and len(choice.options) > 1 else None
     base = alt.Chart(named(data))
@@ -138,7 +179,9 @@ def draw_lines(
         base = base.transform_filter(choice.test)
     if not rows:
         y = y.scale(domain=[0, 1])
-    legend = alt.Legend() if len(series) > 1 else None
+    # Nothing is named that is drawn nowhere.
+    shown = [name for name in series if any(row["series"] == name for row in rows)]
+    legend = alt.Legend(values=shown) if len(shown) > 1 else None
     order = alt.Scale(domain=list(series))
     # The points make the legend. Bands and lines have channels of their own without one, and a domain with one value
     # more: Vega-Lite takes scales with the same domain for one legend, and would hide it with theirs.
@@ -146,34 +189,48 @@ def draw_lines(
     fill = alt.Fill("series:N", scale=alt.Scale(domain=longer), legend=None)
     stroke = alt.Stroke("series:N", scale=alt.Scale(domain=longer), legend=None)
     dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=longer, range=_DASHES), legend=None)
+    nested = _coincide(rows, x["shorthand"].partition(":")[0])
+
+    def stepped(values: Sequence[float]) -> alt.Scale:
+        """Return a scale that gives each line its own; a scale without a type would spread them evenly."""
+        return alt.Scale(
+            type="ordinal", domain=longer, range=[values[min(i, len(values) - 1)] for i in range(len(longer))]
+        )
+
+    sizes = stepped(_NESTED if nested else _SIZES)
+    width = alt.Size("series:O", sort=longer, scale=stepped(_WIDTHS), legend=None)
     layers: list[alt.Chart] = []
     if any(row["low"] < row["high"] for row in rows):
-        shaded = base.mark_area(opacity=0.16, aria=False)
-        layers.append(shaded.encode(x=x, y=alt.Y("low:Q").title(y["title"]), y2="high:Q", fill=fill))
-    layers.append(base.mark_line(aria=False).encode(x=x, y=y, stroke=stroke, strokeDash=dash))
+        band = {"x": x, "y": alt.Y("low:Q").title(y["title"]), "y2": "high:Q"}
+        layers.append(base.mark_area(opacity=0.16, aria=False).encode(**band, fill=fill, detail="run:O"))
+        if any(row["lone"] and row["low"] < row["high"] for row in rows):
+            # The band of a single layer has no width.
+            alone = base.transform_filter("datum.lone").mark_rule(opacity=0.5, strokeWidth=2, aria=False)
+            layers.append(alone.encode(**band, stroke=stroke))
+    line = base.mark_line(aria=False).encode(x=x, y=y, stroke=stroke, strokeDash=dash, detail="run:O")
+    layers.append(line.encode(size=width) if nested else line)
     points = base.mark_point().encode(
         x=x,
         y=y,
         color=alt.Color("series:N", title=None, scale=order, legend=legend),
         shape=alt.Shape("series:N", title=None, scale=order, legend=legend),
-        size=alt.value(_SIZES[1])
-        if legend is None
-        else alt.Size("series:O", sort=longer, scale=alt.Scale(domain=longer, range=_SIZES), legend=None),
+        size=alt.value(_SIZES[1]) if legend is None else alt.Size("series:O", sort=longer, scale=sizes, legend=None),
         tooltip=[
             alt.Tooltip("series:N", title="line"),
             tooltip,
             alt.Tooltip("text:N", title="value"),
         ],
     )
-    chart = alt.LayerChart(layer=[*layers, points], height=240)
+    # Widths of lines are not sizes of points.
+    chart = alt.LayerChart(layer=[*layers, points], height=240).resolve_scale(size="independent")
     return chart if choice is None else chart.add_params(choice.parameter)
 
 
-def layer_axis(rows: Sequence[Row]) -> alt.X:
+def layer_axis(rows: Sequence[Row], field: str = "layer:Q") -> alt.X:
     """Return the axis of the layers of the rows: whole numbers, close to the ends."""
     known = [row["layer"] for row in present(rows, "layer")] or [0]
     ends = [min(known), max(known)] if min(known) < max(known) else [known[0] - 1, known[0] + 1]
-    return alt.X("layer:Q").title("Layer").scale(domain=ends, nice=False, padding=8).axis(tickMinStep=1, format="d")
+    return alt.X(field).title("Layer").scale(domain=ends, nice=False, padding=8).axis(tickMinStep=1, format="d")
 
 
 def value_axis(title: str, form: str = "", field: str = "value") -> alt.Y:
