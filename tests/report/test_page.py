@@ -75,7 +75,7 @@ def test_hovering_over_a_token_shows_it_with_its_frame(report: Path, visit: Open
     canvas = tab.locator('[data-chart="sink-map"] canvas')
     canvas.scroll_into_view_if_needed()
     area = canvas.bounding_box()
-    tab.mouse.move(area["x"] + area["width"] * 0.3, area["y"] + area["height"] * 0.6)
+    tab.mouse.move(area["x"] + area["width"] * 0.3, area["y"] + area["height"] * 0.4)
     tooltip = tab.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
     said = tooltip.inner_text()
@@ -87,10 +87,14 @@ def test_hovering_over_a_token_shows_it_with_its_frame(report: Path, visit: Open
     assert image.get_attribute("src").startswith("data:image/jpeg;base64,")
     opened.until("document.querySelector('#vg-tooltip-element img').naturalWidth === 64")
 
-    # The outline of a sink does not hide the token under it.
-    tab.mouse.move(area["x"] + 49, area["y"] + area["height"] * 0.45)
+    # The outline of a sink does not hide the token under it, nor does it in the panel of marked tokens.
+    tab.mouse.move(area["x"] + 49, area["y"] + area["height"] * 0.3)
     opened.until("document.querySelector('#vg-tooltip-element').textContent.includes('<start>')")
     assert tooltip.locator("img").count() == 0
+    tab.mouse.move(area["x"] + area["width"] * 0.3, area["y"] + area["height"] * 0.4)
+    opened.until("document.querySelector('#vg-tooltip-element').textContent.includes('<video>')")
+    tab.mouse.move(area["x"] + 60, area["y"] + area["height"] * 0.75)
+    opened.until("document.querySelector('#vg-tooltip-element').textContent.includes('<start>')")
 
 
 def test_controls_change_what_is_drawn(report: Path, visit: Open) -> None:

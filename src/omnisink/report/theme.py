@@ -62,7 +62,7 @@ def config(look: Look) -> dict[str, Any]:
             "subtitlePadding": 6,
             "offset": 10,
         },
-        "line": {"strokeWidth": 2},
+        "line": {"strokeWidth": 2, "strokeJoin": "round"},
         "point": {"filled": True, "size": 34, "opacity": 1},
         "area": {"line": False},
         "text": {"color": look.ink, "fontSize": 12},

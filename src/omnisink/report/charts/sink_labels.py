@@ -10,7 +10,7 @@ import altair as alt
 from omnisink.plotting.marks import MarkedTokens, grouped, layers_in_words, marked_tokens
 from omnisink.report.charts.sink_panel import OUTLINED, Axes, Drawn
 from omnisink.report.example import Example
-from omnisink.report.figure import WIDTH, Row, named
+from omnisink.report.figure import Row, named
 
 #: Sinks that are named in the map; where there are more, they are counted.
 _NAMED = 4
@@ -36,7 +36,7 @@ def labels(data: str, axes: Axes) -> list[alt.Chart]:
     return made
 
 
-def label_rows(example: Example, columns: Sequence[Drawn], height: int) -> list[Row]:
+def label_rows(example: Example, columns: Sequence[Drawn], height: int, narrowest: int) -> list[Row]:
     """Return a label for each sink beside its column, or one that counts them where there are too many.
 
     Parameters
@@ -47,6 +47,8 @@ def label_rows(example: Example, columns: Sequence[Drawn], height: int) -> list[
         All columns of the map, from its left edge on.
     height : int
         Height of the map in pixels.
+    narrowest : int
+        Its least width, at which no label may cover another.
 
     Returns
     -------
@@ -65,7 +67,7 @@ def label_rows(example: Example, columns: Sequence[Drawn], height: int) -> list[
         for one in found:
             begin, end = (next(c for c in columns if c.bin.begin <= p < c.bin.end) for p in (one.first, one.last))
             at_left = begin.begin + end.end < width
-            x, room = end.end if at_left else begin.begin, _CHARACTER * len(one.text) / WIDTH * width
+            x, room = end.end if at_left else begin.begin, _CHARACTER * len(one.text) / narrowest * width
             left, right = (x, x + room) if at_left else (x - room, x)
             first, last = one.layers[-1]
             y = _free((first + last) / 2, left, right, taken, _LINE * example.layers / height, example.layers)

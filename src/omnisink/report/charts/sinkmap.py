@@ -37,6 +37,8 @@ from omnisink.report.figure import Column, Figure, Row
 from omnisink.results.wording import number, spaced
 
 _NONE = "none"
+#: Pixels of the narrowest drawing.
+_NARROWEST = 340
 #: Sinks that the text names, at most.
 _SAID = 8
 _TITLE = f"{SHOWN} === 'magnitude' ? 'Largest |h| of each token' : 'Attention that each token receives'"
@@ -71,6 +73,8 @@ def sink_map(example: Example) -> Figure:
     columns = [Drawn(b, b.begin, b.end) for b in example.bins()]
     close = [] if len(example.tokens) <= NAMED else zoomed(example)
     height = min(26, max(6, 420 // example.layers)) * example.layers
+    # A phone shows the whole map; only names of many columns need more room than it has.
+    narrowest = min(640, max(_NARROWEST, 58 + 14 * max(len(close), len(columns) if len(columns) <= NAMED else 0)))
     panels = [_map(example, columns, height)]
     if close:
         panels.append(zoom_panel(example, close, _used(example)))
@@ -93,7 +97,7 @@ def sink_map(example: Example) -> Figure:
             "modalities": strip_rows(columns),
             "outlines": outline_rows(example, columns),
             "pointers": pointer_rows(example, columns),
-            "labels": label_rows(example, columns, height),
+            "labels": label_rows(example, columns, height, narrowest),
             "names": name_rows(example, columns) if len(columns) <= NAMED else [],
             "zoomed": cell_rows(example, close),
             "zoomed-modalities": strip_rows(close),
@@ -103,7 +107,7 @@ def sink_map(example: Example) -> Figure:
         },
         columns=_COLUMNS,
         rows=_Cells(example),
-        narrowest=640,
+        narrowest=narrowest,
         beside=58,
         many_marks=True,
         note=" ".join(_notes(example, gathered, bool(close))),
