@@ -255,7 +255,7 @@ def values(rng: np.random.Generator, layers: int, clip: bool) -> dict[str, Any]:
         ],
         "distance": [{"layer": i, "cosine": 1 - 0.3 * d, "cka": 1 - 0.12 * d} for i, d in depth],
         "pruning": [
-            arm(rng, f"prune-{layer}-{keep}-{by}", f"keep {keep:.0%} by {by}", clip, (1 - keep) * cost)
+            arm(rng, f"prune-{layer}-{keep}-{by}", f"keep {keep:.0%} by {by}", clip, (1 - keep) * cost / (1 + layer))
             | {"layer": layer, "keep": keep, "by": by}
             for layer in sorted({2, layers // 2})
             for keep in (0.25, 0.5, 0.75)
