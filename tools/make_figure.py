@@ -22,24 +22,10 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.patches import Rectangle
 
 from omnisink import SinkMap, find_sinks, load_model
+from omnisink.plotting.palette import DARK, LIGHT, Look
 
 ROOT = Path(__file__).parents[1]
 PROMPT = "A lighthouse keeper writes down every ship that passes. Which ship came last, and why did nobody see it?"
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colours for one kind of page; the background is the page itself."""
-
-    name: str
-    ink: str
-    faint: str
-    accent: str
-    ramp: tuple[str, ...]
-
-
-LIGHT = Look("light", "#1f2933", "#8a97a3", "#d9480f", ("#f3f6f9", "#b9d3e4", "#5b97bd", "#1f5f8b", "#0b2f4c"))
-DARK = Look("dark", "#dde5ec", "#7d8994", "#ff9f43", ("#151c25", "#1d3f5c", "#2a76a6", "#6fb8de", "#e2f4ff"))
 
 
 @dataclass(frozen=True)
@@ -86,11 +72,12 @@ def spans(sinks: SinkMap) -> list[tuple[int, int, int]]:
 def draw_layers(ax: Axes, seen: Measured, look: Look) -> QuadMesh:
     """Heat map of layers by positions, with the sinks outlined."""
     depth, length = seen.largest.shape
-    ramp = LinearSegmentedColormap.from_list("omnisink", look.ramp)
+    ramp = LinearSegmentedColormap.from_list("omnisink", list(look.heat))
     mesh = ax.pcolormesh(seen.largest.numpy(), cmap=ramp, norm=LogNorm(1, 30_000), linewidth=0)
     for position, first, last in spans(seen.sinks):
         size = last - first + 1
-        ax.add_patch(Rectangle((position, first), 1, size, fill=False, edgecolor=look.accent, linewidth=1.8, zorder=3))
+        box = Rectangle((position, first), 1, size, fill=False, edgecolor=look.series[1], linewidth=1.8, zorder=3)
+        ax.add_patch(box)
     ax.set_xticks([p + 0.5 for p in range(length)], [readable(t) for t in seen.tokens], rotation=90, fontsize=6.2)
     ax.set_yticks([layer + 0.5 for layer in range(0, depth, 5)], [str(layer) for layer in range(0, depth, 5)])
     ax.set_ylabel("layer")
@@ -103,10 +90,10 @@ def draw_rule(ax: Axes, seen: Measured, look: Look) -> None:
     sink = seen.sinks.positions(seen.sinks.layers[0])[0]
     rest = seen.largest[:, [p for p in range(len(seen.tokens)) if p != sink]]
     layers = [layer + 0.5 for layer in range(len(seen.largest))]
-    ax.plot(seen.largest[:, sink], layers, color=look.accent, linewidth=1.8, label="token 0")
-    ax.plot(seen.threshold, layers, color=look.faint, linewidth=1.3, linestyle=(0, (4, 2)), label="threshold")
+    ax.plot(seen.largest[:, sink], layers, color=look.series[1], linewidth=1.8, label="token 0")
+    ax.plot(seen.threshold, layers, color=look.soft, linewidth=1.3, linestyle=(0, (4, 2)), label="threshold")
     ax.fill_betweenx(
-        layers, rest.amin(dim=1), rest.amax(dim=1), color=look.ramp[2], alpha=0.45, linewidth=0, label="all others"
+        layers, rest.amin(dim=1), rest.amax(dim=1), color=look.heat[2], alpha=0.45, linewidth=0, label="all others"
     )
     ax.set_xscale("log")
     ax.set_xlim(0.3, 200_000)
@@ -118,14 +105,14 @@ def draw_rule(ax: Axes, seen: Measured, look: Look) -> None:
     ax.legend(loc="lower right", fontsize=7, frameon=False, handlelength=1.6, borderaxespad=0.1, labelspacing=0.6)
 
 
-def draw(seen: Measured, look: Look) -> Path:
-    """Write one picture."""
+def draw(seen: Measured, name: str, look: Look) -> Path:
+    """Write one picture, for pages of one kind."""
     style = {
         "font.family": "DejaVu Sans",
         "font.size": 8,
         "text.color": look.ink,
         "axes.labelcolor": look.ink,
-        "axes.edgecolor": look.faint,
+        "axes.edgecolor": look.soft,
         "axes.linewidth": 0.6,
         "xtick.color": look.ink,
         "ytick.color": look.ink,
@@ -145,7 +132,7 @@ def draw(seen: Measured, look: Look) -> Path:
         for ax in (left, right):
             ax.tick_params(length=2, width=0.6)
             ax.spines[["top", "right"]].set_visible(False)
-        path = ROOT / "docs" / f"sink-{look.name}.png"
+        path = ROOT / "docs" / f"sink-{name}.png"
         figure.savefig(path, dpi=200, transparent=True, metadata={"Software": None})
         plt.close(figure)
     return path
@@ -155,8 +142,8 @@ def main() -> None:
     """Measure once and draw for both backgrounds."""
     seen = measure()
     print(seen.sinks.table(seen.tokens))
-    for look in (LIGHT, DARK):
-        print(draw(seen, look).relative_to(ROOT))
+    for name, look in (("light", LIGHT), ("dark", DARK)):
+        print(draw(seen, name, look).relative_to(ROOT))
 
 
 if __name__ == "__main__":
