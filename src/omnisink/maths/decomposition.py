@@ -8,7 +8,7 @@ and a block of weights is forgotten before the next is made: memory is O(S).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ _ROWS = 256
 #: Columns up to which a product with the weights is faster column by column.
 _FEW_COLUMNS = 12
 
+#: From scores (B, G, n, T') after scaling and soft cap, before the mask, to the scores that the softmax gets; it may
+#: change them in place.
+ScoreEdit = Callable[[Tensor], Tensor]
 #: From a range of queries to what they may see: bool, True where visible, or float, added to the scores;
 #: (B or 1, 1, n, T'). Keys from T' on are not visible.
 KeyMask = Callable[[slice], Tensor]
@@ -42,6 +45,7 @@ def attend(
     softcap: float | None = None,
     learned_sink: Tensor | None = None,
     received: Tensor | None = None,
+    edit: ScoreEdit | None = None,
 ) -> Tensor:
     """Read any columns out with a layer's attention weights.
 
@@ -63,40 +67,65 @@ def attend(
         (H,) logits that take part in every softmax without a value.
     received : Tensor, optional
         (B, H, T) float32, to which the weights that each key receives are added, summed over the queries.
+    edit : ScoreEdit, optional
+        A change of the scores before the softmax.
 
     Returns
     -------
     Tensor
         (B, H, S, C) float32, without a gradient; zero for a query that sees nothing.
     """
+    (batch, heads, length, _), kv_heads = query.shape, key.shape[1]
+    out = query.new_empty((batch, heads, length, columns.shape[-1]), dtype=torch.float32)
+    # A product with few columns is a third as long where each of them lies in one piece.
+    laid = columns.mT.contiguous().mT if columns.shape[-1] <= _FEW_COLUMNS else columns
+    spread = laid.expand(-1, kv_heads, -1, -1)
+    options: dict[str, Any] = {"scaling": scaling, "softcap": softcap, "learned_sink": learned_sink, "edit": edit}
+    for j, members, rows, weights in weight_blocks(query, key, mask, **options):
+        groups, width = weights.shape[1], weights.shape[-1]
+        if received is not None:
+            received[:, members, :width] += weights.sum(dim=2)
+        read = torch.matmul(weights.flatten(1, 2), spread[:, j, :width].float())
+        out[:, members, rows] = read.unflatten(1, (groups, -1))
+    return out
+
+
+def weight_blocks(
+    query: Tensor,
+    key: Tensor,
+    mask: KeyMask,
+    *,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    learned_sink: Tensor | None = None,
+    edit: ScoreEdit | None = None,
+) -> Iterator[tuple[int, slice, slice, Tensor]]:
+    """Make the attention weights of one layer, a block at a time; see `attend` for the parameters.
+
+    Yields
+    ------
+    int, slice, slice, Tensor
+        A key/value head, its query heads, a range of queries, and their weights, (B, G, n, T') float32: over the
+        first keys, as far as the queries see. The next block is written over them.
+    """
     batch, heads, length, depth = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     groups = heads // kv_heads
     scale = depth**-0.5 if scaling is None else scaling
-    out = query.new_empty((batch, heads, length, columns.shape[-1]), dtype=torch.float32)
     step = max(1, _BLOCK.get(query.device.type, _BLOCK_ELSEWHERE) // max(1, batch * groups * keys))
     # One buffer for every block of scores: asking for fresh pages each time costs as much as the softmax.
     buffer = query.new_empty(batch * groups * min(step, length) * keys, dtype=torch.float32)
-    # A product with few columns is a third as long where each of them lies in one piece.
-    laid = columns.mT.contiguous().mT if columns.shape[-1] <= _FEW_COLUMNS else columns
-    spread = laid.expand(-1, kv_heads, -1, -1)
     for start in range(0, length, step):
         rows = slice(start, min(start + step, length))
         veil = _BlockMask.of(mask(rows).to(query.device)[..., :keys])
-        width = veil.width
         for j in range(kv_heads):  # One key/value head at a time, whose keys and columns then stay in the cache.
             members = slice(j * groups, (j + 1) * groups)
             packed = (query[:, members, rows].float() * scale).flatten(1, 2)
-            shape = (batch, packed.shape[1], width)
+            shape = (batch, packed.shape[1], veil.width)
             scores = buffer[: shape[0] * shape[1] * shape[2]].view(shape)
-            torch.bmm(packed, key[:, j, :width].float().transpose(1, 2), out=scores)
+            torch.bmm(packed, key[:, j, : veil.width].float().transpose(1, 2), out=scores)
             logits = None if learned_sink is None else learned_sink[members]
-            weights = _softmax(scores.unflatten(1, (groups, -1)), veil, softcap, logits)
-            if received is not None:
-                received[:, members, :width] += weights.sum(dim=2)
-            read = torch.matmul(weights.flatten(1, 2), spread[:, j, :width].float())
-            out[:, members, rows] = read.unflatten(1, (groups, -1))
-    return out
+            yield j, members, rows, _softmax(scores.unflatten(1, (groups, -1)), veil, softcap, logits, edit)
 
 
 @torch.no_grad()
@@ -162,10 +191,14 @@ class _BlockMask:
         return cls(width, 0, None, seen, blind)
 
 
-def _softmax(scores: Tensor, veil: _BlockMask, softcap: float | None, learned_sink: Tensor | None) -> Tensor:
+def _softmax(
+    scores: Tensor, veil: _BlockMask, softcap: float | None, learned_sink: Tensor | None, edit: ScoreEdit | None
+) -> Tensor:
     """Turn scores (B, G, n, T) into weights, in place where that is possible."""
     if softcap is not None:
         scores.div_(softcap).tanh_().mul_(softcap)
+    if edit is not None:
+        scores = edit(scores)
     if veil.hidden is not None and veil.first < veil.width:
         scores[..., veil.first :].masked_fill_(veil.hidden, float("-inf"))
     if veil.added is not None:
