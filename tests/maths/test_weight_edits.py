@@ -1,4 +1,4 @@
-"""What tokens receive from sets of queries, and raised scores, against whole maps in float64."""
+"""What tokens receive, shares of each head's own set, and raised scores, against whole maps in float64."""
 
 from __future__ import annotations
 
@@ -9,28 +9,51 @@ from hypothesis import strategies as st
 
 from omnisink.maths import decomposition
 from omnisink.maths.decomposition import attend
+from omnisink.maths.head_sets import head_shares
 from omnisink.maths.received import received_from
 from omnisink.maths.score_boost import attend_boosted
 from tests.maths.test_decomposition import cases
 
 
-@given(case=cases(), own=st.booleans(), block=st.sampled_from([1, 40, 1 << 20]))
+@given(case=cases(), block=st.sampled_from([1, 40, 1 << 20]))
 @settings(max_examples=100, deadline=None)
-def test_what_is_received_is_the_sum_over_the_rows_of_the_map(case, own, block):
+def test_what_is_received_is_the_sum_over_the_rows_of_the_map(case, block):
     batch, length = case.token_mask.shape
     senders = torch.rand(batch, 3, length, generator=torch.Generator().manual_seed(length)) > 0.5
+    own = (True, False, True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decomposition, "_BLOCK", {"cpu": block})
         received, count = received_from(case.query, case.key, senders, case.mask, own=own, **case.options)
-    seen = case.seen.clone()
-    if not own:
-        seen.diagonal(dim1=1, dim2=2).zero_()
-    maps = case.weights * seen[:, None]
-    expected = torch.einsum("bxn,bhnt->bhxt", senders.double(), maps)
-    assert (received[..., :length] - expected).abs().max() < 1e-5
-    assert torch.equal(count[..., :length].double(), senders.double() @ seen.double())
+        every, number = received_from(case.query, case.key, senders, case.mask, **case.options)
+    others = case.seen & ~torch.eye(length, dtype=torch.bool)
+    for x in range(3):
+        seen = case.seen if own[x] else others
+        expected = torch.einsum("bn,bhnt->bht", senders[:, x].double(), case.weights * seen[:, None])
+        assert (received[:, :, x, :length] - expected).abs().max() < 1e-5
+        assert torch.equal(
+            count[:, x, :length].double(), torch.einsum("bn,bnt->bt", senders[:, x].double(), seen.double())
+        )
+    assert torch.equal(every[:, :, 0], received[:, :, 0])
+    assert torch.equal(number[:, 0], count[:, 0])
     assert (received[..., length:] == 0).all()
     assert (count[..., length:] == 0).all()
+
+
+@given(case=cases(), block=st.sampled_from([1, 40, 1 << 20]))
+@settings(max_examples=100, deadline=None)
+def test_each_head_has_a_share_of_its_own_set(case, block):
+    heads, length = case.query.shape[1:3]
+    keys = case.key.shape[2]
+    value = case.columns.expand(-1, case.key.shape[1], -1, -1)
+    marks = torch.rand(len(case.query), heads, keys, generator=torch.Generator().manual_seed(keys)) > 0.5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decomposition, "_BLOCK", {"cpu": block})
+        output, mass, seen = head_shares(case.query, case.key, value, marks, case.mask, **case.options)
+    kept = case.weights * marks[:, :, None, :length]
+    repeated = value[:, :, :length].double().repeat_interleave(heads // value.shape[1], dim=1)
+    assert (output - kept @ repeated).abs().max() < 2e-5
+    assert (mass - kept.sum(dim=-1)).abs().max() < 1e-5
+    assert (seen - case.weights.sum(dim=-1)).abs().max() < 1e-5
 
 
 @given(case=cases(), strength=st.floats(-2, 2))

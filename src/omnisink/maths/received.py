@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ _ROWS = 256
 
 @torch.no_grad()
 def received_from(
-    query: Tensor, key: Tensor, senders: Tensor, mask: KeyMask, *, own: bool = True, **options: Any
+    query: Tensor, key: Tensor, senders: Tensor, mask: KeyMask, *, own: Sequence[bool] | None = None, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """Sum up the attention that each token receives from the queries of some sets.
 
@@ -25,8 +26,8 @@ def received_from(
         See `omnisink.maths.decomposition.attend`; the queries are those of the first S keys.
     senders : Tensor
         (B, X, S) bool, sets of queries.
-    own : bool
-        Whether what a token gives itself counts.
+    own : sequence of bool, optional
+        For each set, whether what a token gives itself counts. None: it does.
     **options
         `scaling`, `softcap` and `learned_sink` of `attend`.
 
@@ -40,16 +41,18 @@ def received_from(
     batch, heads, length = query.shape[:3]
     sets, keys = senders.shape[1], key.shape[2]
     chosen = senders.to(device=query.device, dtype=torch.float32)
+    others = [x for x, counts in enumerate(own or ()) if not counts]  # sets whose tokens do not count for themselves
     received = chosen.new_zeros(batch, heads, sets, keys)
     for _, members, rows, weights in weight_blocks(query, key, mask, **options):
-        if not own:
-            weights.diagonal(offset=rows.start, dim1=2, dim2=3).zero_()
         received[:, members, :, : weights.shape[-1]] += torch.einsum("bxn,bgnt->bgxt", chosen[..., rows], weights)
+        itself = weights.diagonal(offset=rows.start, dim1=2, dim2=3)
+        for x in others:
+            received[:, members, x, rows] -= chosen[:, None, x, rows] * itself
     count = chosen.new_zeros(batch, sets, keys)
     for start in range(0, length, _ROWS):
         rows = slice(start, min(start + _ROWS, length))
         seen = visible(mask(rows).to(query.device))[:, 0, :, :keys].float()
-        if not own:
-            seen.diagonal(offset=start, dim1=1, dim2=2).zero_()
         count[..., : seen.shape[-1]] += chosen[..., rows] @ seen
+        for x in others:
+            count[:, x, rows] -= chosen[:, x, rows] * seen.diagonal(offset=start, dim1=1, dim2=2)
     return received, count
