@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnisink.maths import decomposition
-from omnisink.maths.decomposition import attend, attention_from, split_columns, split_sink_part
+from omnisink.maths.decomposition import attend, attention_from
+from omnisink.maths.sink_part import split_columns, split_sink_part
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from omnisink.maths.host import is_eager_cpu
-from omnisink.maths.relaxation import choose_rows
 
 #: Weights held at a time. On the CPU a block then stays near the caches.
 _BLOCK = {"cpu": 1 << 21}
@@ -137,6 +136,7 @@ def weights_of(
     scaling: float | None = None,
     softcap: float | None = None,
     learned_sink: Tensor | None = None,
+    edit: ScoreEdit | None = None,
 ) -> Tensor:
     """Return the attention weights of a few rows, all heads at a time; see `attend` for the arguments.
 
@@ -150,7 +150,14 @@ def weights_of(
     veil = _BlockMask.of(mask(slice(0, query.shape[2])).to(query.device)[..., : key.shape[2]])
     packed = (query.float() * scale).unflatten(1, (kv_heads, -1)).flatten(2, 3)  # (B, K, G S, D)
     scores = torch.matmul(packed, key[:, :, : veil.width].float().mT)
-    return _softmax(scores.unflatten(2, (heads // kv_heads, -1)).flatten(1, 2), veil, softcap, learned_sink)
+    return _softmax(scores.unflatten(2, (heads // kv_heads, -1)).flatten(1, 2), veil, softcap, learned_sink, edit)
+
+
+def combine(weights: Tensor, value: Tensor) -> Tensor:
+    """Return what weights (B, H, S, T') read out of values (B, K, T, C) before repetition, (B, H, S, C) float32."""
+    kv_heads, width = value.shape[1], weights.shape[-1]
+    packed = weights.unflatten(1, (kv_heads, -1)).flatten(2, 3)
+    return torch.matmul(packed, value[:, :, :width].float()).reshape(*weights.shape[:3], -1)
 
 
 @dataclass(frozen=True)
@@ -250,76 +257,6 @@ def num_visible_queries(mask: KeyMask, length: int) -> Tensor:
         count = part if count is None else count + part
     assert count is not None
     return count
-
-
-def split_sink_part(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    sinks: Tensor,
-    sets: Tensor,
-    mask: KeyMask,
-    **options: Any,
-) -> tuple[Tensor, Tensor]:
-    """Split the sinks' part off every head output, and measure attention to sets of tokens, in one pass.
-
-    Where the host may see that the sinks are few, the weight of each is read out and multiplied by its value: a column
-    a sink in place of one for each channel of the value, which is most of the work.
-
-    Parameters
-    ----------
-    query, key, mask
-        See `attend`.
-    value : Tensor
-        (B, K, T, D'), before repetition.
-    sinks : Tensor
-        (B, T) bool.
-    sets : Tensor
-        (B, n, T) bool.
-    **options
-        Further arguments of `attend`.
-
-    Returns
-    -------
-    from_sinks : Tensor
-        (B, H, S, D') float32, ``o_sink``.
-    mass : Tensor
-        (B, H, S, n) float32.
-    """
-    marks = sets.transpose(1, 2)[:, None].float()
-    most = int(sinks.sum(dim=1).max()) if is_eager_cpu(sinks) else value.shape[-1]
-    if most >= value.shape[-1] // 2:
-        own = value.float().masked_fill(~sinks[:, None, :, None], 0.0)
-        columns = torch.cat([own, marks.expand(-1, value.shape[1], -1, -1)], dim=-1)
-        return tuple(attend(query, key, columns, mask, **options).split([value.shape[-1], sets.shape[1]], -1))
-    index, valid = choose_rows(sinks, max(1, most))
-    single = torch.zeros(*sinks.shape, index.shape[1], device=sinks.device)
-    single.scatter_(1, index[:, None], valid[:, None].float())
-    columns = torch.cat([single[:, None], marks], dim=-1)
-    weights, mass = attend(query, key, columns, mask, **options).split([index.shape[1], sets.shape[1]], dim=-1)
-    theirs = value.float().gather(2, index[:, None, :, None].expand(-1, value.shape[1], -1, value.shape[-1]))
-    packed = weights.reshape(len(query), value.shape[1], -1, index.shape[1])
-    return torch.matmul(packed, theirs).reshape(*query.shape[:3], -1), mass
-
-
-def split_columns(value: Tensor, sinks: Tensor) -> Tensor:
-    """Lay the values of the sinks and those of all other tokens side by side.
-
-    Parameters
-    ----------
-    value : Tensor
-        (B, K, S, D').
-    sinks : Tensor
-        (B, S) bool.
-
-    Returns
-    -------
-    Tensor
-        (B, K, S, 2 D') float32: read out, the first half is ``o_sink`` and the second ``o_rest``.
-    """
-    wide = value.float()
-    mark = sinks[:, None, :, None]
-    return torch.cat([wide.masked_fill(~mark, 0.0), wide.masked_fill(mark, 0.0)], dim=-1)
 
 
 def attention_from(

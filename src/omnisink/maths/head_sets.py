@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnisink.maths.decomposition import KeyMask, weight_blocks
+from omnisink.maths.decomposition import KeyMask, combine, weight_blocks, weights_of
 
 
 @torch.no_grad()
@@ -36,6 +36,10 @@ def head_shares(
     seen : Tensor
         (B, H, S) float32, the attention to all keys: 1, or less where learned sink logits take part.
     """
+    if query.shape[2] == 1:  # All heads at once: of one row there are few weights.
+        weights = weights_of(query, key, mask, **options)
+        kept = weights * marks[:, :, None, : weights.shape[-1]]
+        return combine(kept, value), kept.sum(dim=-1), weights.sum(dim=-1)
     output = query.new_zeros((*query.shape[:3], value.shape[-1]), dtype=torch.float32)
     mass, seen = output.new_zeros(query.shape[:3]), output.new_zeros(query.shape[:3])
     for j, members, rows, weights in weight_blocks(query, key, mask, **options):

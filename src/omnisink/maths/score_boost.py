@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from omnisink.maths.decomposition import KeyMask, attend
+from omnisink.maths.decomposition import KeyMask, attend, combine, weights_of
 
 
+@torch.no_grad()
 def attend_boosted(
     query: Tensor, key: Tensor, value: Tensor, boosted: Tensor, mask: KeyMask, *, strength: float, **options: Any
 ) -> Tensor:
-    """Attend with raised scores of some keys.
+    """Attend with raised scores of some keys, without a gradient.
 
     The scores are those that the softmax takes, after scaling and soft cap. A negative score comes nearer to zero, so
     that `strength` up to 1 raises every score, and raises those of large absolute value most.
@@ -41,4 +42,6 @@ def attend_boosted(
     def raised(scores: Tensor) -> Tensor:
         return torch.where(marks[..., : scores.shape[-1]], scores + strength * scores.abs(), scores)
 
+    if query.shape[2] == 1:  # All heads at once: of one row there are few weights.
+        return combine(weights_of(query, key, mask, edit=raised, **options), value)
     return attend(query, key, value, mask, edit=raised, **options)

@@ -14,9 +14,10 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError, shown
-from omnisink.maths.decomposition import attend, attention_from, num_visible_queries, split_columns, split_sink_part
+from omnisink.maths.decomposition import attend, attention_from, num_visible_queries
 from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosine, part_of_output
 from omnisink.maths.rotation import sink_value
+from omnisink.maths.sink_part import split_columns, split_sink_part
 from omnisink.methods.criteria import Criterion, MassiveActivation, describe, resolve_criterion
 from omnisink.methods.given import inputs_of, layers_of, model_of, spans_of
 from omnisink.methods.measurements import Recording
