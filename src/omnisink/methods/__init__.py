@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from omnisink.decoder.context import AttentionCall, Context
     from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
+    from omnisink.methods.act import ACT
+    from omnisink.methods.asd import ASD
     from omnisink.methods.avcd import AVCD
     from omnisink.methods.base import Method
     from omnisink.methods.contrast import Branch, Contrast
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from omnisink.methods.measure import Recorder, record
     from omnisink.methods.outro import OutRo
     from omnisink.methods.outro_trace import OutRoTrace
+    from omnisink.methods.pai import PAI
     from omnisink.methods.pai_guidance import PAIGuidance
     from omnisink.methods.plausible import PlausibleTokens
     from omnisink.methods.presets import Preset
@@ -29,11 +32,17 @@ if TYPE_CHECKING:
     from omnisink.methods.sink_router import SinkRouter
     from omnisink.methods.space import Choices, FloatRange, IntRange, SearchSpace
     from omnisink.methods.trace import Trace
+    from omnisink.methods.var import VAR
     from omnisink.methods.vcd import VCD
+    from omnisink.methods.visflow import VisFlow
 
 __all__ = [
+    "ACT",
+    "ASD",
     "AVCD",
     "ICD",
+    "PAI",
+    "VAR",
     "VCD",
     "AttentionCall",
     "Branch",
@@ -62,6 +71,7 @@ __all__ = [
     "SinkMethod",
     "SinkRouter",
     "Trace",
+    "VisFlow",
     "ZeroHeads",
     "ZeroSinkKey",
     "parse_methods",
@@ -77,6 +87,11 @@ _HOMES = {
     "VCD": "omnisink.methods.vcd",
     "ICD": "omnisink.methods.icd",
     "AVCD": "omnisink.methods.avcd",
+    "ACT": "omnisink.methods.act",
+    "ASD": "omnisink.methods.asd",
+    "PAI": "omnisink.methods.pai",
+    "VAR": "omnisink.methods.var",
+    "VisFlow": "omnisink.methods.visflow",
     "OutRoControl": "omnisink.methods.controls",
     "AttentionCall": "omnisink.decoder.context",
     "Choices": "omnisink.methods.space",

@@ -26,6 +26,11 @@ BUILT_IN: dict[str, str] = {
     "pai-guidance": "omnisink.methods.pai_guidance:PAIGuidance",
     "plausible-tokens": "omnisink.methods.plausible:PlausibleTokens",
     "sink-router": "omnisink.methods.sink_router:SinkRouter",
+    "var": "omnisink.methods.var:VAR",
+    "pai": "omnisink.methods.pai:PAI",
+    "asd": "omnisink.methods.asd:ASD",
+    "act": "omnisink.methods.act:ACT",
+    "visflow": "omnisink.methods.visflow:VisFlow",
 }
 
 
