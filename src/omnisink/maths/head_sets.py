@@ -33,19 +33,21 @@ def head_shares(
         (B, H, S, D') float32, the set's part of the head output.
     mass : Tensor
         (B, H, S) float32, the attention to the set.
-    seen : Tensor
-        (B, H, S) float32, the attention to all keys: 1, or less where learned sink logits take part.
+    others : Tensor
+        (B, H, S) float32, that to all other keys, summed up by itself: exactly zero where there is none.
     """
     if query.shape[2] == 1:  # All heads at once: of one row there are few weights.
         weights = weights_of(query, key, mask, **options)
-        kept = weights * marks[:, :, None, : weights.shape[-1]]
-        return combine(kept, value), kept.sum(dim=-1), weights.sum(dim=-1)
+        chosen = marks[:, :, None, : weights.shape[-1]]
+        kept = weights.masked_fill(~chosen, 0.0)
+        return combine(kept, value), kept.sum(dim=-1), weights.masked_fill(chosen, 0.0).sum(dim=-1)
     output = query.new_zeros((*query.shape[:3], value.shape[-1]), dtype=torch.float32)
-    mass, seen = output.new_zeros(query.shape[:3]), output.new_zeros(query.shape[:3])
+    mass, others = output.new_zeros(query.shape[:3]), output.new_zeros(query.shape[:3])
     for j, members, rows, weights in weight_blocks(query, key, mask, **options):
         width = weights.shape[-1]
-        seen[:, members, rows] = weights.sum(dim=-1)
-        weights.mul_(marks[:, members, None, :width])
+        chosen = marks[:, members, None, :width]
+        others[:, members, rows] = weights.masked_fill(chosen, 0.0).sum(dim=-1)
+        weights.masked_fill_(~chosen, 0.0)
         mass[:, members, rows] = weights.sum(dim=-1)
         output[:, members, rows] = torch.matmul(weights, value[:, None, j, :width].float())
-    return output, mass, seen
+    return output, mass, others

@@ -15,11 +15,10 @@ from omnisink.decoder.visibility import keys_in_use, visible_to
 from omnisink.errors import OmnisinkError
 from omnisink.maths.head_sets import head_shares
 from omnisink.maths.host import is_eager_cpu
-from omnisink.maths.received import received_from
 from omnisink.methods.base import Method
 from omnisink.methods.presets import Preset
 from omnisink.methods.ranges import check_layer_range, check_range, check_some_layer, layer_range
-from omnisink.methods.sets import marks_over_keys
+from omnisink.methods.sets import marks_over_keys, received_from_sets
 from omnisink.methods.space import FloatRange, Range
 
 #: With a layer, the key under which a cache keeps the sinks of each head of its prompts, (B, h, S).
@@ -107,26 +106,26 @@ class ACT(Method):
             if is_eager_cpu(sinks) and not bool(sinks.any()):
                 return output
             now.state.tensors[_SINKS, call.layer] = sinks
-        kept = now.state.tensors.get((_SINKS, call.layer))
-        if kept is None:
+        elif (_SINKS, call.layer) not in now.state.tensors:
             return output
+        sinks = now.state.tensors[_SINKS, call.layer]
         keys = keys_in_use(call, now)
-        own, mass, seen = head_shares(
+        # To the tokens that keep all of their attention; what sinks give is the rest of the head output.
+        kept, mass, moved = head_shares(
             part.query,
             part.key[:, :, :keys],
             part.value[:, :, :keys],
-            marks_over_keys(call, context, kept[:, :, None])[:, :, 0],
+            ~marks_over_keys(call, context, sinks[:, :, None])[:, :, 0],
             visible_to(call, now, slice(0, now.length)),
             scaling=call.scaling,
             softcap=call.softcap,
             learned_sink=part.learned_sink,
         )
-        rest = seen - mass
-        changes = (mass > 0) & (rest > 0)
-        grown = (1.0 - self.beta) * mass / rest.masked_fill(~changes, 1.0)
-        own, changes, grown = own.transpose(1, 2), changes.mT[..., None], grown.mT[..., None]  # (B, n, h, ...)
+        changes = (moved > 0) & (mass > 0)
+        grown = (mass + moved) / mass.masked_fill(~changes, 1.0)
+        kept, changes, grown = kept.transpose(1, 2), changes.mT[..., None], grown.mT[..., None]  # (B, n, h, ...)
         old = output[:, :, chosen]
-        new = old.float() + (self.beta - 1.0) * own + grown * (old.float() - own)
+        new = self.beta * old.float() + (1.0 - self.beta) * grown * kept
         result = output.clone()
         result[:, :, chosen] = torch.where(changes, new.to(output.dtype), old)
         return result
@@ -145,15 +144,7 @@ class ACT(Method):
         token_mask = now.token_mask_on(call.query.device)
         if token_mask is None:
             token_mask = torch.ones(now.batch, now.length, dtype=torch.bool, device=call.query.device)
-        received, count = received_from(
-            call.query,
-            call.key[:, :, : now.length],
-            token_mask[:, None],
-            visible_to(call, now, slice(0, now.length)),
-            scaling=call.scaling,
-            softcap=call.softcap,
-            learned_sink=call.learned_sink,
-        )
+        received, count = received_from_sets(call, context, token_mask[:, None])
         mean = received[:, :, 0] / count.clamp(min=1.0)
         threshold: float | Tensor = self.threshold
         if self.alpha is not None:

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.context import AttentionCall, Context
-from omnisink.decoder.visibility import visible_to
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import is_eager_cpu
-from omnisink.maths.received import received_from
 from omnisink.methods.boosting import boosted_rows
 from omnisink.methods.criteria import SinkDimension
 from omnisink.methods.image_tokens import IMAGES, first_row, note_absent
 from omnisink.methods.presets import Preset
 from omnisink.methods.ranges import check_range
+from omnisink.methods.sets import received_from_sets
 from omnisink.methods.sink_method import SinkMethod
 from omnisink.methods.space import FloatRange, Range
 from omnisink.methods.spans import require_modality
@@ -153,20 +152,10 @@ class ASD(SinkMethod):
 
     def _pull(self, call: AttentionCall, context: Context) -> Tensor:
         """Return ``(v - a) / (v + a)`` of every token of the prompt, (B, S)."""
-        now = context.now
-        received, count = received_from(
-            call.query,
-            call.key[:, :, : now.length],
-            context.scratch["parts"],
-            visible_to(call, now, slice(0, now.length)),
-            own=(False, False),
-            scaling=call.scaling,
-            softcap=call.softcap,
-            learned_sink=call.learned_sink,
-        )
+        received, count = received_from_sets(call, context, context.scratch["parts"], own=(False, False))
         video, audio = (received.mean(dim=1) / count.clamp(min=1.0)).unbind(dim=1)
         total = video + audio
-        return torch.where(total > 0, (video - audio) / total.masked_fill(total <= 0, 1.0), 0.0).to(now.device)
+        return torch.where(total > 0, (video - audio) / total.masked_fill(total <= 0, 1.0), 0.0).to(context.now.device)
 
     def _cross_modal(self, context: Context) -> Tensor:
         """Choose the cross-modal sinks of each sequence, (B, S) bool."""

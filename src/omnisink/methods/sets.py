@@ -6,8 +6,7 @@ any backend, padding on both sides, caches of a fixed size, windows that have mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch import Tensor
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.visibility import first_key, keys_in_use, visible_to
 from omnisink.errors import OmnisinkError
-from omnisink.maths.decomposition import attend
+from omnisink.maths import received
 from omnisink.maths.sets import SetShares, set_shares
 
 #: Elements of shares that `blocks_of` lets a block of rows have.
@@ -115,21 +114,46 @@ def received_from(call: AttentionCall, context: Context, rows: Tensor | None = N
     UnsupportedModelError
         See `shares_of`.
     """
-    every = slice(0, context.now.length)
-    seen, keys = visible_to(call, context.now, every), keys_in_use(call, context.now)
+    now = context.now
+    if rows is None:
+        rows = torch.ones(1, now.length, dtype=torch.bool) if now.token_mask is None else now.token_mask
+    return received_from_sets(call, context, rows[:, None].expand(now.batch, -1, -1))[0][:, :, 0]
 
-    def of_counted(part: slice) -> Tensor:
-        given = seen(part)
-        if rows is None:
-            return given
-        blind = ~rows.to(given.device)[:, None, part, None]
-        return given & ~blind if given.dtype == torch.bool else given.masked_fill(blind, float("-inf"))
 
-    drawn = torch.zeros(*call.query.shape[:2], keys, device=call.query.device)
-    nothing = call.key.new_zeros(1, 1, keys, 1)
-    options: dict[str, Any] = {"scaling": call.scaling, "softcap": call.softcap, "learned_sink": call.learned_sink}
-    attend(call.query, call.key[:, :, :keys], nothing, of_counted, received=drawn, **options)
-    return drawn
+def received_from_sets(
+    call: AttentionCall, context: Context, senders: Tensor, own: Sequence[bool] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sum the attention that each key receives from the rows of several sets.
+
+    Parameters
+    ----------
+    call, context
+        See `shares_of`.
+    senders : Tensor
+        (B, X, S) bool, sets of queries of this pass.
+    own : sequence of bool, optional
+        See `omnisink.maths.received.received_from`; for prompts only.
+
+    Returns
+    -------
+    tuple of (Tensor, Tensor)
+        (B, H, X, T) float32, what is received, and (B, X, T) float32, the rows of each set that see the key.
+
+    Raises
+    ------
+    UnsupportedModelError
+        See `shares_of`.
+    """
+    return received.received_from(
+        call.query,
+        call.key[:, :, : keys_in_use(call, context.now)],
+        senders,
+        visible_to(call, context.now, slice(0, context.now.length)),
+        own=own,
+        scaling=call.scaling,
+        softcap=call.softcap,
+        learned_sink=call.learned_sink,
+    )
 
 
 def last_rows(context: Context) -> Tensor:

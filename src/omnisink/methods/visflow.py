@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.context import AttentionCall, Context
-from omnisink.decoder.visibility import visible_to
-from omnisink.maths.received import received_from
 from omnisink.maths.sets import difference
 from omnisink.methods.base import Method
 from omnisink.methods.image_tokens import IMAGES, ImageTokens, note_absent
 from omnisink.methods.presets import Preset
 from omnisink.methods.ranges import check_range
-from omnisink.methods.sets import blocks_of
+from omnisink.methods.sets import blocks_of, received_from_sets
 from omnisink.methods.space import FloatRange, Range
 
 #: The sets of a layer, in order.
@@ -145,16 +143,7 @@ class VisFlow(Method):
         image, before, after, rows = (
             t.to(call.query.device) for t in (images.image, images.before, images.after, images.rows)
         )
-        received, _ = received_from(
-            call.query,
-            call.key[:, :, : now.length],
-            torch.stack([image, rows], dim=1),
-            visible_to(call, now, slice(0, now.length)),
-            own=(False, True),
-            scaling=call.scaling,
-            softcap=call.softcap,
-            learned_sink=call.learned_sink,
-        )
+        received, _ = received_from_sets(call, context, torch.stack([image, rows], dim=1), own=(False, True))
         among = received[:, :, 0].mean(dim=1).masked_fill(~image, 0.0)
         most = among.amax(dim=1, keepdim=True)
         sinks = image & (among > _SINK_SHARE * most)
