@@ -82,7 +82,7 @@ class ASD(SinkMethod):
         "activation as the default criterion; the preset smolomni"
     )
     cost: ClassVar[str] = "one more attention in a prefill, and in a decode step from layer `start` on"
-    needs: ClassVar[str] = "video (or image) and audio tokens in the prompt"
+    needs: ClassVar[str] = "video (or image) and audio in the prompt; the model's sink channels, for the paper's criterion"
     search_space: ClassVar[Mapping[str, Range]] = {"strength": FloatRange(0.05, 1.0)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "qwen2.5-omni-7b": Preset(

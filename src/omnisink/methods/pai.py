@@ -57,7 +57,6 @@ class PAI(Method):
     licence: ClassVar[str] = "MIT"
     derived: ClassVar[str] = "video frames as images; scores after a soft cap"
     cost: ClassVar[str] = "one more row of attention in a prefill and in a decode step"
-    needs: ClassVar[str] = "image or video tokens in the prompt"
     tested: ClassVar[str] = "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams"
     search_space: ClassVar[Mapping[str, Range]] = {"alpha": FloatRange(0.05, 1.0)}
 

@@ -89,7 +89,7 @@ class VAR(SinkMethod):
         "gaseraser"
     )
     cost: ClassVar[str] = "one more attention for the rows after the image in a prefill, for one row in a decode step"
-    needs: ClassVar[str] = "image or video tokens in the prompt; the paper's criterion needs the model's sink channels"
+    needs: ClassVar[str] = "the model's sink channels, for the paper's criterion"
     search_space: ClassVar[Mapping[str, Range]] = {"p": FloatRange(0.1, 1.0), "rho": FloatRange(0.3, 0.95)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "hallucination": Preset("The paper's setting against hallucination.", {"rho": 0.5}),

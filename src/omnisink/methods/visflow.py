@@ -89,7 +89,6 @@ class VisFlow(Method):
         "system text; decode steps, which use the sets and heads of the prompt"
     )
     cost: ClassVar[str] = "two more attentions in a prefill, one more row in a decode step"
-    needs: ClassVar[str] = "image or video tokens in the prompt"
     tested: ClassVar[str] = "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams"
     search_space: ClassVar[Mapping[str, Range]] = {
         "salient": FloatRange(1.0, 24.0),
