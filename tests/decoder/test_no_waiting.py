@@ -20,8 +20,9 @@ import omnisink
 from omnisink import OutRo
 from omnisink.maths import decomposition, prompts, rotation, sinks
 from omnisink.maths.sets import complement, difference, give, reweigh
-from omnisink.methods import base, outro
+from omnisink.methods import ACT, ASD, PAI, VAR, VisFlow, act, asd, base, image_tokens, outro, var
 from omnisink.methods.base import Method
+from omnisink.methods.criteria import Positions
 from omnisink.methods.sets import add_to_rows, blocks_of, last_rows, received_from, shares_of
 from omnisink.methods.spans import require_modality
 from tests.reference_outro import prompt, tiny_llama
@@ -124,6 +125,38 @@ def test_sets_of_tokens_and_their_modalities_wait_for_nothing(kind, padded, monk
         monkeypatch.setattr(decomposition, "is_eager_cpu", lambda _: False)
         monkeypatch.setattr(base, "is_eager_cpu", lambda _: False)
     assert all((a - b).abs().max() < 1e-5 for a, b in zip(*found, strict=True))
+
+
+MOVING = {
+    "var": VAR(Positions((0, 2, 4)), least=0.0, rho=0.0, donors="text"),
+    "pai": PAI(alpha=1.0),
+    "asd": ASD(Positions(range(2, 10)), start=2, strength=3.0),
+    "act": ACT(threshold=0.05),
+    "visflow": VisFlow(text_over=0.2, system_over=0.1),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, ("dynamic", "static")[k % 2]) for k, name in enumerate(MOVING)])
+@pytest.mark.parametrize("padded", [False, True])
+def test_methods_that_move_attention_wait_for_nothing(name, kind, padded, monkeypatch):
+    import contextlib
+
+    model = tiny_llama()
+    ids = torch.cat([prompt(13, (2, 6)), prompt(13, ()).clamp(min=10)])
+    image, sound = torch.zeros(2, 2, 13, dtype=torch.bool)
+    image[:, 4:6], sound[:, 8:10] = True, True
+    mask = torch.ones_like(ids)
+    mask[:, :2] = 0 if padded else 1
+    found = []
+    for mode in (contextlib.nullcontext(), NoReads()):
+        cache = DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=32)
+        with MOVING[name](model, spans={"image": image, "audio": sound}):
+            found.append(passes(model, ids, mask, cache, mode))
+        for module in (decomposition, base, image_tokens, var, asd, act):
+            monkeypatch.setattr(module, "is_eager_cpu", lambda _: False)
+    assert all((a - b).abs().max() < 1e-5 for a, b in zip(*found, strict=True))
+    bare = passes(model, ids, mask, DynamicCache(config=model.config), contextlib.nullcontext())
+    assert not all(torch.allclose(a, b) for a, b in zip(found[0], bare, strict=True))
 
 
 def test_a_read_would_be_noticed():
