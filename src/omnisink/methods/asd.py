@@ -81,8 +81,11 @@ class ASD(SinkMethod):
         "one run, in which the first layers mark and the others boost; counts and halves of few tokens; massive "
         "activation as the default criterion; the preset smolomni"
     )
+    tested: ClassVar[str] = "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams"
     cost: ClassVar[str] = "one more attention in a prefill, and in a decode step from layer `start` on"
-    needs: ClassVar[str] = "video (or image) and audio in the prompt; the model's sink channels, for the paper's criterion"
+    needs: ClassVar[str] = (
+        "video (or image) and audio in the prompt; the model's sink channels, for the paper's criterion"
+    )
     search_space: ClassVar[Mapping[str, Range]] = {"strength": FloatRange(0.05, 1.0)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "qwen2.5-omni-7b": Preset(

@@ -88,6 +88,7 @@ class VAR(SinkMethod):
         "massive activation as the default criterion; rows after the last of several images; the presets smolomni and "
         "gaseraser"
     )
+    tested: ClassVar[str] = "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams"
     cost: ClassVar[str] = "one more attention for the rows after the image in a prefill, for one row in a decode step"
     needs: ClassVar[str] = "the model's sink channels, for the paper's criterion"
     search_space: ClassVar[Mapping[str, Range]] = {"p": FloatRange(0.1, 1.0), "rho": FloatRange(0.3, 0.95)}
