@@ -29,7 +29,7 @@ class PAI(Method):
     score far below zero are raised most. All other rows, and the cache, stay as they are.
 
     This is the attention part of PAI. Its second part, a contrast of the logits with those of a prompt without the
-    image, needs a second run of the model, and is not part of this class.
+    image, is `omnisink.methods.PAIGuidance`.
 
     Parameters
     ----------
