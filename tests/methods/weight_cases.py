@@ -42,7 +42,8 @@ def on(method, model, inputs):
     """Put a method on a model of text, whose prompts have images and sounds at the ids `IMAGE` and `SOUND`."""
     ids = inputs["input_ids"]
     real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
-    return method(model, spans={"image": (ids == IMAGE) & real, "audio": (ids == SOUND) & real})
+    spans = {"image": (ids == IMAGE) & real, "video": torch.zeros_like(real), "audio": (ids == SOUND) & real}
+    return method(model, spans=spans)
 
 
 def places(ids):
