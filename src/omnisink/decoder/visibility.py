@@ -10,7 +10,7 @@ from torch import Tensor
 from omnisink.decoder.context import AttentionCall
 from omnisink.decoder.masks import visible_keys
 from omnisink.decoder.passes import Pass
-from omnisink.errors import UnsupportedModelError
+from omnisink.errors import OmnisinkError, UnsupportedModelError
 
 
 def keys_in_use(call: AttentionCall, now: Pass) -> int:
@@ -19,7 +19,15 @@ def keys_in_use(call: AttentionCall, now: Pass) -> int:
 
 
 def first_key(call: AttentionCall, now: Pass) -> int:
-    """Return which token of its sequence the first key is, padding counted: 0 unless a window has moved on."""
+    """Return which token of its sequence the first key is, padding counted: 0 unless a window has moved on.
+
+    A cache that has dropped tokens behind the first ones is refused with an `OmnisinkError`.
+    """
+    if any(getattr(layer, "has_gap", False) for layer in getattr(now.cache, "layers", ())):
+        raise OmnisinkError(
+            "the cache has dropped tokens between the first and the last (StreamingLLM(evict=True)), so that no other "
+            "method can tell which token a key is: keep them, with evict=False"
+        )
     return 0 if now.is_prefill or now.cache is None else max(0, _held(now) - call.key.shape[2])
 
 

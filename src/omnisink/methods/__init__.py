@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from omnisink.methods.sink_method import SinkMethod
     from omnisink.methods.sink_router import SinkRouter
     from omnisink.methods.space import Choices, FloatRange, IntRange, SearchSpace
+    from omnisink.methods.streaming_llm import StreamingLLM
     from omnisink.methods.trace import Trace
     from omnisink.methods.var import VAR
     from omnisink.methods.vcd import VCD
@@ -70,6 +71,7 @@ __all__ = [
     "SinkDimension",
     "SinkMethod",
     "SinkRouter",
+    "StreamingLLM",
     "Trace",
     "VisFlow",
     "ZeroHeads",
@@ -114,6 +116,7 @@ _HOMES = {
     "Context": "omnisink.decoder.context",
     "SinkDimension": "omnisink.methods.criteria",
     "SinkMethod": "omnisink.methods.sink_method",
+    "StreamingLLM": "omnisink.methods.streaming_llm",
     "Trace": "omnisink.methods.trace",
     "ZeroHeads": "omnisink.methods.ablation",
     "ZeroSinkKey": "omnisink.methods.ablation",

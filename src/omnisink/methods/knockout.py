@@ -131,7 +131,7 @@ class PruneTokens(KnockoutTokens):
         """Rank at the ranking layer; return what was pruned after it."""
         if call.layer == self.layer and context.now.is_prefill:
             context.now.state.tensors[_PRUNED] = self._rank(call, context)
-        return self.among_keys(call, context.now.state.tensors[_PRUNED]) if call.layer > self.layer else None
+        return self.among_keys(call, context.now.state.tensors[_PRUNED], context) if call.layer > self.layer else None
 
     def _rank(self, call: AttentionCall, context: Context) -> Tensor:
         length, device = context.now.length, call.query.device

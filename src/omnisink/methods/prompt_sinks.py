@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from omnisink.decoder.context import AttentionCall, Context
+from omnisink.decoder.visibility import first_key
 from omnisink.errors import OmnisinkError
 from omnisink.maths.host import is_eager_cpu
 
@@ -39,9 +40,9 @@ class PromptSinks:
         marked = context.now.state.tensors.get((SINKS, call.layer))
         if marked is None or (is_eager_cpu(marked) and not bool(marked.any())):
             return None
-        return self.among_keys(call, marked)
+        return self.among_keys(call, marked, context)
 
-    def among_keys(self, call: AttentionCall, marked: Tensor) -> Tensor:
+    def among_keys(self, call: AttentionCall, marked: Tensor, context: Context) -> Tensor:
         """Return marks of the prompt (B, S), on the device of a layer whose keys begin with the prompt's.
 
         Raises
@@ -49,7 +50,8 @@ class PromptSinks:
         OmnisinkError
             If the layer's cache no longer holds the whole prompt, as one with a window does.
         """
-        if call.key.shape[2] < marked.shape[1]:
+        # Where a window has moved on, the layer may still hold as many keys as the prompt has tokens.
+        if first_key(call, context.now) > 0 or call.key.shape[2] < marked.shape[1]:
             raise OmnisinkError(
                 f"layer {call.layer} keeps {call.key.shape[2]} keys of a prompt of {marked.shape[1]} tokens: "
                 f"{type(self).__name__} cannot find the sinks among them"
