@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from omnisink.decoder.anatomy import Anatomy
+from omnisink.decoder.key_rotation import KeyRotation
 from omnisink.errors import UnsupportedModelError
-from omnisink.maths.key_rotation import KeyRotation
 
 #: The position of the second run.
 _AWAY = 11

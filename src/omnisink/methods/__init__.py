@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omnisink.methods.controls import OutRoControl
     from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
     from omnisink.methods.icd import ICD
+    from omnisink.methods.head_ranking import HeadRanking, rank_heads
     from omnisink.methods.knockout import KnockoutTokens, PruneTokens
     from omnisink.methods.measure import Recorder, record
     from omnisink.methods.outro import OutRo
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from omnisink.methods.presets import Preset
     from omnisink.methods.registry import parse_methods, registered_methods
     from omnisink.methods.router_trace import RouterTrace
+    from omnisink.methods.sink_heads import PruneSinkHeads
     from omnisink.methods.sink_method import SinkMethod
     from omnisink.methods.sink_router import SinkRouter
     from omnisink.methods.space import Choices, FloatRange, IntRange, SearchSpace
@@ -51,6 +53,7 @@ __all__ = [
     "Context",
     "Contrast",
     "FloatRange",
+    "HeadRanking",
     "IntRange",
     "KnockoutTokens",
     "MassiveActivation",
@@ -62,6 +65,7 @@ __all__ = [
     "PlausibleTokens",
     "Positions",
     "Preset",
+    "PruneSinkHeads",
     "PruneTokens",
     "RandomTokens",
     "Recorder",
@@ -77,6 +81,7 @@ __all__ = [
     "ZeroHeads",
     "ZeroSinkKey",
     "parse_methods",
+    "rank_heads",
     "record",
     "registered_methods",
 ]
@@ -100,6 +105,7 @@ _HOMES = {
     "FloatRange": "omnisink.methods.space",
     "IntRange": "omnisink.methods.space",
     "SearchSpace": "omnisink.methods.space",
+    "HeadRanking": "omnisink.methods.head_ranking",
     "KnockoutTokens": "omnisink.methods.knockout",
     "MassiveActivation": "omnisink.methods.criteria",
     "Method": "omnisink.methods.base",
@@ -107,6 +113,7 @@ _HOMES = {
     "OutRoTrace": "omnisink.methods.outro_trace",
     "Positions": "omnisink.methods.criteria",
     "Preset": "omnisink.methods.presets",
+    "PruneSinkHeads": "omnisink.methods.sink_heads",
     "PruneTokens": "omnisink.methods.knockout",
     "RandomTokens": "omnisink.methods.criteria",
     "Recorder": "omnisink.methods.measure",
@@ -121,6 +128,7 @@ _HOMES = {
     "ZeroHeads": "omnisink.methods.ablation",
     "ZeroSinkKey": "omnisink.methods.ablation",
     "parse_methods": "omnisink.methods.registry",
+    "rank_heads": "omnisink.methods.head_ranking",
     "record": "omnisink.methods.measure",
     "registered_methods": "omnisink.methods.registry",
 }

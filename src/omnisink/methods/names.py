@@ -31,6 +31,7 @@ BUILT_IN: dict[str, str] = {
     "asd": "omnisink.methods.asd:ASD",
     "act": "omnisink.methods.act:ACT",
     "visflow": "omnisink.methods.visflow:VisFlow",
+    "prune-sink-heads": "omnisink.methods.sink_heads:PruneSinkHeads",
     "streaming-llm": "omnisink.methods.streaming_llm:StreamingLLM",
 }
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.context import AttentionCall, Context
+from omnisink.decoder.key_rotation import KeyRotation
 from omnisink.decoder.positions import read_rotations
 from omnisink.decoder.streaming import full_attention_layers, keys_at, stream_layers
 from omnisink.decoder.visibility import visible_to
 from omnisink.errors import OmnisinkError, UnsupportedModelError
 from omnisink.maths.decomposition import attend, visible
 from omnisink.maths.host import is_eager_cpu
-from omnisink.maths.key_rotation import KeyRotation
 from omnisink.methods.base import Method
 from omnisink.methods.presets import Preset
 from omnisink.methods.space import Choices, IntRange
@@ -65,6 +65,10 @@ class StreamingLLM(Method):
 
     watches_steps: ClassVar[bool] = False
     source: ClassVar[str] = "Xiao et al. (arXiv 2309.17453, ICLR 2024)"
+    licence: ClassVar[str] = "MIT"
+    derived: ClassVar[str] = (
+        "the knockout with the positions of the text, `prefill`, padding and other batches than one"
+    )
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches (evict: dynamic); padding on both sides; beams"
     search_space: ClassVar = {"n_sink": IntRange(1, 16), "window": Choices((128, 256, 512, 1024, 2000))}
     presets: ClassVar = {
