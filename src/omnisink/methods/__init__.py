@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from omnisink.methods.sink_heads import PruneSinkHeads
     from omnisink.methods.sink_method import SinkMethod
     from omnisink.methods.sink_router import SinkRouter
+    from omnisink.methods.sink_track import SinkTrack
     from omnisink.methods.space import Choices, FloatRange, IntRange, SearchSpace
     from omnisink.methods.streaming_llm import StreamingLLM
     from omnisink.methods.trace import Trace
@@ -75,6 +76,7 @@ __all__ = [
     "SinkDimension",
     "SinkMethod",
     "SinkRouter",
+    "SinkTrack",
     "StreamingLLM",
     "Trace",
     "VisFlow",
@@ -123,6 +125,7 @@ _HOMES = {
     "Context": "omnisink.decoder.context",
     "SinkDimension": "omnisink.methods.criteria",
     "SinkMethod": "omnisink.methods.sink_method",
+    "SinkTrack": "omnisink.methods.sink_track",
     "StreamingLLM": "omnisink.methods.streaming_llm",
     "Trace": "omnisink.methods.trace",
     "ZeroHeads": "omnisink.methods.ablation",

@@ -32,6 +32,7 @@ BUILT_IN: dict[str, str] = {
     "act": "omnisink.methods.act:ACT",
     "visflow": "omnisink.methods.visflow:VisFlow",
     "prune-sink-heads": "omnisink.methods.sink_heads:PruneSinkHeads",
+    "sink-track": "omnisink.methods.sink_track:SinkTrack",
     "streaming-llm": "omnisink.methods.streaming_llm:StreamingLLM",
 }
 
