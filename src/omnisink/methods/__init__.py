@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from omnisink.methods.var import VAR
     from omnisink.methods.vcd import VCD
     from omnisink.methods.visflow import VisFlow
+    from omnisink.methods.vision_sink_head import VisionSinkHead
 
 __all__ = [
     "ACT",
@@ -80,6 +81,7 @@ __all__ = [
     "StreamingLLM",
     "Trace",
     "VisFlow",
+    "VisionSinkHead",
     "ZeroHeads",
     "ZeroSinkKey",
     "parse_methods",
@@ -128,6 +130,7 @@ _HOMES = {
     "SinkTrack": "omnisink.methods.sink_track",
     "StreamingLLM": "omnisink.methods.streaming_llm",
     "Trace": "omnisink.methods.trace",
+    "VisionSinkHead": "omnisink.methods.vision_sink_head",
     "ZeroHeads": "omnisink.methods.ablation",
     "ZeroSinkKey": "omnisink.methods.ablation",
     "parse_methods": "omnisink.methods.registry",

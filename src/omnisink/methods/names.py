@@ -33,6 +33,7 @@ BUILT_IN: dict[str, str] = {
     "visflow": "omnisink.methods.visflow:VisFlow",
     "prune-sink-heads": "omnisink.methods.sink_heads:PruneSinkHeads",
     "sink-track": "omnisink.methods.sink_track:SinkTrack",
+    "vision-sink-head": "omnisink.methods.vision_sink_head:VisionSinkHead",
     "streaming-llm": "omnisink.methods.streaming_llm:StreamingLLM",
 }
 

@@ -68,6 +68,7 @@ class PruneSinkHeads(Method):
         "the ratios, the layers left out, the ranking by the prompt itself, key/value groups, `fill=value`"
     )
     needs: ClassVar[str] = "a ranking of the model's heads over calibration texts, one pass each, or none"
+    cost: ClassVar[str] = "without a ranking, the attention of a prefill once more; next to nothing otherwise"
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides; beams"
     search_space: ClassVar = {"ratio": FloatRange(0.02, 0.5), "fill": Choices(("zero", "value"))}
     presets: ClassVar = {

@@ -70,6 +70,9 @@ class SinkTrack(Method):
     licence: ClassVar[str] = "the release has none"
     derived: ClassVar[str] = "the first real token under padding, video and audio, families with a norm on keys"
     needs: ClassVar[str] = "which tokens are media, where there are some"
+    cost: ClassVar[str] = (
+        "two projections and one row of attention at every n-th layer of a prefill; nothing in a step"
+    )
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides; beams"
     search_space: ClassVar = {"every": IntRange(2, 8)}
     presets: ClassVar = {

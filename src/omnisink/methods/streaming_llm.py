@@ -69,6 +69,9 @@ class StreamingLLM(Method):
     derived: ClassVar[str] = (
         "the knockout with the positions of the text, `prefill`, padding and other batches than one"
     )
+    cost: ClassVar[str] = (
+        "nothing in a prefill; attention to the kept keys only in a step, in float32 where none are dropped"
+    )
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches (evict: dynamic); padding on both sides; beams"
     search_space: ClassVar = {"n_sink": IntRange(1, 16), "window": Choices((128, 256, 512, 1024, 2000))}
     presets: ClassVar = {
