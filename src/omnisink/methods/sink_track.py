@@ -69,7 +69,6 @@ class SinkTrack(Method):
     source: ClassVar[str] = "Liu, Chen, Wang (arXiv 2604.10027, ICLR 2026)"
     licence: ClassVar[str] = "the release has none"
     derived: ClassVar[str] = "the first real token under padding, video and audio, families with a norm on keys"
-    needs: ClassVar[str] = "which tokens are media, where there are some"
     cost: ClassVar[str] = (
         "two projections and one row of attention at every n-th layer of a prefill; nothing in a step"
     )

@@ -72,6 +72,10 @@ class StreamingLLM(Method):
     cost: ClassVar[str] = (
         "nothing in a prefill; attention to the kept keys only in a step, in float32 where none are dropped"
     )
+    measured: ClassVar[str] = (
+        "SmolLM2-135M, 3,000 tokens, 256 kept (`prefill`): perplexity 75.0 without first tokens, 44.2 with one, "
+        "44.1 with four; 35.9 with all tokens"
+    )
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches (evict: dynamic); padding on both sides; beams"
     search_space: ClassVar = {"n_sink": IntRange(1, 16), "window": Choices((128, 256, 512, 1024, 2000))}
     presets: ClassVar = {

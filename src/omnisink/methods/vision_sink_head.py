@@ -65,7 +65,7 @@ class VisionSinkHead(Method):
 
     watches_steps: ClassVar[bool] = False
     needs_spans: ClassVar[bool] = True
-    source: ClassVar[str] = "Zhang et al. (arXiv 2411.09968, EMNLP 2025)"
+    source: ClassVar[str] = "Shallow Focus, Deep Fixes (arXiv 2411.09968, EMNLP 2025)"
     licence: ClassVar[str] = "MIT"
     derived: ClassVar[str] = "grouped queries, padding, video, the head of generated tokens"
     cost: ClassVar[str] = "the weights of one layer twice in a prefill, and one row of one head in a step"
