@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from omnisink.methods.contrast import Branch, Contrast
     from omnisink.methods.controls import OutRoControl
     from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
-    from omnisink.methods.icd import ICD
     from omnisink.methods.head_ranking import HeadRanking, rank_heads
+    from omnisink.methods.icd import ICD
     from omnisink.methods.knockout import KnockoutTokens, PruneTokens
     from omnisink.methods.measure import Recorder, record
     from omnisink.methods.outro import OutRo
