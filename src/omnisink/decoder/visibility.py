@@ -32,10 +32,13 @@ def first_key(call: AttentionCall, now: Pass) -> int:
 
 
 def _held(now: Pass) -> int:
-    """Return how many tokens the cache has seen, where a layer of it has that on the host: those with windows have."""
+    """Return how many tokens the cache has seen, as its layers with a window know; others drop none.
+
+    Layers of cross-attention are not asked: they hold as many keys as a picture has.
+    """
     lengths = [0]
     for layer in getattr(now.cache, "layers", ()):
-        held = layer.get_seq_length() if hasattr(layer, "keys") and hasattr(layer, "get_seq_length") else 0
+        held = layer.get_seq_length() if getattr(layer, "is_sliding", False) else 0
         if isinstance(held, int):
             lengths.append(held)
     return max(lengths)
