@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from omnisink.errors import MediaError, OmnisinkError, UnsupportedModelError
 
 if TYPE_CHECKING:
+    from omnisink.evaluation.evaluate import evaluate
     from omnisink.methods.find import find_sinks
     from omnisink.methods.measure import record
     from omnisink.methods.outro import OutRo
@@ -24,6 +25,7 @@ __all__ = [
     "OutRo",
     "SinkMap",
     "UnsupportedModelError",
+    "evaluate",
     "find_sinks",
     "load_model",
     "record",
@@ -32,6 +34,7 @@ __all__ = [
 _HOMES = {
     "OutRo": "omnisink.methods.outro",
     "SinkMap": "omnisink.methods.sinkmap",
+    "evaluate": "omnisink.evaluation.evaluate",
     "find_sinks": "omnisink.methods.find",
     "load_model": "omnisink.models.loading",
     "record": "omnisink.methods.measure",

@@ -37,6 +37,8 @@ def shown(value: object) -> str:
         Its `repr`, cut where it is long.
     """
     text = _SHOWING.repr(value)
+    if "\n" in text:  # A model shows itself in many lines.
+        text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -32,6 +32,9 @@ def test_flags_in_help_take_no_value(words: list[str]) -> None:
     said = CliRunner(env={"COLUMNS": "120", "NO_COLOR": "1"}).invoke(app, [*words, "--help"]).output
     assert re.search(r"--help +-h +Show this message", said)
     assert "bool" not in said.lower()
+    assert not re.search(r"<\w|range|\[\d*<?=?x[<>]", said), (
+        "types of Python, and ranges, are no way to type an option"
+    )
     if words:
         assert re.search(r"--json +Print one JSON", said)
 

@@ -10,6 +10,8 @@ import typer
 
 from omnisink.cli.output import quiet, working
 from omnisink.errors import OmnisinkError, shown
+from omnisink.models.provenance import describe as describe
+from omnisink.models.provenance import versions as versions
 
 if TYPE_CHECKING:
     from omnisink.models.adapters.spans import Modality
@@ -139,37 +141,6 @@ def load(model: str, loading: LoadingOptions = LOADING, *, about: Collection[Mod
         return load_model(model, **loading.for_loading())
 
 
-def describe(loaded: Loaded) -> dict[str, Any]:
-    """Say which weights ran and how, for a record."""
-    return {
-        "name": loaded.name,
-        "weights": loaded.model.name_or_path,
-        "source": loaded.source,
-        "revision": loaded.revision,
-        "class": type(loaded.model).__name__,
-        "device": str(loaded.model.device),
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
-        "attention": loaded.model.config._attn_implementation,
-    }
-
-
 def token_texts(loaded: Loaded, ids: list[int]) -> list[str]:
     """Return each token as readable text, for tables and records."""
     return [loaded.tokenizer.decode([i]) for i in ids]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions a result depends on."""
-    import platform
-
-    import torch
-    import transformers
-
-    from omnisink import __version__
-
-    return {
-        "omnisink": __version__,
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }

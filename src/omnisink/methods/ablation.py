@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.context import AttentionCall, Context
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 from omnisink.maths.geometry import top_channels
 from omnisink.methods.base import Method
 from omnisink.methods.prompt_sinks import over_keys
@@ -140,7 +141,12 @@ class ZeroHeads(Method):
     tested: ClassVar[str] = "sdpa and eager; dynamic and static caches; padding on both sides"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "heads", tuple((int(layer), int(head)) for layer, head in self.heads))
+        try:
+            object.__setattr__(self, "heads", tuple((index(layer), index(head)) for layer, head in self.heads))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"heads must be pairs of a layer and a head, as ((12, 0), (12, 3)), got {shown(self.heads)}"
+            ) from None
 
     def check(self, anatomy: Anatomy) -> None:
         """Refuse layers without attention that can be reached."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, _GeneratorContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +22,7 @@ from omnisink.methods.finiteness import Finiteness
 from omnisink.methods.given import model_of
 from omnisink.methods.listing import Listed
 from omnisink.methods.profiled import Profiled
-from omnisink.methods.slips import SettingsFirst
+from omnisink.methods.slips import Block, SettingsFirst
 from omnisink.methods.trace import Trace
 
 if TYPE_CHECKING:
@@ -92,8 +92,9 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
         """Return what else is put on the model for the length of a block, as a second pass is. By default, nothing."""
         return nullcontext()
 
-    @contextmanager
-    def __call__(self, model: Any, spans: Any = None) -> Iterator[Trace]:
+    def __call__(
+        self, model: Any, *prompt: Any, spans: Any = None, **inputs: Any
+    ) -> _GeneratorContextManager[Trace, None, None]:
         """Attach the method to `model` for the length of a block.
 
         Parameters
@@ -114,10 +115,15 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
         UnsupportedModelError
             If the method would be silently wrong on this model.
         OmnisinkError
-            If the model carries a method of this class already; in the block or at its end, if the residual stream was
-            not finite; at the end of the block, if something that only the accelerator knew while it ran makes the
-            result wrong.
+            If inputs are given too, or the model carries a method of this class already; in the block or at its end,
+            if the residual stream was not finite; at the end of the block, if something that only the accelerator knew
+            while it ran makes the result wrong.
         """
+        if prompt or inputs:
+            self.refuse_inputs()
+        return Block(type(self)._block, (self, model, spans), {})
+
+    def _block(self, model: Any, spans: Any) -> Generator[Trace, None, None]:
         with self._attached(model, spans) as trace:
             yield trace
 

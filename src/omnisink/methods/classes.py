@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any, cast
 
 from omnisink.errors import OmnisinkError
@@ -105,9 +106,30 @@ def _checked(found: Any, where: str) -> type[Method]:
 
 
 def code_of(kind: type[Method]) -> str | None:
-    """Return the SHA-256 of the file that a class was named by; None for classes of packages."""
+    """Return the SHA-256 of the file that a class was named by; None for classes of packages.
+
+    A class of a script or of a notebook's cell is known by the code of its functions, since a run must not go on with
+    another class of the same name.
+    """
     found: str | None = getattr(kind, _CODE, None)
+    if found is None and kind.__module__ == "__main__":
+        own = sorted((name, value.__code__) for name, value in vars(kind).items() if isinstance(value, FunctionType))
+        return hashlib.sha256(repr([(name, _plain(code)) for name, code in own]).encode()).hexdigest()
     return found
+
+
+def _plain(code: CodeType) -> tuple[Any, ...]:
+    """Return what a function does, without the places in files where it stands."""
+    # A set of constants has no order, and its text another one in every process.
+    constants = [
+        _plain(one)
+        if isinstance(one, CodeType)
+        else sorted(map(repr, one))
+        if isinstance(one, frozenset)
+        else repr(one)
+        for one in code.co_consts
+    ]
+    return (code.co_code.hex(), constants, code.co_names, code.co_varnames)
 
 
 def modules_of_files() -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from operator import index
 from typing import Any
 
@@ -15,6 +16,9 @@ from omnisink.errors import OmnisinkError, shown
 from omnisink.models.adapters.spans import Span
 from omnisink.models.loaded import Loaded
 from omnisink.questions.prompt import Encoded
+
+#: What the calls themselves take, beside the inputs of a model.
+_OWN = ("prompt", "criterion", "channels", "layers", "sets", "spans", "others", "received")
 
 
 def model_of(given: Any, call: str) -> nn.Module:
@@ -86,6 +90,7 @@ def inputs_of(given: Any, prompt: Any, inputs: Mapping[str, Any], call: str) -> 
     OmnisinkError
         If there is no prompt, or it cannot be made of what was given.
     """
+    _refuse_misspelt(given, inputs, call)
     if isinstance(prompt, Mapping):
         if twice := prompt.keys() & inputs.keys():
             raise OmnisinkError(f"{call} was given {', '.join(sorted(twice))} twice, in the prompt and by name")
@@ -116,6 +121,15 @@ def inputs_of(given: Any, prompt: Any, inputs: Mapping[str, Any], call: str) -> 
     if isinstance(given, Loaded):
         return _asked(given, prompt, inputs, call)
     return {**_tokens(given, list(texts), call), **inputs}
+
+
+def _refuse_misspelt(given: Any, inputs: Mapping[str, Any], call: str) -> None:
+    """Refuse what is nearly an argument of the call: most models take any name, and do nothing with it."""
+    written = getattr(model_of(given, call), "_orig_mod", given)
+    known = inspect.signature(type(written).forward).parameters if isinstance(written, nn.Module) else {}
+    for name in inputs.keys() - known:
+        if close := get_close_matches(name, _OWN, n=1, cutoff=0.8):
+            raise OmnisinkError(f"{call} was given {name}=, which it does not take: did you mean {close[0]}=?")
 
 
 def spans_of(given: Any, inputs: Mapping[str, Any]) -> list[list[Span]] | None:

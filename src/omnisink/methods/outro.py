@@ -127,7 +127,9 @@ class OutRo(OutRoListing, SinkMethod, OutRoSettings):
 
     if TYPE_CHECKING:  # The block gives the trace named above.
 
-        def __call__(self, model: Any, spans: Any = None) -> _GeneratorContextManager[OutRoTrace, None, None]: ...  # noqa: D102
+        def __call__(  # noqa: D102
+            self, model: Any, *prompt: Any, spans: Any = None, **inputs: Any
+        ) -> _GeneratorContextManager[OutRoTrace, None, None]: ...
 
     def __post_init__(self) -> None:
         OutRoSettings.__post_init__(self)

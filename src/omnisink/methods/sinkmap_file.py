@@ -66,7 +66,7 @@ def write_fields(sinks: SinkMap, tokens: Sequence[Sequence[str]] | Sequence[str]
         },
     }
     if tokens is not None:
-        data["tokens"] = [list(row) for row in by_sequence(tokens)]
+        data["tokens"] = [list(row) for row in by_sequence(tokens, sinks.token_mask.shape[1])]
     return json.dumps(data, ensure_ascii=False)
 
 
@@ -107,9 +107,18 @@ def read_fields(text: str | bytes, what: str) -> tuple[dict[int, Tensor], Tensor
     return masks, token_mask, data["criterion"], sizes
 
 
-def by_sequence(tokens: Sequence[Any]) -> Sequence[Sequence[str]]:
-    """Return the texts of every sequence; a plain list is that of one."""
-    return [tokens] if tokens and isinstance(tokens[0], str) else tokens
+def by_sequence(tokens: Sequence[Any], length: int) -> Sequence[Sequence[str]]:
+    """Return the texts of every sequence, one for each token; a plain list is that of one."""
+    rows = [tokens] if isinstance(tokens, list | tuple) and tokens and isinstance(tokens[0], str) else tokens
+    if (
+        not isinstance(rows, list | tuple)
+        or not rows
+        or not all(isinstance(row, list | tuple) and len(row) == length for row in rows)
+    ):
+        raise OmnisinkError(
+            f"tokens must be a list of texts, one for each of the {length} tokens, got {shown(tokens)}"
+        )
+    return rows
 
 
 def _filled(shape: tuple[int, int], positions: Sequence[Sequence[int]], name: str, what: str) -> Tensor:

@@ -34,7 +34,7 @@ def table_of(sinks: SinkMap, tokens: Sequence[Any] | None, sequence: int | None)
 
 def rows_of(sinks: SinkMap, tokens: Sequence[Any] | None, sequence: int | None) -> list[list[str]]:
     """Return the heads of the table and its rows, one for each group of neighbouring layers with the same sinks."""
-    texts = None if tokens is None else by_sequence(tokens)
+    texts = None if tokens is None else by_sequence(tokens, sinks.token_mask.shape[1])
     chosen = range(len(sinks.token_mask)) if sequence is None else [sequence]
     many = len(chosen) > 1
     head = (["sequence"] if many else []) + ["layers", "positions"]
@@ -84,7 +84,8 @@ def in_html(sinks: SinkMap) -> str:
 
 def columns_of(sinks: SinkMap, tokens: Sequence[Any] | None, only_sinks: bool) -> dict[str, Any]:
     """Return the columns of `SinkMap.to_dataframe`."""
-    token_mask, texts = sinks.token_mask.cpu(), None if tokens is None else by_sequence(tokens)
+    token_mask = sinks.token_mask.cpu()
+    texts = None if tokens is None else by_sequence(tokens, token_mask.shape[1])
     columns: dict[str, list[Any]] = {
         name: [] for name in ("sequence", "layer", "position", "sink", "magnitude", *(["token"] if texts else []))
     }
@@ -132,7 +133,8 @@ def draw(
         if layer in known:
             sizes[row] = sinks.magnitudes[layer][sequence, chosen].float().cpu()
     owner = {p: span.modality for span in spans or () for p in range(span.start, span.stop)}
-    texts = None if tokens is None else by_sequence(tokens)[sequence if isinstance(tokens[0], list | tuple) else 0]
+    rows = None if tokens is None else by_sequence(tokens, length)
+    texts = None if rows is None else rows[sequence if len(rows) > 1 else 0]
     return draw_sink_map(
         np.stack([sinks.masks[layer][sequence, chosen].cpu().numpy() for layer in layers]),
         layers,

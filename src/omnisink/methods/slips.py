@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import _GeneratorContextManager
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn
 
@@ -30,6 +31,14 @@ class SettingsFirst:
                 f"with {cls.__name__}(...)(model) as trace:"
             )
 
+    @classmethod
+    def refuse_inputs(cls) -> NoReturn:
+        """Say where inputs of the model go."""
+        raise OmnisinkError(
+            f"{cls.__name__}(...)(...) takes the model only; its inputs go to the model, inside the block: "
+            f"with {cls.__name__}(...)(model) as trace: model.generate(**inputs)"
+        )
+
     def __enter__(self) -> NoReturn:
         """Say that there is no model yet.
 
@@ -43,3 +52,32 @@ class SettingsFirst:
 
     def __exit__(self, *_: object) -> None:
         """Do nothing; the block never begins."""
+
+
+class Block(_GeneratorContextManager[Any, None, None]):
+    """What ``method(model)`` returns: a block that `with` begins. It is neither the trace nor the model."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Say where the trace is, to those who look for its attributes, or the model's, here."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"{self!r} has no attribute {name!r}: write with {self._written} as trace:, and read the trace"
+        )
+
+    def __call__(self, *given: Any, **inputs: Any) -> Any:
+        """Put the method around every call of a function, as a decorator does; inputs of a model are refused."""
+        if inputs or len(given) != 1 or not callable(given[0]):
+            raise OmnisinkError(
+                f"{self!r} takes no inputs: write with {self._written} as trace:, and give them to the model inside it"
+            )
+        return super().__call__(given[0])
+
+    @property
+    def _written(self) -> str:
+        method, *_ = vars(self).get("args", (self,))  # Gone once the block has begun.
+        return "method(model)" if method is self else f"{type(method).__name__}(...)(model)"
+
+    def __repr__(self) -> str:
+        """Say that it is a block."""
+        return f"<{self._written}: a block for `with`>"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from omnisink.errors import OmnisinkError
+from omnisink.errors import OmnisinkError, shown
 from omnisink.models import embedded, smolomni
 from omnisink.models.facts import PROCESSOR_FILES
 from omnisink.models.headers import check_layers
@@ -71,8 +72,14 @@ def load_model(
     Raises
     ------
     OmnisinkError
-        If the weights are not here, are not safetensors, lack some of the model's parameters, or a setting is unknown.
+        If there is no name, the weights are not here, are not safetensors or lack some of the model's parameters, or a
+        setting is unknown.
     """
+    if not isinstance(name_or_path, str | PathLike) or not str(name_or_path):
+        raise OmnisinkError(
+            "load_model() takes the name of a model, as load_model('smolomni'), or a folder with one, got "
+            f"{shown(name_or_path)}"
+        )
     name = str(name_or_path)
     place = check_device(device)
     if device is not None and device_map is not None:

@@ -30,6 +30,13 @@ class Comparison(Document):
     FILE: ClassVar[str] = "comparison.json"
     KIND: ClassVar[str] = "a comparison"
 
+    def answers(self) -> list[str]:
+        """Answer for each task whether the methods help: a sentence with yes, no, or cannot tell."""
+        from omnisink.evaluation.comparing.summary import answer
+
+        with self.reading("the answers"):
+            return [answer(task, self["baseline"]) for task in self["tasks"]]
+
     def to_dataframe(self) -> pd.DataFrame:
         """Return a row for every task and method.
 
@@ -114,7 +121,7 @@ class Comparison(Document):
                 len(table.heads) - 1 if i == table.left else i - (i > table.left) for i in range(len(table.heads))
             ]
             rows = [[row[i] for i in order] for row in table.rows]
-            return html_table(f"Comparison with {self['baseline']}", [table.heads[i] for i in order], rows)
+            return html_table(" ".join(self.answers()), [table.heads[i] for i in order], rows)
 
     def _row(self, task: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         pair = row["paired"] or {}
