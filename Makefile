@@ -19,7 +19,7 @@ DEBIAN := espeak-ng ffmpeg chromium
 # vLLM on CPUs: threads are not bound to cores, and the key/value cache is small.
 ON_CPU := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} VLLM_CPU_OMP_THREADS_BIND=$${VLLM_CPU_OMP_THREADS_BIND:-nobind}
 SERVED := runs/served
-.PHONY: help demo eval-demo serve-demo test test-quick test-lmms test-serving bench-serving bench-gpu check format bench figure verify docs constraints system clean clean-all
+.PHONY: help demo eval-demo serve-demo test test-quick test-lmms test-serving bench-serving bench-gpu check format bench figure gallery notebooks verify docs constraints system clean clean-all
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -30,6 +30,9 @@ demo: $(STAMPS)/dev ## Ask a small omni model about a clip, without and with Out
 
 eval-demo: $(STAMPS)/dev system ## Run 150 questions of SynthAV without OutRo, with it and with its halves; three minutes on two cores
 	$(BIN)/omnisink eval --model smolomni --task synthav --limit 150 --out runs/synthav $(ARGS)
+
+notebooks: $(STAMPS)/notebooks ## Open the notebooks of docs/notebooks in JupyterLab
+	$(BIN)/jupyter lab $(ARGS) docs/notebooks
 
 serve-demo: $(STAMPS)/serving ## Serve SmolOmni with OutRo in vLLM, ask it with and without, and see the metrics move
 	$(SERVING)/bin/python -m omnisink.models.checkpoint smolomni $(SERVED)/smolomni
@@ -79,10 +82,14 @@ verify: $(STAMPS)/dev ## Run every model family and rewrite the table in docs/mo
 figure: $(STAMPS)/docs ## Draw docs/sink-light.png and sink-dark.png from the real model
 	$(BIN)/python tools/make_figure.py
 
+gallery: $(STAMPS)/dev ## Run the notebooks and keep what they show, and draw the pictures of docs/gallery.md; minutes
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python tools/run_notebooks.py
+	$(BIN)/python tools/make_gallery.py
+
 docs: $(STAMPS)/docs ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict
 
-constraints: $(STAMPS)/docs ## Rewrite constraints.txt from what is installed in .venv
+constraints: $(STAMPS)/docs $(STAMPS)/notebooks ## Rewrite constraints.txt from what is installed in .venv
 	$(BIN)/python tools/pin.py
 
 system: ## Install the Debian packages for SynthAV's voice, torchcodec and the browser tests; says so where it may not
@@ -139,4 +146,8 @@ $(STAMPS)/serving: $(SERVING)/pyvenv.cfg pyproject.toml constraints-serving.txt 
 
 $(STAMPS)/docs: $(STAMPS)/dev
 	$(PIP) install --constraint constraints.txt --editable '.[docs]'
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/notebooks: $(STAMPS)/dev
+	$(PIP) install --constraint constraints.txt --editable '.[notebook]'
 	@mkdir -p $(STAMPS) && touch $@

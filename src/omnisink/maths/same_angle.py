@@ -20,7 +20,7 @@ def rotate_by_same_angle(
 
     Parameters
     ----------
-    output, direction, gamma, tau, keep
+    output, direction, gamma, tau, frozen
         As for `rotate`; gamma is not negative.
     toward : Tensor
         Unit vectors, (B, H, D), float32; a zero vector leaves its head as it is, and so does one parallel to an

@@ -55,10 +55,10 @@ def draw_modalities(
                 continue
             band = np.broadcast_to(np.stack([below, below + share]), (2, len(layers)))
             low, high = (np.repeat(edge, 2) if len(layers) == 1 else edge for edge in band)
-            area = ax.fill_between(edges, low, high, color=look.modality(name), linewidth=0)
+            # Not `color=`: newer versions of Matplotlib then draw the hatch in it too, on itself.
+            lines = {"hatch": "///", "edgecolor": look.paper} if hatched else {}
+            area = ax.fill_between(edges, low, high, facecolor=look.modality(name), linewidth=0, **lines)
             area.set_label(f"{name}, sinks" if hatched else name)
-            if hatched:
-                area.set(hatch="///", edgecolor=look.paper)
             below = below + share
     ax.set_ylim(0, 100)
     ax.margins(x=0)
