@@ -205,3 +205,15 @@ def test_the_package_and_the_palette_need_no_matplotlib(tmp_path: Path) -> None:
     source = Path(__file__).parents[2] / "src"
     code = "import sys, omnisink.methods.measurements, omnisink.plotting.palette; print('matplotlib' in sys.modules)"
     assert run_python("-c", f"import sys; sys.path.insert(0, {str(source)!r}); {code}").strip() == "False"
+
+
+def test_sinks_are_hatched_in_another_colour_than_their_band() -> None:
+    ax = modalities()
+    hatched = [area for area in ax.collections if area.get_hatch()]
+    assert [area.get_label() for area in hatched] == ["text, sinks"]
+    ax.figure.canvas.draw()
+    shown = np.asarray(ax.figure.canvas.buffer_rgba())[..., :3]
+    box = ax.get_window_extent()
+    # The lower right of the axes: the band of the sinks, with the lines of the hatch in it.
+    corner = shown[-int(box.y0 + 0.3 * box.height) : -int(box.y0) - 3, int(box.x1) - 30 : int(box.x1) - 3]
+    assert len(np.unique(corner.reshape(-1, 3), axis=0)) > 1
