@@ -132,7 +132,7 @@ APART = {
     "kernels/interpreted": "of kernels/, in processes with Triton's interpreter",
 }
 #: Tests of the repository as a whole.
-OF_ALL = {"test_documentation.py", "test_extras.py", "test_package.py", "test_rooms.py"}
+OF_ALL = {"test_documentation.py", "test_extras.py", "test_notebooks.py", "test_package.py", "test_rooms.py"}
 
 
 def test_tests_stand_in_the_folder_of_their_room() -> None:

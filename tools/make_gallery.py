@@ -10,6 +10,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from PIL import Image
 
 from omnisink.evaluation.comparing.comparison import Comparison
 from omnisink.study.results import StudyResults
@@ -34,7 +35,8 @@ def main() -> None:
     """Write all of them."""
     for name, ax in pictures().items():
         path = FIGURES / f"{name}.png"
-        ax.figure.savefig(path, dpi=100, bbox_inches="tight", metadata={"Software": None})
+        ax.figure.savefig(path, dpi=90, bbox_inches="tight", metadata={"Software": None})
+        Image.open(path).convert("RGB").quantize(128).save(path, "PNG", optimize=True)
         plt.close(ax.figure)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1024} kB")
 
