@@ -197,6 +197,21 @@ def test_groups_that_are_numbers_are_a_curve_of_every_method(tmp_path: Path) -> 
     assert table.rows[0][1:4] == ("length", "512", "baseline")
 
 
+def test_methods_that_leave_heads_out_are_a_line_along_what_they_left_out(tmp_path: Path) -> None:
+    low, high = "sink-router:threshold=0.6", "sink-router:threshold=0.5"
+    right = {"baseline": [True] * 4, low: [True, True, True, False], high: [True, False, False, False]}
+    each = {low: {"skip_ratio": 0.25}, high: {"skip_ratio": 0.5}}
+    made = compare([write_scores(tmp_path / "run", right, each=each)], resamples=FEW)
+    rows = made["tasks"][0]["curves"]
+    assert [(one["kind"], one["series"], one["at"], one["accuracy"]) for one in rows] == [
+        ("skip ratio", "baseline", 0.0, 1.0),
+        ("skip ratio", "sink-router", 25.0, 0.75),
+        ("skip ratio", "sink-router", 50.0, 0.25),
+    ]
+    plain = compare([write_scores(tmp_path / "plain", {"baseline": [True] * 4, "outro": [True] * 4})], resamples=FEW)
+    assert plain["tasks"][0]["curves"] == []
+
+
 def test_cost_is_that_of_the_same_questions(tmp_path: Path) -> None:
     each = {"outro": {"seconds": 1.0, "memory_mb": 900.0, "new_tokens": 5}}
     results = compared(
