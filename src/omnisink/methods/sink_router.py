@@ -71,7 +71,9 @@ class SinkRouter(RouterListing, SinkMethod, RouterSettings):
 
     if TYPE_CHECKING:  # The block gives the trace named above.
 
-        def __call__(self, model: Any, spans: Any = None) -> _GeneratorContextManager[RouterTrace, None, None]: ...  # noqa: D102
+        def __call__(  # noqa: D102
+            self, model: Any, *prompt: Any, spans: Any = None, **inputs: Any
+        ) -> _GeneratorContextManager[RouterTrace, None, None]: ...
 
     def __post_init__(self) -> None:
         RouterSettings.__post_init__(self)
