@@ -226,6 +226,14 @@ def test_pictures_of_the_clip_stand_side_by_side() -> None:
     assert all(abs(picture["middle"] - picture["time"]) <= 2 * half for picture in strip)
 
 
+@pytest.mark.parametrize(("answer", "head"), [("yellow", "question"), ("", "text"), (None, "text")])
+def test_a_passage_is_not_called_a_question(tmp_path: Path, answer: str | None, head: str) -> None:
+    given = results(layers=4, tokens=24, clip=False)
+    given["example"] |= {"question": "Gulls wait on the roof.", "answer": answer}
+    page = write_report(given, tmp_path, charts=False).read_text(encoding="utf-8")
+    assert re.search(r"<dt>(\w+)</dt><dd>Gulls wait", page)[1] == head  # type: ignore[index]
+
+
 def test_a_text_model_has_positions_and_a_loss_alone(tmp_path: Path) -> None:
     page = write_report(results(layers=4, tokens=24, clip=False), tmp_path)
     assert figures(page) == NAMES - {"timeline"} | {"positions"}

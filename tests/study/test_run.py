@@ -20,6 +20,9 @@ from omnisink.questions.items import Item, read_items
 from omnisink.report.sections import sections_of
 from omnisink.results.records import read_records
 from omnisink.study import run as study
+from omnisink.study.calibration import Calibration
+from omnisink.study.heads import interpret
+from omnisink.study.identification import summarise
 from omnisink.study.plan import Plan, parse_questions
 from omnisink.study.questions import QUESTIONS
 from omnisink.study.run import run_study
@@ -81,6 +84,33 @@ def test_the_attention_to_all_modalities_together_is_all_attention(whole):
         heads = [row["sink_attention"] for row in results["heads"]["sink_attention"] if row["layer"] == layer]
         assert len(heads) == 4
         assert parts[True]["mass"] == pytest.approx(sum(heads) / 4, abs=1e-3)
+
+
+def test_a_share_of_tokens_that_is_nought_in_every_prompt_has_no_interval(whole):
+    """A prompt that was missed might have a sink, but would not consist of sinks."""
+    out, _, _ = whole
+    records = read_records(out)
+    base = {r["item"]: r for r in records if r["unit"] == "base"}
+    for record in (r for r in records if r["unit"] == "marks"):
+        record["criteria"]["massive_activation"]["0"] |= {"marked": {"all": 0, "text": 0}, "positions": []}
+    section = summarise(
+        [r for r in records if r["question"] == "identification"],
+        base,
+        PLAN,
+        Calibration.load(out / "calibration.npz"),
+    )
+    first, *_, last = (r for r in section["by_layer"] if r["criterion"] == "massive_activation")
+    assert (first["share"], first["low"], first["high"]) == (0, None, None)
+    assert 0 < last["low"] <= last["share"] <= last["high"] < 1
+
+
+def test_intervals_of_heads_over_few_texts_are_said_to_be_too_narrow(whole):
+    _, results, _ = whole
+    section = results["heads"]
+    assert {row["clusters"] for row in section["correlation"]} == {row["items"] for row in section["correlation"]}
+    assert "texts intervals are too narrow" in results["readings"]["heads"][0]
+    many = {**section, "correlation": [{**row, "clusters": 10} for row in section["correlation"]]}
+    assert interpret(many)[0].endswith("have an interval that leaves out zero; one in twenty would by chance.")
 
 
 def test_records_of_earlier_versions_are_summed_up_without_what_they_lack(tiny, items_file, tmp_path):

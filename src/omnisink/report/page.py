@@ -234,7 +234,7 @@ def _example(example: Mapping[str, Any]) -> list[tuple[str, str]]:
 
     pairs = {
         "item": example.get("item"),
-        "question": example.get("question"),
+        "question" if example.get("answer") else "text": example.get("question"),
         "choices": " / ".join(letters.values()) or choices,
         "right answer": answer(example.get("answer")),
         "model's answer": answer(example.get("said")),

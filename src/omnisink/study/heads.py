@@ -29,6 +29,8 @@ from omnisink.study.wording import nats
 
 #: Unit of the record with an item's sink attention.
 ATTENTION = "attention"
+#: With fewer clips or texts, a bootstrap interval is too narrow.
+MANY = 10
 
 
 def units(measurements: ItemMeasurements, settings: Settings, calibration: Calibration, index: int) -> Iterator[Unit]:
@@ -138,6 +140,7 @@ def summarise(
                     "over": over,
                     "heads": int(which.sum()),
                     "items": len(by_item),
+                    "clusters": len(set(clusters)),
                     "rho": found.value,
                     "low": found.low,
                     "high": found.high,
@@ -176,10 +179,15 @@ def interpret(section: Mapping[str, Any]) -> list[str]:
         ]
     worst = max(rows, key=lambda r: r["effect"])
     mattering = [r for r in rows if r["low"] is not None and (r["low"] > 0 or r["high"] < 0)]
+    clusters = min((r["clusters"] for r in section["correlation"]), default=MANY)
+    chance = "one in twenty would by chance"
+    if clusters < MANY:
+        where = f"over {number(clusters)} clips or texts"
+        chance = f"{where} intervals are too narrow, and more than one in twenty do by chance"
     said = [
         f"{number(len(rows))} heads were zeroed one at a time. The largest effect is head {worst['head']} of layer "
-        f"{worst['layer']}: {nats(worst['effect'])}. {len(mattering)} have an interval that leaves out zero; one in "
-        "twenty would by chance.",
+        f"{worst['layer']}: {nats(worst['effect'])}. {number(len(mattering))} have an interval that leaves out zero; "
+        f"{chance}.",
         f"{attends}; zeroing it changes the loss by {nats(most['effect'])}.",
     ]
     for row in section["correlation"]:

@@ -14,7 +14,7 @@ from omnisink.methods.knockout import KnockoutTokens
 from omnisink.methods.measure import criterion_name
 from omnisink.methods.measurements_views import ON_SINKS
 from omnisink.results.schema import BaseRecord, ConditionRecord, Marks, MarksRecord, StudyRecord
-from omnisink.results.statistics import SHARE, mean_interval
+from omnisink.results.statistics import mean_interval
 from omnisink.results.wording import number
 from omnisink.study import wording
 from omnisink.study.calibration import Calibration
@@ -132,7 +132,8 @@ def _shares(
             if r["tokens"].get(kind):
                 shares.append(h["marked"][kind] / r["tokens"][kind])
                 whose.append(cluster)
-        share = mean_interval(shares, whose, bounds=SHARE, seed=seed, resamples=1999)
+        # No bounds: where no prompt has a sink, one that was missed has a few and is not marked as a whole.
+        share = mean_interval(shares, whose, seed=seed, resamples=1999)
         masses = [h["mass"] for h in here if h["mass"] is not None]
         yield {
             "criterion": name,
@@ -164,7 +165,7 @@ def _attention(marked: Sequence[MarksRecord], clusters: Sequence[str], seed: int
                     whose.append(cluster)
             if not masses or (sink and not any(masses)):
                 continue
-            mean = mean_interval(masses, whose, bounds=SHARE, seed=seed, resamples=1999)
+            mean = mean_interval(masses, whose, seed=seed, resamples=1999)
             yield {
                 "layer": layer,
                 "modality": kind,

@@ -30,7 +30,7 @@ from omnisink.results.schema import (
     StudyRecord,
     ZeroKOutcome,
 )
-from omnisink.results.statistics import SHARE, mean_interval
+from omnisink.results.statistics import mean_interval
 from omnisink.results.wording import number, percent
 from omnisink.study import wording
 from omnisink.study.calibration import Calibration
@@ -264,7 +264,7 @@ def _attention_left(
     found = [(mass, base[r["item"]]["cluster"]) for r in records if (mass := r.get(name)) is not None]
     if not found:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    mean = mean_interval([mass for mass, _ in found], [c for _, c in found], bounds=SHARE, seed=seed)
+    mean = mean_interval([mass for mass, _ in found], [c for _, c in found], seed=seed)
     return {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import altair as alt
@@ -18,6 +19,8 @@ from omnisink.results.wording import P_VALUE, POINTS, counted, interval, number,
 
 #: Groups that a breakdown draws; its table has all.
 MAX_DRAWN = 30
+#: Questions won or lost up to which the axis has a tick for each.
+_COUNTED = 10
 _UNDETECTED = (
     "The bar under it is what could not be seen: were the true difference inside it, this sample would show it less"
     " often than four times in five."
@@ -134,8 +137,11 @@ def wins(results: Mapping[str, Any]) -> list[Figure]:
         for outcome, sign in (("wins", 1), ("losses", -1))
         for count in [row["paired"][outcome]]
     ]
-    # Losses go to the left and have the same weight.
-    axis = alt.Axis(grid=True, tickMinStep=1, labelExpr="abs(datum.value)")
+    # Losses go to the left and have the same weight. Few questions are counted one by one, because Vega halves a step
+    # of one, whatever the smallest is.
+    most = max((ceil(row["count"]) for row in drawn), default=0)
+    each = {"values": list(range(-most, most + 1))} if most <= _COUNTED else {"tickMinStep": 1}
+    axis = alt.Axis(grid=True, labelExpr="abs(datum.value)", **each)
     x = alt.X("value:Q", axis=axis).title("Questions lost (left) and won (right)")
     color = alt.Color("outcome:N", title=None, scale=alt.Scale(domain=["wins", "losses"]))
     tooltip = [alt.Tooltip("label:N", title="method"), alt.Tooltip("outcome:N"), alt.Tooltip("count:Q")]
