@@ -189,7 +189,7 @@ def test_changes_are_drawn_from_above_with_what_could_not_be_seen() -> None:
     assert (bar.get_x(), bar.get_width()) == (-18.5, 37.0)
     assert ax.get_xlim()[0] < -18.5
     assert [t.get_text() for t in ax.get_legend().get_texts()] == [
-        "95 % interval", "change", "change, p < 0.05 (Holm)", "too small to be detected"
+        "95% interval", "change", "change, p < 0.05 (Holm)", "too small to be detected"
     ]  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def draw_changes(changes: Sequence[Change], label: str, heading: str, *, ax: Axe
     if whole:
         ax.hlines(
             [row for row, _ in whole], [c.low for _, c in whole], [c.high for _, c in whole],
-            color=look.series[0], linewidth=2.2, zorder=2, label="95 % interval",
+            color=look.series[0], linewidth=2.2, zorder=2, label="95% interval",
         )  # fmt: skip
     for clear, said in ((False, "change"), (True, "change, p < 0.05 (Holm)")):
         at = [(row, change.value) for row, change in zip(rows, changes, strict=True) if change.clear is clear]

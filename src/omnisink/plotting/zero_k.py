@@ -51,7 +51,7 @@ def draw_zero_k(
     ax = axes_to_draw_on(ax, 5.4, 3.4)
     look = look_of(ax)
     if low is not None and high is not None:
-        ax.fill_between(channels, low, high, color=look.series[0], alpha=0.18, linewidth=0, label="95 % interval")
+        ax.fill_between(channels, low, high, color=look.series[0], alpha=0.18, linewidth=0, label="95% interval")
         ax.legend(frameon=False, loc="best")
     ax.plot(channels, values, "o-", color=look.series[0], markersize=5, linewidth=1.8, clip_on=False, zorder=3)
     ax.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)
