@@ -124,14 +124,18 @@ def cache_bytes(model: PreTrainedModel, tokens: int, batch: int) -> int:
 
 
 def fill(model: PreTrainedModel, cache: StaticCache, ids: torch.Tensor) -> None:
-    """Process a prompt, put random keys and values behind it, and count them as if they had been generated."""
+    """Process a prompt, put random keys and values behind it, and count them as if they had been generated.
+
+    They are the same each time, so that a threshold routes as many heads again.
+    """
     if cache.layers[0].is_initialized:
         cache.reset()
     model(input_ids=ids, past_key_values=cache, logits_to_keep=1)
     length = ids.shape[1]
+    random = torch.Generator(ids.device).manual_seed(0)
     for layer in cache.layers:
         for tensor in (layer.keys, layer.values):
-            tensor[:, :, length:].normal_(std=float(tensor[:, :, :length].std()))
+            tensor[:, :, length:].normal_(std=float(tensor[:, :, :length].std()), generator=random)
     for tensor in positions(cache):
         tensor.fill_(cache.layers[0].max_cache_len - STEPS - 2)
 

@@ -86,7 +86,7 @@ def test_without_a_baseline_the_first_method_is_what_others_are_compared_with(ll
         (("--batch-size", "0"), "--batch-size takes auto or a positive number"),
         (("--engine", "spark"), "--engine takes local or ray"),
         (("--score", "guess"), "scored by generate or likelihood"),
-        (("--methods", "vcd"), "there is no method"),
+        (("--methods", "no-such"), "there is no method"),
         (("--task", "nothing"), "there is no task"),
         (("--task", "avhbench"), "--data"),
         (("--only", "AV Matching"), "--only takes KIND=GROUP"),
