@@ -22,8 +22,9 @@ class RouterListing(Listed):
     )
     needs: ClassVar[str] = "a threshold calibrated to the model (`omnisink tune --target-skip`)"
     measured: ClassVar[str] = (
-        "SmolLM2-135M, needle at 512 tokens: 12 of 12 right without it, none with a threshold of 0.55, which leaves out 6% "
-        "of the heads; steps over 32,768 tokens with 60% left out take 0.62 and 0.68 of the baseline's time on two cores"
+        "SmolLM2-135M, needle at 512 tokens: 12 of 12 right without it, none with a threshold of 0.55, which leaves "
+        "out 6% of the heads; steps over 32,768 tokens with 60% left out take 0.62 and 0.68 of the baseline's time on "
+        "two cores"
     )
     cost: ClassVar[str] = (
         "lengths of the values in a prefill; a cosine for each query head in a step, where routed heads do not attend"
