@@ -1,7 +1,7 @@
 """Pictures that `generate` encodes before the first pass: the same once more, with other pixels, for a twin.
 
-From transformers 5.2x on, `generate` runs the vision tower before the prefill and gives the model what comes out, so
-that a twin's pixels have to be changed before that. What is made here is kept by thread until the twin asks for it.
+Newer releases of transformers let `generate` run the vision tower before the prefill, and give the model what comes
+out, so that a twin's pixels have to be changed before that. What is made here is kept by thread until the twin asks.
 """
 
 from __future__ import annotations

@@ -105,6 +105,7 @@ class Twins:
         self._empty: list[Any] = []
         self._prefill = True
         self._lock = threading.RLock()
+        self._entered = False
 
     def attach(self) -> Callable[[], None]:
         """Begin, and return what ends it."""
@@ -135,6 +136,7 @@ class Twins:
         if current_branch() != FIRST:
             return
         self._lock.acquire()  # Other threads wait until the twins of this pass have run too.
+        self._entered = True
         cache = self._named(args, kwargs).get("past_key_values")
         self._prefill = not continues(cache, self._layer, self._owner)
         self._empty = [None if cache is None or not self._prefill else deepcopy(cache) for _ in self._changes]
@@ -161,8 +163,9 @@ class Twins:
         return output
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Let other threads in, also after an error."""
-        if current_branch() == FIRST:
+        """Let other threads in, also after an error, unless that came before this pass was noted."""
+        if current_branch() == FIRST and self._entered:
+            self._entered = False
             self._lock.release()
 
     def _run_prefills(self, own: dict[str, Any], output: Any) -> list[Tensor]:
@@ -179,9 +182,8 @@ class Twins:
             same_tokens = _prompt(inputs).shape[1] == length and "attention_mask" not in changed
             if not same_tokens:
                 inputs = _placed_anew(inputs, changed)
-                if getattr(
-                    empty, "is_compileable", False
-                ):  # A static cache has room for the first pass's prompt only.
+                # A static cache has room for the first pass's prompt only.
+                if getattr(empty, "is_compileable", False):
                     inputs["past_key_values"] = DynamicCache(config=self._text_config)
             with running_branch(number):
                 ran = self._model(**inputs)
