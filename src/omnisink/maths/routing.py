@@ -176,6 +176,7 @@ def routed_decode(
     if is_eager_cpu(query):
         decided = routed.tolist()
         whole = visible.mask is None and all(seen == (0, key.shape[2]) for seen in visible.ranges)
+        whole = whole and query.dtype == key.dtype == value.dtype
         if whole and softcap is None and key.shape[2] < FEW_KEYS and any(map(any, decided)):
             attended = scaled_dot_product_attention(query, key, value, scale=scale, enable_gqa=True)
             surrogate = 0.0 if surrogate_value is None else surrogate_value.to(value.dtype)[:, :, None]
