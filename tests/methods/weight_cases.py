@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from omnisink.methods.act import ACT
 from omnisink.methods.asd import ASD
@@ -44,6 +45,23 @@ def on(method, model, inputs):
     real = inputs.get("attention_mask", torch.ones_like(ids)).bool()
     spans = {"image": (ids == IMAGE) & real, "video": torch.zeros_like(real), "audio": (ids == SOUND) & real}
     return method(model, spans=spans)
+
+
+def tiny_windowed(window=7):
+    """Build a decoder in which every layer but the first and the fourth reaches back over a few keys only."""
+    kinds = ["full_attention", *["sliding_attention"] * 2] * 2
+    config = Qwen3Config(
+        vocab_size=96, hidden_size=48, intermediate_size=96, num_hidden_layers=6, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=12, sliding_window=window, layer_types=kinds, use_sliding_window=True,
+        pad_token_id=0, eos_token_id=None, bos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Qwen3ForCausalLM(config).eval()
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.1)
+    return model
 
 
 def places(ids):

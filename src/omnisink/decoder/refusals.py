@@ -278,3 +278,11 @@ def no_prompt(names: list[str]) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"neither input_ids nor inputs_embeds are among the arguments {', '.join(names)}, so no second pass can be run"
     )
+
+
+def not_merged(layer: int, why: str) -> UnsupportedModelError:
+    """Refuse a layer whose keys and values two runs of a prompt cannot have in common."""
+    return UnsupportedModelError(
+        f"keys and values of two runs cannot be merged at layer {layer}: {why}. Use a dynamic or a static cache, or "
+        "merge at an earlier layer"
+    )

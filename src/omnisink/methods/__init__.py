@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omnisink.methods.contrast import Branch, Contrast
     from omnisink.methods.controls import OutRoControl
     from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
+    from omnisink.methods.fork_merge import ForkMerge
     from omnisink.methods.head_ranking import HeadRanking, rank_heads
     from omnisink.methods.icd import ICD
     from omnisink.methods.knockout import KnockoutTokens, PruneTokens
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from omnisink.methods.presets import Preset
     from omnisink.methods.registry import parse_methods, registered_methods
     from omnisink.methods.router_trace import RouterTrace
+    from omnisink.methods.sid import SID
     from omnisink.methods.sink_heads import PruneSinkHeads
     from omnisink.methods.sink_method import SinkMethod
     from omnisink.methods.sink_router import SinkRouter
@@ -47,6 +49,7 @@ __all__ = [
     "AVCD",
     "ICD",
     "PAI",
+    "SID",
     "VAR",
     "VCD",
     "AttentionCall",
@@ -55,6 +58,7 @@ __all__ = [
     "Context",
     "Contrast",
     "FloatRange",
+    "ForkMerge",
     "HeadRanking",
     "IntRange",
     "KnockoutTokens",
@@ -97,6 +101,8 @@ _HOMES = {
     "PAIGuidance": "omnisink.methods.pai_guidance",
     "VCD": "omnisink.methods.vcd",
     "ICD": "omnisink.methods.icd",
+    "SID": "omnisink.methods.sid",
+    "ForkMerge": "omnisink.methods.fork_merge",
     "AVCD": "omnisink.methods.avcd",
     "ACT": "omnisink.methods.act",
     "ASD": "omnisink.methods.asd",

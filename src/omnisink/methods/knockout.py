@@ -12,7 +12,8 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.visibility import keys_in_use, visible_to
 from omnisink.errors import OmnisinkError
-from omnisink.maths.decomposition import KeyMask, attend, attention_from
+from omnisink.maths.decomposition import attend, attention_from
+from omnisink.methods.hiding import without_keys
 from omnisink.methods.prompt_sinks import over_keys
 from omnisink.methods.sink_method import SinkMethod
 
@@ -62,7 +63,7 @@ class KnockoutTokens(SinkMethod):
             call.query,
             call.key[:, :, :keys],
             columns,
-            _without(mask, over_keys(masked, keys)),
+            without_keys(mask, over_keys(masked, keys)),
             scaling=call.scaling,
             softcap=call.softcap,
         ).transpose(1, 2)
@@ -158,14 +159,3 @@ class PruneTokens(KnockoutTokens):
         count = (candidates.sum(dim=1).double() * self.keep - 1e-6).ceil().clamp(min=1)
         rank = scores.masked_fill(~candidates, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
         return candidates & (rank >= count[:, None])
-
-
-def _without(mask: KeyMask, masked: Tensor) -> KeyMask:
-    """Take keys (B, T) out of what queries see."""
-
-    def rows_of_rest(rows: slice) -> Tensor:
-        seen = mask(rows)
-        gone = masked[:, None, None, : seen.shape[-1]]
-        return seen & ~gone if seen.dtype == torch.bool else seen.masked_fill(gone, float("-inf"))
-
-    return rows_of_rest

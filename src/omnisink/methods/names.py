@@ -23,6 +23,8 @@ BUILT_IN: dict[str, str] = {
     "vcd": "omnisink.methods.vcd:VCD",
     "icd": "omnisink.methods.icd:ICD",
     "avcd": "omnisink.methods.avcd:AVCD",
+    "sid": "omnisink.methods.sid:SID",
+    "fork-merge": "omnisink.methods.fork_merge:ForkMerge",
     "pai-guidance": "omnisink.methods.pai_guidance:PAIGuidance",
     "plausible-tokens": "omnisink.methods.plausible:PlausibleTokens",
     "sink-router": "omnisink.methods.sink_router:SinkRouter",
