@@ -13,6 +13,7 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from omnisink import OmnisinkError, OutRo, UnsupportedModelError
 from omnisink.methods.ablation import ZeroHeads
 from omnisink.methods.contrast import Branch, Contrast
+from omnisink.methods.plausible import PlausibleTokens
 from tests.reference_outro import prompt, tiny_llama
 
 STEPS = 6
@@ -267,6 +268,21 @@ def test_what_cannot_have_twins_is_refused():
         model(ids, return_dict=False)
     with pytest.raises(OmnisinkError, match="already"), Changed()(model), Changed()(model):
         pass
+
+    class Other(Changed):
+        pass
+
+    with (
+        pytest.raises(OmnisinkError, match="Other and Changed both run further passes"),
+        Changed()(model),
+        Other()(model),
+    ):
+        pass
+    bare = model(ids).logits
+    with PlausibleTokens(beta=0.0)(model), Changed(1.0, 0.0)(model):  # It has no branch, and may stand beside one.
+        assert not torch.equal(model(ids).logits, bare)
+    with Other(1.0, 0.0)(model):
+        assert not torch.equal(model(ids).logits, bare)
 
 
 def test_a_compiled_model_has_twins_beside_its_graph():

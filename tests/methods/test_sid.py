@@ -12,7 +12,7 @@ from omnisink import OmnisinkError, OutRo, UnsupportedModelError
 from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.replay import share
 from omnisink.methods.registry import parse_method
-from omnisink.methods.sid import SID
+from omnisink.methods.sid import SID, num_seen
 from omnisink.verification.families import FAMILIES
 from tests.methods.reference_branches import PlainLlama, PlainSid
 from tests.methods.weight_cases import on, places, prompts, spanned, tiny_windowed
@@ -241,4 +241,5 @@ def test_settings_are_checked_and_named():
         pass
     assert parse_method("sid:sampler:greedy:chair") == SID(alpha=0.5, beta=0.0, rank=50)
     assert parse_method("sid:rank=0.25:modalities=audio") == SID(rank=0.25, modalities=("audio",))
-    assert parse_method("sid:share").rank == pytest.approx(0.1736, abs=1e-4)
+    assert parse_method("sid:pope") == SID(rank=100)
+    assert num_seen(torch.ones(1, 576, dtype=torch.bool), SID().rank).tolist() == [100]

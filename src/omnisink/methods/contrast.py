@@ -25,8 +25,12 @@ from torch import Tensor
 from omnisink.decoder.branches import FIRST
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.twins import Change, Twins
+from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
 from omnisink.methods.trace import Trace
+
+#: By the id of a text model, the method whose branches run beside it.
+_BRANCHING: dict[int, str] = {}
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class Contrast(Method):
         """Run the branches."""
         branches = self.branches(context)
         with ExitStack() as stack:
+            if branches:
+                stack.callback(_take(id(context.anatomy.text_model), type(self).__name__))
             for number, one in enumerate(branches, start=1):
                 for method in one.methods:
                     stack.enter_context(method._attached(context.anatomy.model, branch=number))
@@ -114,6 +120,17 @@ class Contrast(Method):
             twins = Twins(context.anatomy, [one.change for one in branches], self.combine, owner=self)
             stack.callback(twins.attach())
             yield
+
+
+def _take(model: int, name: str) -> Callable[[], None]:
+    """Note whose branches run beside a model, and return what ends it; a second method is refused."""
+    if (other := _BRANCHING.get(model)) is not None:
+        raise OmnisinkError(
+            f"{name} and {other} both run further passes of this model, and the methods of one would act in the "
+            "passes of the other: attach one of them at a time"
+        )
+    _BRANCHING[model] = name
+    return lambda: _BRANCHING.__delitem__(model)
 
 
 def contrast(first: Tensor, other: Tensor, alpha: float) -> Tensor:

@@ -132,7 +132,7 @@ class ForkMerge(Method):
         if not context.now.is_prefill or call.layer >= self.layer_of(context.anatomy):
             return None
         hidden = context.scratch["hidden"]
-        return None if hidden is None else attend_without(call, context, hidden)
+        return None if hidden is None else attend_without(call, context, hidden[:, None])
 
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Return what attention gave."""

@@ -1,4 +1,4 @@
-"""Attention of a layer from which some of the prompt's tokens are hidden."""
+"""Attention of a call without some of its keys, which no query sees: exact, in float32, without maps."""
 
 from __future__ import annotations
 
@@ -12,44 +12,58 @@ from omnisink.methods.sets import marks_over_keys
 
 
 def attend_without(call: AttentionCall, context: Context, hidden: Tensor) -> Tensor:
-    """Attend as a layer does, with tokens that no query sees, not even their own.
+    """Attend as if the mask had excluded some keys, so that what is left sums to one again.
 
     Parameters
     ----------
-    call : AttentionCall
-        The layer's call, in a prefill or in a later pass.
-    context : Context
-        The pass that is running.
+    call, context
+        The layer's call, and the pass that is running.
     hidden : Tensor
-        (B, S) bool over the tokens of the prompt, padding counted.
+        (B, 1 or H, S) bool over the tokens of the prompt, padding counted: hidden in all heads, or in each.
 
     Returns
     -------
     Tensor
-        Head outputs (B, n, H, D') of the dtype of the queries, computed in float32, as a method's `attend` returns
-        them; zero for a query that sees nothing.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If the call's mask, or a bias in it, cannot be read.
+        Head outputs (B, n, H, D') of the dtype of the values, n the rows of the pass. A row whose keys are all hidden
+        is zero.
     """
-    now, keys = context.now, keys_in_use(call, context.now)
-    masked = marks_over_keys(call, context, hidden[:, None])[:, 0]
-    read = attend(
-        call.query,
-        call.key[:, :, :keys],
-        call.value[:, :, :keys],
-        without_keys(visible_to(call, now, slice(0, now.length)), masked),
-        scaling=call.scaling,
-        softcap=call.softcap,
-        learned_sink=call.learned_sink,
-    )
-    return read.transpose(1, 2).to(call.query.dtype)
+    keys = keys_in_use(call, context.now)
+    key, value = call.key[:, :, :keys], call.value[:, :, :keys]
+    seen = visible_to(call, context.now, slice(0, context.now.length))
+    gone = marks_over_keys(call, context, hidden)
+    if gone.shape[1] == 1:
+        read = attend(
+            call.query,
+            key,
+            value,
+            without_keys(seen, gone[:, 0]),
+            scaling=call.scaling,
+            softcap=call.softcap,
+            learned_sink=call.learned_sink,
+        )
+    else:
+        groups = call.query.shape[1] // key.shape[1]
+        logits = call.learned_sink
+        read = torch.cat(
+            [
+                attend(
+                    call.query[:, head : head + 1],
+                    key[:, head // groups : head // groups + 1],
+                    value[:, head // groups : head // groups + 1],
+                    without_keys(seen, gone[:, head]),
+                    scaling=call.scaling,
+                    softcap=call.softcap,
+                    learned_sink=None if logits is None else logits[head : head + 1],
+                )
+                for head in range(call.query.shape[1])
+            ],
+            dim=1,
+        )
+    return read.transpose(1, 2).to(call.value.dtype)
 
 
 def without_keys(mask: KeyMask, masked: Tensor) -> KeyMask:
-    """Take keys (B, T) out of what queries see."""
+    """Take keys (B, T) bool out of what queries see."""
 
     def rows_of_rest(rows: slice) -> Tensor:
         seen = mask(rows)

@@ -23,6 +23,7 @@ from omnisink.methods.hiding import attend_without
 from omnisink.methods.image_tokens import IMAGES
 from omnisink.methods.presets import Preset
 from omnisink.methods.sets import last_rows
+from omnisink.methods.space import FloatRange, Range
 from omnisink.methods.spans import require_modality
 
 #: The key under which a branch's cache keeps the tokens that may be hidden.
@@ -49,9 +50,9 @@ class SID(Contrast):
     alpha, beta : float
         See `Contrast`. 1 and 0.1 as the command line of the release has them.
     rank : int or float
-        Image tokens that are seen, from 1 on. Below 1 it is the share of a prompt's image tokens, rounded up. 100 in
-        the release's script for POPE and 50 in that for CHAIR, of the 576 of LLaVA; where a prompt has no more than
-        that, it is contrasted with itself.
+        Image tokens that are seen, from 1 on; below 1 the share of a prompt's image tokens, rounded up. The default is
+        that of the release's script for POPE, 100 of the 576 of LLaVA; its script for CHAIR has 50. Where a prompt has
+        no more tokens than are seen, it is contrasted with itself.
     layer : int
         The first layer that sees less; the one before it ranks.
     modalities : tuple of str
@@ -63,22 +64,23 @@ class SID(Contrast):
         If a setting is out of range.
     """
 
-    rank: int | float = 100
+    rank: int | float = 100 / 576
     layer: int = 2
     modalities: tuple[str, ...] = IMAGES
 
     needs_spans: ClassVar[bool] = True
     source: ClassVar[str] = "Huo et al., ICLR 2025 (arXiv 2408.02032)"
     licence: ClassVar[str] = "no licence file"
-    derived: ClassVar[str] = "video frames as images, and sound; a share instead of a number of tokens"
+    derived: ClassVar[str] = "video frames as images, and sound; a share of the tokens instead of a number"
     needs: ClassVar[str] = "a second pass for every token; pictures, video or sound in the prompt"
     cost: ClassVar[str] = "as much as the model again, with the attention of the layers from `layer` on in float32"
     tested: ClassVar[str] = "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams"
+    search_space: ClassVar[Mapping[str, Range]] = {"alpha": FloatRange(0.1, 3.0), "rank": FloatRange(0.02, 0.8)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "sampler": Preset("The weight of the contrast that the release's sampler takes by itself.", {"alpha": 0.5}),
         "greedy": Preset("No cut of implausible tokens, as the release decodes greedily.", {"beta": 0.0}),
+        "pope": Preset("As many image tokens as in the release's script for POPE.", {"rank": 100}),
         "chair": Preset("As many image tokens as in the release's script for CHAIR.", {"rank": 50}),
-        "share": Preset("The share that 100 of LLaVA's 576 image tokens are.", {"rank": 100 / 576}),
         "audio": Preset("The least attended audio tokens.", {"modalities": ("audio",)}),
     }
 
@@ -128,8 +130,8 @@ class SID(Contrast):
             raise error
         context.record.defer_check(without.any(), error)
         hiding.prompt[_OFFERED] = offered
-        if is_eager_cpu(offered) and self.rank >= max(1, int(offered.sum(dim=1).max())):
-            reason = f"no prompt has more {what} tokens than the {self.rank:g} that are seen"
+        if is_eager_cpu(offered) and bool((offered.sum(dim=1) <= num_seen(offered, self.rank)).all()):
+            reason = f"no prompt has more {what} tokens than are seen"
             context.record.skipped |= dict.fromkeys(range(self.layer, len(context.anatomy.layers)), reason)
         return {}
 
@@ -157,16 +159,16 @@ class _LeastAttended(Method):
         if call.layer < self.layer:
             return None
         hidden: Tensor = context.scratch["hidden"]
-        return None if is_eager_cpu(hidden) and not bool(hidden.any()) else attend_without(call, context, hidden)
+        return (
+            None if is_eager_cpu(hidden) and not bool(hidden.any()) else attend_without(call, context, hidden[:, None])
+        )
 
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Choose what is hidden in the layers that follow."""
         if call.layer == self.layer - 1:
             offered = context.now.state.tensors[_OFFERED].to(call.query.device)
-            # Less what rounding may have added to the product.
-            share = (offered.sum(dim=1).double() * self.rank - 1e-6).ceil()
-            count = share if self.rank < 1 else torch.full_like(share, self.rank)
-            context.scratch["hidden"] = most_attended(attention_to_prompt(call, context), offered, count)
+            seen = num_seen(offered, self.rank)
+            context.scratch["hidden"] = most_attended(attention_to_prompt(call, context), offered, seen)
         return output
 
 
@@ -185,6 +187,13 @@ def attention_to_prompt(call: AttentionCall, context: Context) -> Tensor:
     first = first_key(call, now)  # What a window has left behind is looked at by nobody.
     ours = seen[:, : max(0, length - first)]
     return torch.nn.functional.pad(ours, (min(first, length), length - min(first, length) - ours.shape[1]))
+
+
+def num_seen(offered: Tensor, rank: int | float) -> Tensor:
+    """Return how many of the tokens that are offered, (B, S) bool, stay visible in each prompt, (B,)."""
+    # Less what rounding may have added to the product.
+    share = (offered.sum(dim=1).double() * rank - 1e-6).ceil()
+    return share if rank < 1 else torch.full_like(share, rank)
 
 
 def most_attended(attention: Tensor, offered: Tensor, count: Tensor) -> Tensor:
