@@ -15,7 +15,7 @@ import torch
 
 from omnisink import OutRo
 from omnisink.errors import OmnisinkError
-from omnisink.evaluation.running.asking import Reply, ask
+from omnisink.evaluation.running.asking import CUT_MARGIN, Reply, ask
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.evaluation.tuning import scoring
 from omnisink.evaluation.tuning.scoring import OFF, Scorer, name_of, prepare
@@ -24,6 +24,7 @@ from omnisink.evaluation.tuning.tune import Tuning, assign_folds, tune
 from omnisink.evaluation.tuning.tuned import sentences
 from omnisink.extras import install
 from omnisink.media import Uniform
+from omnisink.methods.plausible import PlausibleTokens
 from omnisink.results.records import read_records
 
 
@@ -252,6 +253,20 @@ def test_a_batch_that_does_not_fit_says_what_to_do(tiny, questions, tmp_path, mo
     monkeypatch.setattr(scoring, "ask", never)
     with pytest.raises(OmnisinkError, match="smaller --batch-size"):
         tune(tiny, questions, Tuning(trials=1), tmp_path)
+
+
+def test_answers_that_a_method_cuts_have_a_margin_and_are_never_chosen(tiny, asked, tmp_path):
+    letters = [i for i in asked if i.answers == ("A", "B")]
+    (batch, *_), _ = prepare(tiny, letters, assign_folds(letters, 2, 0), size=3)
+    with Scorer(tiny, tmp_path) as scorer:  # A random model's favourite is none of the answers.
+        assert set(scorer.margins(PlausibleTokens(beta=1.0), batch)) == {-CUT_MARGIN}
+    replies = ask(tiny, batch.inputs, batch.instances, PlausibleTokens(beta=1.0), "likelihood")
+    assert [reply.parsed for reply in replies] == [None] * len(replies)
+
+
+@pytest.mark.parametrize(("right", "wrong", "margin"), [(-math.inf, -1, -100), (-1, -math.inf, 100), (-1, -3, 2)])
+def test_an_answer_of_probability_zero_is_a_hundred_nats_away(right, wrong, margin):
+    assert Reply(None, None, 0, {"A": right, "B": wrong}, None).margin("A") == margin
 
 
 @pytest.mark.parametrize("change", [{"answers": ()}, {"gold": "A,B"}, {"answers": ("A",)}])

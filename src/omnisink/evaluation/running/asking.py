@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from omnisink.questions.prompt import Encoded
 
 #: How answers are scored: by what is generated, or by which of them is likeliest.
 SCORES = ("generate", "likelihood")
+#: Nats that stand for the margin to an answer of probability zero, as contrastive methods give implausible tokens.
+CUT_MARGIN = 100.0
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,18 @@ class Reply:
         return -self.log_likelihoods[gold] if gold in self.log_likelihoods else None
 
     def margin(self, gold: str) -> float | None:
-        """Return how much likelier than the best wrong answer the right one is, in nats; negative where it is not."""
+        """Return how much likelier than the best wrong answer the right one is, in nats; negative where it is not.
+
+        Where one of the two has probability zero it is `CUT_MARGIN`, and where both have, the right one is not given:
+        ``-CUT_MARGIN``.
+        """
         others = [chance for name, chance in self.log_likelihoods.items() if name != gold]
-        return self.log_likelihoods[gold] - max(others) if gold in self.log_likelihoods and others else None
+        if gold not in self.log_likelihoods or not others:
+            return None
+        right, wrong = self.log_likelihoods[gold], max(others)
+        if right == -math.inf:
+            return -CUT_MARGIN
+        return CUT_MARGIN if wrong == -math.inf else right - wrong
 
 
 def ask(
@@ -144,7 +156,9 @@ def _likeliest(
     replies = []
     for row, own, sinks in zip(rows, tokens, found, strict=True):
         log_likelihoods = answer_log_likelihoods(row, own)
-        replies.append(Reply(None, max(log_likelihoods, key=log_likelihoods.__getitem__), 0, log_likelihoods, sinks))
+        likeliest = max(log_likelihoods, key=log_likelihoods.__getitem__)
+        chosen = None if log_likelihoods[likeliest] == -math.inf else likeliest  # All may have been cut.
+        replies.append(Reply(None, chosen, 0, log_likelihoods, sinks))
     return replies
 
 
