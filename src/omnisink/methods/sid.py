@@ -64,7 +64,7 @@ class SID(Contrast):
         If a setting is out of range.
     """
 
-    rank: int | float = 100 / 576
+    rank: int | float = 0.1736
     layer: int = 2
     modalities: tuple[str, ...] = IMAGES
 
