@@ -20,7 +20,23 @@ import omnisink
 from omnisink import OutRo
 from omnisink.maths import decomposition, prompts, rotation, sinks
 from omnisink.maths.sets import complement, difference, give, reweigh
-from omnisink.methods import ACT, ASD, PAI, VAR, VisFlow, act, asd, base, image_tokens, outro, var
+from omnisink.methods import (
+    ACT,
+    ASD,
+    PAI,
+    SID,
+    VAR,
+    ForkMerge,
+    VisFlow,
+    act,
+    asd,
+    base,
+    fork_merge,
+    image_tokens,
+    outro,
+    sid,
+    var,
+)
 from omnisink.methods.base import Method
 from omnisink.methods.criteria import Positions
 from omnisink.methods.sets import add_to_rows, blocks_of, last_rows, received_from, shares_of
@@ -133,6 +149,8 @@ MOVING = {
     "asd": ASD(Positions(range(2, 10)), start=2, strength=3.0),
     "act": ACT(threshold=0.05),
     "visflow": VisFlow(text_over=0.2, system_over=0.1),
+    "sid": SID(beta=0.0, rank=1),
+    "fork-merge": ForkMerge(fork_layer=2),
 }
 
 
@@ -152,7 +170,7 @@ def test_methods_that_move_attention_wait_for_nothing(name, kind, padded, monkey
         cache = DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=32)
         with MOVING[name](model, spans={"image": image, "audio": sound}):
             found.append(passes(model, ids, mask, cache, mode))
-        for module in (decomposition, base, image_tokens, var, asd, act):
+        for module in (decomposition, base, image_tokens, var, asd, act, sid, fork_merge):
             monkeypatch.setattr(module, "is_eager_cpu", lambda _: False)
     assert all((a - b).abs().max() < 1e-5 for a, b in zip(*found, strict=True))
     bare = passes(model, ids, mask, DynamicCache(config=model.config), contextlib.nullcontext())

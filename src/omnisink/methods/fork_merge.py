@@ -33,7 +33,8 @@ class ForkMerge(Method):
     tokens are taken from the branch that saw video, audio tokens from the one that heard sound, and every other token
     is ``video_weight`` times the first plus ``1 - video_weight`` times the second. Keys and values in the cache of the
     layers before are merged in the same way. All other layers, and all later passes, run once, on both modalities. A
-    prompt without one of the two is read as it is.
+    prompt without one of the two is read as it is. Without a cache every pass is a prefill, in which generated tokens
+    are read as words of the prompt.
 
     Neither code nor the whole text of the paper was at hand: it has a weight for each model, chosen on 100 questions
     (0.8 for VideoLLaMA2, of which branch is not known), and an early layer. So the details and both defaults are ours.
