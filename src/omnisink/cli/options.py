@@ -23,7 +23,10 @@ LARGEST_SEED = 2**32 - 1
 ModelOption = Annotated[
     str,
     typer.Option(
-        "--model", "-m", metavar="NAME", help="smolomni, smollm2-135m, a local folder, or a name on the Hub."
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="smolomni, smollm2-135m, a local folder, a GGUF file, or a name on the Hub.",
     ),
 ]
 DeviceOption = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ... [default: cpu]")]

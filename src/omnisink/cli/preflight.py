@@ -43,8 +43,12 @@ def check_there(model: str, download: bool = False) -> None:
         As `omnisink.models.loading.load_model`.
     """
     from omnisink.models import embedded, smolomni
+    from omnisink.models.gguf.places import find_gguf
 
-    if download or model.lower() in (embedded.NAME, smolomni.NAME) or Path(model).expanduser().exists():
+    if model.lower() in (embedded.NAME, smolomni.NAME):
+        return
+    find_gguf(model)  # Refuses a folder with several, and a file that is not there.
+    if download or Path(model).expanduser().exists():
         return
     from omnisink.models.hub import require
 

@@ -12,6 +12,7 @@ from omnisink.models import embedded, smolomni
 from omnisink.models.adapters.base import Adapter
 from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.adapters.spans import Modality
+from omnisink.models.gguf.architectures import peek
 from omnisink.models.hub import find_cached
 
 
@@ -107,6 +108,8 @@ def known_adapter(name_or_path: str | Path, *, revision: str | None = None) -> A
     if name.lower() in _EMBEDDED:
         model_type, with_processor = _EMBEDDED[name.lower()]
         return adapter_of(model_type, with_processor=with_processor)
+    if (packed := peek(name)) is not None:
+        return adapter_of(packed[0], with_processor=False)
     local = Path(name).expanduser()
     folder = local if local.exists() else find_cached(name, revision)
     config = None if folder is None else _read(folder / "config.json")

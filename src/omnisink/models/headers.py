@@ -10,6 +10,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError, shown
 from omnisink.models import embedded, smolomni
+from omnisink.models.gguf.architectures import peek
 from omnisink.models.hub import find_cached
 from omnisink.results.reading import parse_object, read_whole
 
@@ -38,6 +39,8 @@ def depth_of(model: str, revision: str | None = None) -> int | None:
     """
     if model.lower() in (smolomni.NAME, embedded.NAME):
         return _EMBEDDED_DEPTH
+    if (packed := peek(model)) is not None:
+        return packed[1]
     folder = Path(model).expanduser()
     try:
         there = folder if folder.is_dir() else find_cached(model, revision)

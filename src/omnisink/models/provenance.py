@@ -15,6 +15,7 @@ def describe(loaded: Loaded) -> dict[str, Any]:
         "weights": loaded.model.name_or_path,
         "source": loaded.source,
         "revision": loaded.revision,
+        "sha256": loaded.sha256,
         "class": type(loaded.model).__name__,
         "device": str(loaded.model.device),
         "dtype": str(loaded.model.dtype).removeprefix("torch."),

@@ -330,13 +330,14 @@ def _parts(language: Path | None) -> tuple[Any, dict[str, Any], Any, dict[str, A
 
 def _language(folder: Path | None) -> tuple[Any, dict[str, Any], Any]:
     """Return SmolLM2's configuration, weights and tokenizer."""
-    from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
-
     if folder is not None:
         from safetensors.torch import load_file
+        from transformers import AutoConfig, AutoTokenizer
 
         weights = {k: w.float() for file in folder.glob("*.safetensors") for k, w in load_file(file).items()}
         return AutoConfig.from_pretrained(folder), weights, AutoTokenizer.from_pretrained(folder)
     file = embedded.require_weights()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(file.parent, gguf_file=file.name)
-    return *embedded.read_llama(file), tokenizer
+    from omnisink.models.gguf.load import read_gguf, read_tokenizer
+
+    contents = read_gguf(file)
+    return contents.config, contents.weights, read_tokenizer(file)

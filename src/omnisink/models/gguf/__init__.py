@@ -1,0 +1,1 @@
+"""Models in GGUF files, unpacked into ordinary weights: `header` reads, `architectures` names, `load` builds."""
