@@ -51,7 +51,7 @@ def test_a_file_that_is_cut_off(share, tmp_path):
         ({"fields": {"general.alignment": 0}}, "general.alignment is 0"),
         ({"without": ["llama.context_length"]}, "has no llama.context_length"),
         ({"without": ["blk.1.ffn_up.weight"]}, "lacks 1 weights of LlamaForCausalLM.*layers.1.mlp.up_proj.weight"),
-        ({"without": ["token_embd.weight"]}, "lacks the tensor token_embd.weight"),
+        ({"without": ["token_embd.weight"]}, "its tensor token_embd.weight is not there"),
         (
             {"extra": {"blk.0.attn_norm_2.weight": np.ones(256, np.float32)}},
             "no place for its tensor blk.0.attn_norm_2",

@@ -201,22 +201,20 @@ def config_of(header: Header) -> Any:
     found = architecture_of(header)
     settings = Settings(header, header.fields["general.architecture"])
     _check_layers(settings)
-    embeddings = header.tensors.get("token_embd.weight")
-    if embeddings is None:
-        raise OmnisinkError(f"{header.path} lacks the tensor token_embd.weight")
-    words = header.fields.get("tokenizer.ggml.tokens")
-    if isinstance(words, list) and len(words) > embeddings.shape[0]:
-        raise OmnisinkError(
-            f"{header.path} cannot be loaded: its tokenizer has {len(words):,d} tokens, and token_embd.weight is of "
-            f"{embeddings.shape[0]:,d}"
-        )
     heads, width = settings.count("attention.head_count"), _head_dim(settings)
     # Before anything is built: a model of the widths that a damaged file asks for may not fit in memory.
     _check_width(header, "token_embd.weight", 1, settings.count("embedding_length"))
     _check_width(header, "blk.0.attn_q.weight", 0, heads * width)
+    rows = header.tensors["token_embd.weight"].shape[0]
+    words = header.fields.get("tokenizer.ggml.tokens")
+    if isinstance(words, list) and len(words) > rows:
+        raise OmnisinkError(
+            f"{header.path} cannot be loaded: its tokenizer has {len(words):,d} tokens, and token_embd.weight is of "
+            f"{rows:,d}"
+        )
     own = found.own(settings)
     common = {
-        "vocab_size": embeddings.shape[0],
+        "vocab_size": rows,
         "hidden_size": settings.count("embedding_length"),
         "intermediate_size": settings.count("feed_forward_length"),
         "num_hidden_layers": settings.count("block_count"),
