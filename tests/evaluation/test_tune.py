@@ -21,7 +21,7 @@ from omnisink.evaluation.tuning import scoring
 from omnisink.evaluation.tuning.scoring import OFF, Scorer, name_of, prepare
 from omnisink.evaluation.tuning.search import choose, is_dominated, probability_margin
 from omnisink.evaluation.tuning.tune import Tuning, assign_folds, tune
-from omnisink.evaluation.tuning.tuned import sentences
+from omnisink.evaluation.tuning.tuned import make_profile, sentences, write_profile
 from omnisink.extras import install
 from omnisink.media import Uniform
 from omnisink.methods.plausible import PlausibleTokens
@@ -75,7 +75,16 @@ def best_at_half(method, instance) -> float:
         return plain
     if not method.rotate:
         return plain - 0.2
+    if method.gamma < 0:
+        return plain - 0.2
     return plain + 1.0 - abs(math.log(method.gamma / 0.5)) + 0.05 * noise(instance.id, method)
+
+
+def best_away(method, instance) -> float:
+    """Gain most at gamma -0.5, as `best_at_half` does at 0.5."""
+    if method is not None:
+        method = dataclasses.replace(method, gamma=-method.gamma)
+    return best_at_half(method, instance)
 
 
 def nothing_helps(method, instance) -> float:
@@ -101,6 +110,58 @@ def test_it_finds_the_setting_that_was_planted_and_the_gain_is_seen_on_unseen_qu
     assert told[-1] == ("all questions", 120, 120)
     assert len(planted.asked) == len(set(planted.asked))
     assert json.loads((tmp_path / "results.json").read_text()) == found
+
+
+def test_it_finds_a_setting_that_rotates_away_and_says_so(tiny, questions, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "ask", Planted(best_away))
+    found = tune(tiny, questions, Tuning(trials=40, folds=0), tmp_path / "run", first=OutRo())
+    assert -0.5 * 1.5 < found["settings"]["gamma"] < -0.5 / 1.5
+    assert found["direction"] == "away"
+    assert found["search"]["directions"] == ["toward", "away"]
+    (said,) = (one for one in sentences(found) if "away" in one)
+    assert re.fullmatch(
+        r"The chosen setting rotates away from the sink's value. Best probability margin where it was searched: "
+        r"toward all \d+ settings given up early, away \+0\.\d+\.",
+        said,
+    )
+    written = make_profile(tiny, found, {})
+    assert written["search"]["direction"] == "away"
+    write_profile(tmp_path / "profile.json", written)
+    method = OutRo.from_profile(tmp_path / "profile.json", tiny)
+    assert method.profile.direction == "away"
+    assert method.gamma == found["settings"]["gamma"]
+
+
+def test_strengths_are_drawn_evenly_on_a_log_scale_of_both_signs():
+    space, places = OutRo.search_space, np.linspace(-1, 1, 201)
+    start = OutRo(gamma=-0.5)
+
+    class At:
+        """A trial that draws one place on the axis of strengths."""
+
+        def __init__(self, place):
+            self.place = place
+
+        def suggest_categorical(self, name, values):
+            return values[0]
+
+        def suggest_int(self, name, low, high):
+            return low
+
+        def suggest_float(self, name, low, high, log=False):
+            return self.place if name == "strength" else low
+
+    gammas = np.array([space.suggest(At(place), 4, start).gamma for place in places])
+    assert (np.diff(gammas[:100]) > 0).all()
+    assert (gammas[:100] < 0).all()
+    assert (gammas[100:] > 0).all()
+    assert (gammas[0], gammas[-1]) == (-10, 10)
+    ratios = gammas[101:] / gammas[100:-1]
+    assert ratios == pytest.approx(1000**0.01, rel=0.01)
+    assert -gammas[:100][::-1] == pytest.approx(gammas[101:])
+    for gamma, expected in ((-0.5, -0.5), (3.0, 3.0), (50.0, 10.0), (-0.001, -0.01), (0.0, 0.01)):
+        place = space.initial(4, OutRo(gamma=gamma))["strength"]
+        assert space.suggest(At(place), 4, start).gamma == pytest.approx(expected)
 
 
 def test_a_search_does_not_see_the_questions_that_it_is_tested_on(tiny, questions, tmp_path, monkeypatch):

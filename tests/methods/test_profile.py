@@ -17,6 +17,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.methods.ablation import ZeroSinkKey
 from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import RandomTokens, SinkDimension
+from omnisink.methods.outro_space import direction_of
 from omnisink.methods.profile import FORMAT, ProfileWarning, fingerprint, read_profile
 from omnisink.methods.settings import plain_settings
 from omnisink.methods.shipped import default_outro, shipped_profile
@@ -230,3 +231,22 @@ def test_what_is_no_profile_at_all_is_refused(tmp_path, text, said):
         OutRo.from_profile(tmp_path)
     with pytest.raises(OmnisinkError, match="cannot be read"):
         OutRo.from_profile(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"gamma": 0.3, "rotate": True}, "toward"),
+        ({"gamma": -0.3, "rotate": True}, "away"),
+        ({"gamma": 0.0, "rotate": True}, None),
+        ({"gamma": -0.3, "rotate": False}, None),
+        ({"gamma": 0.3, "rotate": True, "direction": "random"}, None),
+        ({"threshold": 0.3}, None),
+    ],
+)
+def test_the_direction_of_settings(settings, expected):
+    assert direction_of(settings) == expected
+
+
+def test_shipped_profiles_say_their_direction():
+    assert read_profile(shipped_profile("smollm2-135m")).direction == "toward"

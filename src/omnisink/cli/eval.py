@@ -85,8 +85,8 @@ def evaluate(
     questions: QuestionOptions = QUESTIONS,
     methods: Annotated[
         str,
-        typer.Option(metavar="LIST", help="As baseline,outro,outro:rotate,outro:relax,outro:random,outro:gamma=0.3."),
-    ] = "baseline,outro,outro:rotate,outro:relax",
+        typer.Option(metavar="LIST", help="As baseline,outro,outro:rotate,outro:relax,outro:away,outro:gamma=-0.3."),
+    ] = "baseline,outro,outro:rotate,outro:relax,outro:away",
     out: Annotated[str, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = "run",
     score: Annotated[
         str, typer.Option(metavar="HOW", help="generate, or likelihood: the likeliest answer, in one pass.")

@@ -229,9 +229,9 @@ def _optuna() -> str:
 
 
 def _file_name(model: str) -> str:
-    """Name a file after a model, whether it is a name, a name on the Hub or a folder."""
+    """Name a file after a model, whether it is a name, a name on the Hub, a folder or a GGUF file."""
     return (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).resolve().name if Path(model).is_dir() else model).strip("-.")
+        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).resolve().name if Path(model).exists() else model).strip("-.")
         or "model"
     )
 
@@ -245,7 +245,11 @@ def _written(results: dict[str, Any]) -> str:
 def _brief(settings: dict[str, Any]) -> str:
     """Write what was searched."""
     layers = settings["detect_layers"]
-    said = [f"gamma {settings['gamma']:g}, tau {settings['tau']:g}"] if settings["rotate"] else ["no rotation"]
+    from omnisink.methods.outro_space import AWAY, direction_of
+
+    way = "away from" if direction_of(settings) == AWAY else "toward"
+    rotated = f"gamma {settings['gamma']:g} ({way} the sink's value), tau {settings['tau']:g}"
+    said = [rotated] if settings["rotate"] else ["no rotation"]
     if settings["gamma"] == 0 and not settings["relax"]:
         return "OutRo: off"
     if layers:

@@ -30,7 +30,10 @@ class OutRoListing(Listed):
     presets: ClassVar[Mapping[str, Preset]] = {
         "rotate": Preset("Rotate only, without mask relaxation.", {"relax": False}),
         "relax": Preset("Relax the mask only, without rotation.", {"rotate": False}),
-        "away": Preset("Rotate away from the sink's value instead of toward it.", negate=("gamma",)),
+        "away": Preset(
+            "Rotate the other way: away from the sink's value, or toward it where gamma is negative.",
+            negate=("gamma",),
+        ),
         "random": Preset(
             "Rotate by the same angles toward random directions: a control.",
             {"direction": "random"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,12 @@ from omnisink.methods.space import short
 if TYPE_CHECKING:
     from omnisink.methods.outro import OutRo
 
-#: What is searched. Layers depend on the model: the last two never look for sinks, as in the paper.
+#: What is searched. Layers depend on the model: the last two never look for sinks, as in the paper. Strengths are of
+#: either sign: a negative one rotates away from the sink's value.
 GAMMAS, TAUS = (0.01, 10.0), (0.01, 1.0)
+TOWARD, AWAY = "toward", "away"
+#: What OutRo turns to; the controls that are made of it have a setting for that.
+_SINK = "sink"
 PARTS = ("both", "rotate", "relax")
 PLACES = ("every", "one")
 
@@ -23,7 +29,7 @@ class OutRoSpace:
         """See `SearchSpace`."""
         return {
             "parts": "both",
-            "gamma": min(max(abs(start.gamma), GAMMAS[0]), GAMMAS[1]),
+            "strength": _place(start.gamma),
             "tau": min(max(start.tau, TAUS[0]), TAUS[1]),
             "first": 0,
             "layers": depth,
@@ -37,7 +43,10 @@ class OutRoSpace:
         Every parameter is drawn in every trial, also one that then has no effect, so that the sampler sees one space.
         """
         parts = trial.suggest_categorical("parts", PARTS)
-        gamma = trial.suggest_float("gamma", *GAMMAS, log=True)
+        # One axis for both signs, on which the weakest of both are neighbours, as their effects are.
+        gamma = _gamma(trial.suggest_float("strength", -1.0, 1.0))
+        if getattr(start, "direction", _SINK) != _SINK:
+            gamma = abs(gamma)  # A control that turns to something else takes no negative strength.
         tau = trial.suggest_float("tau", *TAUS, log=True)
         first = trial.suggest_int("first", 0, depth - 1)
         count = trial.suggest_int("layers", 1, depth)
@@ -58,7 +67,13 @@ class OutRoSpace:
 
     def describe(self) -> dict[str, Any]:
         """See `SearchSpace`."""
-        return {"gamma": list(GAMMAS), "tau": list(TAUS), "parts": list(PARTS), "relaxation": list(PLACES)}
+        return {
+            "gamma": list(GAMMAS),
+            "directions": [TOWARD, AWAY],
+            "tau": list(TAUS),
+            "parts": list(PARTS),
+            "relaxation": list(PLACES),
+        }
 
     def off(self, start: OutRo) -> OutRo:
         """Neither rotate nor relax."""
@@ -67,3 +82,37 @@ class OutRoSpace:
     def is_off(self, method: OutRo) -> bool:
         """Whether neither anything is rotated nor a mask relaxed."""
         return not ((method.rotate and method.gamma != 0) or method.relax)
+
+
+def direction_of(settings: Mapping[str, Any]) -> str | None:
+    """Return whether settings rotate toward the sink's value or away from it.
+
+    Parameters
+    ----------
+    settings : mapping
+        Those of OutRo or of a method made of it, as plain data.
+
+    Returns
+    -------
+    str or None
+        ``"toward"`` or ``"away"``; None where nothing is rotated, where it is rotated to something else than
+        the sink's value, and of methods that have no `gamma` and `rotate`.
+    """
+    gamma = settings.get("gamma")
+    number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
+    if not number or not gamma or settings.get("rotate") is not True or settings.get("direction", _SINK) != _SINK:
+        return None
+    return TOWARD if gamma > 0 else AWAY
+
+
+def _gamma(place: float) -> float:
+    """Return the strength at a place from -1, the strongest away, over 0, the weakest, to 1, the strongest toward."""
+    low, high = GAMMAS
+    return math.copysign(low * (high / low) ** abs(place), place)
+
+
+def _place(gamma: float) -> float:
+    """Return the place of a strength, or of the nearest that is searched."""
+    low, high = GAMMAS
+    strength = min(max(abs(gamma), low), high)
+    return math.copysign(math.log(strength / low) / math.log(high / low), gamma)

@@ -15,6 +15,7 @@ from torch import nn
 from omnisink.decoder.anatomy import Anatomy, read_anatomy
 from omnisink.errors import OmnisinkError, shown
 from omnisink.methods.names import IN_FILE, name_of
+from omnisink.methods.outro_space import direction_of
 from omnisink.methods.settings import field_types, from_plain
 from omnisink.results.reading import parse_object, read_whole
 
@@ -59,6 +60,11 @@ class Profile:
     settings: Mapping[str, Any]
     model: Mapping[str, Any]
     gain: Mapping[str, Any]
+
+    @property
+    def direction(self) -> str | None:
+        """``"toward"`` the sink's value or ``"away"`` from it, as OutRo's settings rotate; None where none does."""
+        return direction_of(self.settings)
 
     def differences(self, model: nn.Module | Anatomy) -> list[str]:
         """Say in what a model differs from the one that was tuned; nothing where it is the same.

@@ -22,6 +22,7 @@ from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
 from omnisink.methods.names import name_of
 from omnisink.methods.outro import OutRo
+from omnisink.methods.outro_space import direction_of
 from omnisink.methods.registry import settings_of
 from omnisink.methods.settings import plain_settings
 from omnisink.methods.space import space_of
@@ -186,6 +187,7 @@ def tune(
         "format": TUNING_FORMAT,
         "method": name_of(type(first)),
         "settings": None if method is None else plain_settings(method),
+        "direction": None if method is None else direction_of(plain_settings(method)),
         "off": best is None,
         "gain": gain_of(tested, own, tuning.seed),
         "questions": sum(len(batch.instances) for batch in batches),

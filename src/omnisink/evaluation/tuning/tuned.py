@@ -15,6 +15,7 @@ from omnisink.evaluation.comparing.wording import HIGHER, LOWER, verdict
 from omnisink.evaluation.tuning.scoring import Batch, Floats
 from omnisink.evaluation.tuning.search import probability_margin
 from omnisink.methods import profile as profiles
+from omnisink.methods.outro_space import AWAY, TOWARD, direction_of
 from omnisink.models.loaded import Loaded
 from omnisink.results.disk import atomic_write
 from omnisink.results.statistics import SHARES_DIFFER, paired_difference
@@ -106,8 +107,8 @@ def make_profile(loaded: Loaded, results: Mapping[str, Any], facts: Mapping[str,
     dict
         Plain data.
     """
-    # A folder's own path says nothing on another machine.
-    name = Path(loaded.name).name if Path(loaded.name).is_dir() else loaded.name
+    # The path of a folder or a file says nothing on another machine.
+    name = Path(loaded.name).name if Path(loaded.name).exists() else loaded.name
     model = {key: value for key, value in (facts.get("model") or {}).items() if key not in ("weights", "device")}
     counts = {key: results[key] for key in ("questions", "clusters", "sha256")}
     return {
@@ -116,7 +117,7 @@ def make_profile(loaded: Loaded, results: Mapping[str, Any], facts: Mapping[str,
         "settings": results["settings"],
         "model": {**model, "name": name, "fingerprint": profiles.fingerprint(loaded.model)},
         "task": {**(facts.get("task") or {}), **counts, "left_out": len(results["left_out"])},
-        "search": results["search"],
+        "search": {**results["search"], "direction": results.get("direction")},
         "gain": results["gain"],
         "versions": facts.get("versions") or {},
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -138,6 +139,7 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     if gain["verdict"] == NOT_TESTED:
         return [
             *said,
+            *_directions(results),
             f"The gain was not tested. On the questions it was chosen by: {searched}, which is too good by nature.",
         ]
     word = {HIGHER: "A gain", LOWER: "A loss"}.get(gain["verdict"], "No evidence of a gain")
@@ -148,7 +150,28 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
         f"{_between(one, lambda v: number(v, '+.4f'))}, p {p_equals(one['p'])}; "
         f"accuracy {_between(two, points)} points from {percent(two['base'])}.",
         f"On the questions it was chosen by: {searched}, which is too good by nature.",
+        *_directions(results),
     ]
+
+
+def _directions(results: Mapping[str, Any]) -> list[str]:
+    """Say which direction was chosen, and what the best settings of both gained, where the search tried both."""
+    gains: dict[str, list[float]] = {}
+    given_up: dict[str, int] = {}
+    for trial in results["trials"]:
+        if (direction := direction_of(trial["settings"])) is not None:
+            gains.setdefault(direction, []).extend([] if trial["stopped"] else [trial["gain"]])
+            given_up[direction] = given_up.get(direction, 0) + trial["stopped"]
+    if not gains:
+        return []
+    chosen = {TOWARD: "rotates toward the sink's value", AWAY: "rotates away from the sink's value"}
+    best = [
+        f"{one} {number(max(gains[one]), '+.4f') if gains[one] else f'all {given_up[one]} settings given up early'}"
+        for one in (TOWARD, AWAY)
+        if one in gains
+    ]
+    did = chosen.get(results["direction"], "does not rotate")
+    return [f"The chosen setting {did}. Best probability margin where it was searched: {', '.join(best)}."]
 
 
 def _off(results: Mapping[str, Any]) -> str:
