@@ -109,6 +109,28 @@ def test_a_control_turns_the_same_tokens_as_far_toward_something_else(direction,
         assert away.abs().mean() < 0.9  # another direction than the sink's
 
 
+@pytest.mark.parametrize("gamma", [-0.7, 0.8])
+@pytest.mark.parametrize("direction", ["opposite", "random"])
+def test_other_directions_are_turned_to_by_the_angle_of_either_sign(direction, gamma):
+    model, inputs = tiny_llama(), padded(ROWS)
+    how = {"gamma": gamma, "relax": False, "detect_layers": (1,)}
+    before, to_sink, values, trace = turned(model, OutRoControl(**how), inputs)
+    same, found, _, _ = turned(model, OutRoControl(direction=direction, **how), inputs)
+    assert torch.equal(before[1], same[1])
+    sinks = trace.record.sinks[1]
+    free = inputs["attention_mask"].bool() & ~sinks
+    expected = angle(before[1], to_sink[1])[free]
+    assert (angle(before[1], found[1])[free] - expected).abs().max() < 1e-6
+    assert expected.max() > 0.05
+    mean = torch.stack([values[1][b][:, sinks[b]].mean(dim=1) for b in range(2)]).repeat_interleave(2, dim=1)
+    nearer = ((found[1] - before[1]) * mean[:, None]).sum(dim=-1)[free][expected > 0.01]
+    if direction == "opposite":  # The other way along the sink's value.
+        assert ((nearer < 0) == (gamma > 0)).all()
+    else:
+        assert (nearer < 0).any()
+        assert (nearer > 0).any()
+
+
 def test_random_directions_differ_by_seed_layer_and_head_and_repeat():
     model, inputs = tiny_llama(), padded(ROWS)
     with torch.inference_mode():

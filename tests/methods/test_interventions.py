@@ -318,7 +318,7 @@ def test_what_does_not_fit_the_model_is_refused_with_the_reason(name):
         (lambda: PruneTokens(by="attention"), "by"),
         (lambda: Positions((0, -1)), "positions"),
         (lambda: OutRoControl(direction="head"), "direction"),
-        (lambda: OutRoControl(direction="random", gamma=-1.0), "gamma"),
+        (lambda: OutRoControl(direction="layer", gamma=-1.0), "gamma"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):

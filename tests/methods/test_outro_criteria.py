@@ -10,7 +10,7 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from omnisink import OmnisinkError, OutRo
-from omnisink.methods import MassiveActivation, Method, Positions, RandomTokens, SinkDimension, SinkMethod
+from omnisink.methods import FirstToken, MassiveActivation, Method, Positions, RandomTokens, SinkDimension, SinkMethod
 from omnisink.methods.controls import OutRoControl
 from omnisink.methods.registry import parse_method, settings_of
 from omnisink.methods.settings import plain_settings
@@ -90,6 +90,21 @@ def test_a_padded_batch_gives_each_sequence_what_it_gets_alone(criterion, side):
         with OutRo(criterion=criterion)(model):
             alone = run(model, row)
         assert (together[b][inputs["attention_mask"][b].bool()] - alone).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_sinks_at_the_first_token_and_all_others_make_up_all(side):
+    model, rows = tiny_llama(), [prompt(13, (0, 6)), prompt(8), prompt(9, (3,))]
+    inputs = padded(rows, side)
+    found = []
+    for criterion in (FirstToken(MassiveActivation()), FirstToken(MassiveActivation(), others=True)):
+        with OutRo(criterion=criterion)(model) as trace, torch.inference_mode():
+            model(**inputs)
+        mask = trace.sinks.mask(0)
+        found.append([mask[b][inputs["attention_mask"][b].bool()].nonzero().flatten().tolist() for b in range(3)])
+    first, others = found
+    assert first == [[0], [0], []]
+    assert others == [[6], [], [3]]
 
 
 def test_beams_take_the_sinks_of_a_criterion_with_them():

@@ -16,7 +16,7 @@ from omnisink.methods.ablation import ZeroHeads, ZeroSinkKey
 from omnisink.methods.base import Method
 from omnisink.methods.catalogue import BEGIN, END, with_list
 from omnisink.methods.controls import OutRoControl
-from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
+from omnisink.methods.criteria import FirstToken, MassiveActivation, Positions, RandomTokens, SinkDimension
 from omnisink.methods.knockout import KnockoutTokens
 from omnisink.methods.names import BUILT_IN
 from omnisink.methods.registry import (
@@ -112,6 +112,10 @@ def test_names_stand_for_the_settings_they_say():
         (
             "knockout-tokens:criterion=random_tokens(like=massive_activation(min_activation=50),seed=2)",
             KnockoutTokens(criterion=RandomTokens(MassiveActivation(50.0), 2)),
+        ),
+        (
+            "knockout-tokens:criterion=first_token(like=massive_activation(),others=true)",
+            KnockoutTokens(criterion=FirstToken(MassiveActivation(), others=True)),
         ),
     ],
 )

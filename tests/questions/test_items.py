@@ -161,6 +161,11 @@ def test_items_about_one_file_are_one_cluster(folder: Path) -> None:
     assert clusters == ["a.mp4", "a.mp4", "a.mp4", "clips/a.mp4", "tone.wav", "cat.png", "line-0007"]
 
 
+def test_a_row_may_name_its_cluster(folder: Path) -> None:
+    assert read_one(folder, text="Once upon a time.", cluster="tales").cluster == "tales"
+    assert read_one(folder, question="What?", answer="this", video="a.mp4", cluster="mine").cluster == "mine"
+
+
 def test_what_synthav_writes_is_read_and_asked_as_it_is_scored(folder: Path) -> None:
     questions = [question for _, drawn in draw_split("tune", 40) for question in drawn]
     for question in questions:

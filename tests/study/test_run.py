@@ -28,7 +28,7 @@ from omnisink.study.questions import QUESTIONS
 from omnisink.study.run import run_study
 from omnisink.study.unit import Unit
 
-PLAN = Plan(gammas=(0.5,), seeds=2, calibration=3, heads_items=3, pruning_items=2)
+PLAN = Plan(gammas=(0.5,), direction_gammas=(0.5,), seeds=2, calibration=3, heads_items=3, pruning_items=2)
 FACTS = {"model": {"name": "tiny"}, "data": {"file": "items.jsonl"}, "command": "omnisink study"}
 
 #: Runs the study of `sys.argv` in a process of its own.
@@ -187,6 +187,8 @@ def test_fewer_questions_make_fewer_sections(tiny, items_file, tmp_path):
         ({"questions": ("sinks",)}, "unknown question 'sinks'"),
         ({"questions": ()}, "one at least"),
         ({"gammas": (0.0,)}, "positive"),
+        ({"direction_gammas": (0.5, -0.5)}, "direction_gammas must be positive"),
+        ({"layer_parts": 0}, "layer_parts must be at least 1"),
         ({"gammas": (float("inf"),)}, "positive"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"keeps": (0.0,)}, "keeps"),

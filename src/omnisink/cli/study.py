@@ -35,7 +35,10 @@ QUICK: dict[str, Any] = {
     "pruning_items": 1,
     "pruning_layers": (3, 5, 15),
     "keeps": (0.2,),
+    "direction_gammas": (0.5,),
 }
+#: Texts written for this, four of each of 16 kinds, which are their clusters.
+PASSAGES = Path(__file__).parents[1] / "study" / "passages.jsonl"
 #: User time of SmolOmni's quick study, 343 s, was measured on two cores that other programs kept busy.
 QUICK_TIME = "six minutes of processor time, so at least three on two cores that are idle"
 
@@ -49,9 +52,12 @@ def study(
             "--data", metavar="FILE", help="Questions with answers, as JSON Lines. [default: the shipped clip]"
         ),
     ] = None,
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Use the 64 shipped texts, of 16 kinds, in place of --data.")
+    ] = False,
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for records, results and page.")] = "study",
     questions: Annotated[
-        str, typer.Option(metavar="LIST", help="all, or some of identification,heads,values,causality.")
+        str, typer.Option(metavar="LIST", help="all, or some of identification,heads,values,causality,direction.")
     ] = "all",
     methods: Annotated[
         str | None,
@@ -78,8 +84,14 @@ def study(
     json: options.JsonFlag = False,
 ) -> None:
     """Study a model's sinks: which tokens and heads, what they carry and cause. Goes on where it was stopped."""
+    if passages:
+        if data is not None:
+            raise OmnisinkError("--passages and --data both name the items: give one of them")
+        data = str(PASSAGES)
     if data is None and not quick:
-        raise OmnisinkError("give items with --data FILE, or ask for a first look at the shipped clip with --quick")
+        raise OmnisinkError(
+            "give items with --data FILE or --passages, or ask for a first look at the shipped clip with --quick"
+        )
     check_report()
     wanted = items or (1 if quick else None)
     asked, digest = (_shipped(), None) if data is None else _read(data, wanted)
@@ -91,6 +103,8 @@ def study(
         from omnisink.study.run import check_study, run_study
     chosen = {"seeds": seeds, "heads_items": heads_items, "pruning_items": pruning_items}
     settings = {**(QUICK if quick else {}), **{k: v for k, v in chosen.items() if v is not None}}
+    if gamma:
+        settings["direction_gammas"] = tuple(gamma)
     if methods is not None:
         settings["methods"] = _conditions(methods, model, tau, seed)
     plan = Plan(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from omnisink.methods.base import Method
     from omnisink.methods.contrast import Branch, Contrast
     from omnisink.methods.controls import OutRoControl
-    from omnisink.methods.criteria import MassiveActivation, Positions, RandomTokens, SinkDimension
+    from omnisink.methods.criteria import FirstToken, MassiveActivation, Positions, RandomTokens, SinkDimension
     from omnisink.methods.fork_merge import ForkMerge
     from omnisink.methods.head_ranking import HeadRanking, rank_heads
     from omnisink.methods.icd import ICD
@@ -57,6 +57,7 @@ __all__ = [
     "Choices",
     "Context",
     "Contrast",
+    "FirstToken",
     "FloatRange",
     "ForkMerge",
     "HeadRanking",
@@ -125,6 +126,7 @@ _HOMES = {
     "Preset": "omnisink.methods.presets",
     "PruneSinkHeads": "omnisink.methods.sink_heads",
     "PruneTokens": "omnisink.methods.knockout",
+    "FirstToken": "omnisink.methods.criteria",
     "RandomTokens": "omnisink.methods.criteria",
     "Recorder": "omnisink.methods.measure",
     "ReplaceSinkValue": "omnisink.methods.ablation",

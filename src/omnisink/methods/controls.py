@@ -13,7 +13,7 @@ from omnisink.maths.rotation import sink_direction
 from omnisink.maths.same_angle import rotate_by_same_angle
 from omnisink.methods.outro import OutRo
 
-DIRECTIONS = ("sink", "random", "layer")
+DIRECTIONS = ("sink", "opposite", "random", "layer")
 
 #: With a layer, the key under which a cache keeps the directions to turn toward.
 _TOWARD = "toward"
@@ -25,10 +25,11 @@ class OutRoControl(OutRo):
 
     Parameters
     ----------
-    direction : {"sink", "random", "layer"}
-        ``"sink"`` is OutRo itself. ``"random"`` turns toward a random direction, another one for each layer and head.
-        ``"layer"`` turns toward the value that the same tokens have one layer earlier. In all cases every head output
-        is turned by the angle by which the sink's own value would turn it.
+    direction : {"sink", "opposite", "random", "layer"}
+        ``"sink"`` is OutRo itself. ``"opposite"`` turns the other way: away from the sink's value where gamma is
+        positive, toward it where gamma is negative. ``"random"`` turns toward a random direction, another one for each
+        layer and head. ``"layer"`` turns toward the value that the same tokens have one layer earlier. In all cases
+        every head output is turned by the angle by which the sink's own value would turn it with this gamma.
     seed : int
         Of the random directions.
     gamma, tau, rotate, relax, decode, min_activation, median_ratio, detect_layers, relax_layers, max_relaxed
@@ -37,7 +38,7 @@ class OutRoControl(OutRo):
     Raises
     ------
     ValueError
-        If `direction` is none of the three, or is not ``"sink"`` where gamma is negative.
+        If `direction` is none of the four, or is ``"layer"`` where gamma is negative.
     """
 
     direction: str = "sink"
@@ -57,10 +58,8 @@ class OutRoControl(OutRo):
         super().__post_init__()
         if self.direction not in DIRECTIONS:
             raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}")
-        if self.gamma < 0 and self.direction != "sink":
-            raise ValueError(
-                f"gamma must not be negative with direction={self.direction!r}: an angle has no other side to turn to"
-            )
+        if self.gamma < 0 and self.direction == "layer":
+            raise ValueError('gamma must not be negative with direction="layer", which turns toward a value only')
 
     def can_skip_layer(self, layer: int, context: Context) -> bool:
         """Leave out the layers without a sink, unless the values of every layer have to be remembered."""
@@ -89,7 +88,9 @@ class OutRoControl(OutRo):
         return turned
 
     def _toward(self, call: AttentionCall, direction: Tensor, context: Context) -> Tensor:
-        """Return (B, H, D) unit vectors."""
+        """Return (B, H, D) unit vectors. Away from a random one, where gamma is negative, is as random as toward."""
+        if self.direction == "opposite":
+            return -direction
         if self.direction == "random":
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + call.layer)
             drawn = torch.randn(direction.shape[1:], generator=generator).to(direction.device)

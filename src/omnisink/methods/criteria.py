@@ -16,6 +16,7 @@ from omnisink.methods.marking import mark_sinks
 
 __all__ = [
     "Criterion",
+    "FirstToken",
     "MassiveActivation",
     "Positions",
     "RandomTokens",
@@ -123,6 +124,32 @@ class RandomTokens:
         count = torch.minimum(marked.sum(dim=1), free.sum(dim=1))
         rank = draw.argsort(dim=1).argsort(dim=1)
         return free & (rank < count[:, None])
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """What another criterion marks at the first token of a prompt; or, with `others`, everywhere but there.
+
+    Parameters
+    ----------
+    like : Criterion
+        The criterion whose marks are kept.
+    others : bool
+        Keep the marks at all other tokens instead.
+    """
+
+    like: Criterion
+    others: bool = False
+
+    name: ClassVar[str] = "first_token"
+
+    def __call__(self, hidden: Tensor, token_mask: Tensor | None) -> Tensor:
+        """Mark tokens of (B, S, d); padding before the first token does not count as one."""
+        marked = self.like(hidden, token_mask)
+        if token_mask is None:
+            token_mask = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        first = token_mask & (token_mask.cumsum(dim=1) == 1)
+        return marked & ~first if self.others else marked & first
 
 
 def resolve_criterion(criterion: str | Criterion, channels: Sequence[int] | None = None) -> Criterion:

@@ -30,7 +30,13 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 #: Criteria that a setting may name, by the name of the criterion and by that of its class.
 _CRITERIA: dict[str, Any] = {
     name: kind
-    for kind in (criteria.MassiveActivation, criteria.SinkDimension, criteria.Positions, criteria.RandomTokens)
+    for kind in (
+        criteria.MassiveActivation,
+        criteria.SinkDimension,
+        criteria.Positions,
+        criteria.RandomTokens,
+        criteria.FirstToken,
+    )
     for name in (kind.name, kind.__name__)
 }
 

@@ -47,7 +47,8 @@ class Item:
     category : str or None
         Kind of the question.
     cluster : str
-        Group of items that are not independent: the file of the question, relative to the folder, or else the id.
+        Group of items that are not independent: what the row says, or else the file of the question, relative to the
+        folder, or else the id.
     passage : str or None
         The text of a passage; None for a question.
     """
@@ -69,7 +70,8 @@ def read_items(path: str | Path, limit: int | None = None) -> list[Item]:
 
     A row with an ``answer`` is a question, in ``question`` or ``text``; one that has only ``text`` is a passage. A
     question has ``choices``, ``video``, ``audio`` and ``image`` as it needs; any row may have an ``id`` (else the
-    number of its line) and a ``category``. Files are named relative to the folder of `path`. Other keys are ignored.
+    number of its line), a ``category`` and a ``cluster``. Files are named relative to the folder of `path`. Other keys
+    are ignored.
 
     Parameters
     ----------
@@ -214,11 +216,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _item(row: dict[str, Any], default: str, folder: Path, check_files: bool) -> Item:
     name = row.get("id", default)
     name = str(name) if type(name) is int else _text({"id": name}, "id")
-    category = _text(row, "category") if "category" in row else None
+    category, named = (_text(row, key) if key in row else None for key in ("category", "cluster"))
     if "text" in row and not {"question", "answer"} & row.keys():
         if extra := sorted({"choices", "video", "audio", "image"} & row.keys()):
             raise OmnisinkError(f"a question without an answer, or a passage with {', '.join(extra)}")
-        return Item(name, category=category, cluster=name, passage=_text(row, "text"))
+        return Item(name, category=category, cluster=named or name, passage=_text(row, "text"))
     question = _text(row, "text" if "question" not in row and "text" in row else "question")
     answer, given = _text(row, "answer").strip(), row.get("choices", [])
     if not isinstance(given, list) or not all(isinstance(choice, str) for choice in given):
@@ -238,7 +240,7 @@ def _item(row: dict[str, Any], default: str, folder: Path, check_files: bool) ->
         raise OmnisinkError("audio: true means the sound of the video, and there is no video")
     sound: Path | Literal[False] | None = False if row.get("audio") is False else audio
     about = video or audio or image
-    cluster = about.relative_to(folder).as_posix() if about else name
+    cluster = named or (about.relative_to(folder).as_posix() if about else name)
     return Item(name, question, answer, choices, video, sound, image, category, cluster)
 
 

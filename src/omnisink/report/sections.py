@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omnisink.report.charts.components import components
+from omnisink.report.charts.direction import direction
 from omnisink.report.charts.heads import heads
 from omnisink.report.charts.identification import identification
 from omnisink.report.charts.intervals import intervals
@@ -127,5 +128,12 @@ _SECTIONS: dict[str, tuple[str, str, str, Callable[[Mapping[str, Any]], list[Fig
         "Head outputs are turned toward the sink's value or away from it, or the value is removed, and the same items"
         " are answered again. Nothing else differs, so what changes comes from that.",
         _causality,
+    ),
+    "direction": (
+        "Direction",
+        "Does the direction of the sink's value say anything?",
+        "Head outputs are turned toward the sink's value and away from it, weakly and strongly, and by the same angles"
+        " in other directions. If only the angle counts, the direction carries no information.",
+        direction,
     ),
 }

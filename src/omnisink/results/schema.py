@@ -182,6 +182,7 @@ class ConditionFacts(TypedDict, total=False):
     layer: Count
     keep: Share
     by: str
+    gamma: float
 
 
 class _Labelled(TypedDict):
@@ -196,6 +197,23 @@ class TurnedOutcome(ConditionOutcome):
     """The outcome of a condition, with the degrees by which it turned head outputs."""
 
     turned: float | None
+
+
+class Tempered(TypedDict):
+    """Losses of a passage with the logits times each of a few inverse temperatures; None for a question."""
+
+    tempered: list[float] | None
+
+
+class TurnedTemperedOutcome(TurnedOutcome, Tempered):
+    """The outcome of a condition that turns, also with the logits at other temperatures."""
+
+
+class SinkPlaces(TypedDict):
+    """Where the sinks of an item are, and at which layers."""
+
+    positions: list[Count]
+    layers: list[Count]
 
 
 class ZeroKOutcome(ConditionOutcome):
@@ -275,6 +293,15 @@ class ConditionRecord(StudyKey, ConditionOutcome, total=False):
     turned: float | None
     mass: float | None
     mass_before: float | None
+    tempered: list[float] | None
+
+
+class TemperedRecord(StudyKey, Tempered):
+    """`Tempered` with its key."""
+
+
+class SinkPlacesRecord(StudyKey, SinkPlaces):
+    """`SinkPlaces` with its key."""
 
 
 class MarksRecord(StudyKey, Marks):

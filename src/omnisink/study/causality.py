@@ -13,6 +13,7 @@ from omnisink.study import wording
 from omnisink.study.calibration import Calibration
 from omnisink.study.conditions import Condition, random_draws, summarise_conditions
 from omnisink.study.item_measurements import ItemMeasurements, plain
+from omnisink.study.item_runner import Outcome
 from omnisink.study.records import records_as
 from omnisink.study.settings import Settings
 from omnisink.study.unit import Unit
@@ -68,11 +69,16 @@ def conditions(measurements: ItemMeasurements, settings: Settings, calibration: 
 
 
 def _run(measurements: ItemMeasurements, condition: Condition) -> TurnedOutcome:
-    """Run one condition and record by how many degrees head outputs were turned, mean over the layers that turn."""
+    """Run one condition and record by how many degrees it turned head outputs."""
     record, outcome = condition.run(measurements.runner)
+    return {**record, "turned": degrees_turned(outcome)}
+
+
+def degrees_turned(outcome: Outcome) -> float | None:
+    """Return by how many degrees a condition turned head outputs, mean over the layers that turn; None for none."""
     angles = {} if outcome.recorded is None else outcome.recorded.measured.get("angle", {})
     turned = [plain(angle[0].cpu().numpy()) for angle in angles.values()]
-    return {**record, "turned": sum(turned) / len(turned) if turned else None}
+    return sum(turned) / len(turned) if turned else None
 
 
 def summarise(

@@ -17,7 +17,7 @@ from omnisink.study.unit import Unit
 DRAW = "#"
 
 #: What a summary may group by.
-Fact = Literal["n", "layer", "keep", "by"]
+Fact = Literal["n", "layer", "keep", "by", "gamma"]
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,19 @@ def summarise_conditions(
         One row for each condition in order of appearance; draws of a random one are averaged within an item.
         ``p`` belongs to the change of the loss, ``p_holm`` is corrected over the rows.
     """
+    rows = [_row(name, by_item, base, seed, about) for name, by_item in by_condition(records).items()]
+    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = corrected
+    return rows
+
+
+def by_condition(records: Sequence[ConditionRecord]) -> dict[str, dict[str, list[ConditionRecord]]]:
+    """Return the records of every condition by item, in order of appearance; several where it has several draws."""
     grouped: dict[str, dict[str, list[ConditionRecord]]] = {}
     for record in records:
         name = str(record.get("arm") or str(record["unit"]).split(DRAW)[0])
         grouped.setdefault(name, {}).setdefault(record["item"], []).append(record)
-    rows = [_row(name, by_item, base, seed, about) for name, by_item in grouped.items()]
-    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = corrected
-    return rows
+    return grouped
 
 
 def _row(

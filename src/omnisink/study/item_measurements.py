@@ -52,15 +52,19 @@ class ItemMeasurements:
             return record(self.runner.loaded.model, others=self.criteria[1:], sets=sets, **self.runner.inputs)
 
     @cached_property
-    def ever(self) -> torch.Tensor:
-        """The tokens that are a sink at one layer at least, (1, S) bool, found in the first run's residual streams."""
+    def massive(self) -> dict[int, torch.Tensor]:
+        """The sinks (1, S) bool of every layer that is examined, found in the first run's residual streams."""
         marks, depth = MassiveActivation(), len(self.runner.anatomy.layers)
-        found = [
-            marks(self.runner.residual(layer)[None], None)
+        return {
+            layer: marks(self.runner.residual(layer)[None], None).cpu()
             for layer in range(depth)
             if is_detection_layer(layer, depth)
-        ]
-        return torch.stack([m.cpu() for m in found]).any(dim=0)
+        }
+
+    @cached_property
+    def ever(self) -> torch.Tensor:
+        """The tokens that are a sink at one layer at least, (1, S) bool."""
+        return torch.stack(list(self.massive.values())).any(dim=0)
 
     @property
     def positions(self) -> Positions:

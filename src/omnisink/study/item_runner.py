@@ -43,12 +43,15 @@ class Outcome:
         The likeliest answer; empty for a passage.
     recorded : Record or None
         What the last method left in its record; None without methods.
+    tempered : list of float or None
+        Losses with the logits times each of the inverse temperatures that were asked for; None for a question.
     """
 
     loss: float
     right: bool | None
     said: str
     recorded: Record | None = None
+    tempered: list[float] | None = None
 
     def record(self) -> ItemOutcome:
         """Return what a record holds of the outcome."""
@@ -87,7 +90,7 @@ class ItemRunner:
             self.spans.append(Span("text", self.prompt_length, self.length))
         self.base = self._run((), None)
 
-    def run(self, *methods: Method, start: int | None = 0) -> Outcome:
+    def run(self, *methods: Method, start: int | None = 0, betas: Sequence[float] = ()) -> Outcome:
         """Run the item with methods attached.
 
         Parameters
@@ -97,6 +100,8 @@ class ItemRunner:
         start : int or None
             The first layer at which any of them can change something; what comes before it is not run again. None is
             nowhere: the outcome is the baseline's.
+        betas : sequence of float
+            Inverse temperatures, each of which gives a passage a loss of its own.
 
         Returns
         -------
@@ -104,27 +109,30 @@ class ItemRunner:
             With what the last method left in its record.
         """
         if start is None or not methods:
-            return self.base
-        return self._run(methods, start)
+            # What is kept of the first run is its loss; for others its last layer gives the logits again.
+            return self._run((), len(self.anatomy.layers) - 1, betas) if betas else self.base
+        return self._run(methods, start, betas)
 
-    def _run(self, methods: Sequence[Method], start: int | None) -> Outcome:
+    def _run(self, methods: Sequence[Method], start: int | None, betas: Sequence[float] = ()) -> Outcome:
         kept = None if self.item.passage is not None else len(self._gold[0])
         with torch.inference_mode(), ExitStack() as stack:
             if start is not None:
                 stack.enter_context(self._tape.from_layer(start))
             traces = [stack.enter_context(self._attached(method)) for method in methods]
             log_likelihoods = last_log_likelihoods(self.loaded.model, self.inputs, kept)[0]
-        return self._score(log_likelihoods, traces[-1].record if traces else None)
+        return self._score(log_likelihoods, traces[-1].record if traces else None, betas)
 
     def _attached(self, method: Method) -> AbstractContextManager[Trace]:
         if not method.needs_spans or self.facts is None:
             return method(self.loaded)
         return method(self.loaded, spans=spans_for(self.loaded, [self.spans], self.length))
 
-    def _score(self, log_likelihoods: Tensor, recorded: Record | None) -> Outcome:
+    def _score(self, log_likelihoods: Tensor, recorded: Record | None, betas: Sequence[float]) -> Outcome:
         if self.item.passage is not None:
-            following = self.inputs["input_ids"][0, 1:]
-            return Outcome(float(-token_log_likelihoods(log_likelihoods[:-1], following).mean()), None, "", recorded)
+            rows = log_likelihoods[:-1]
+            likelihoods = token_log_likelihoods(rows, self.inputs["input_ids"][0, 1:])
+            tempered = [float(((rows * beta).logsumexp(dim=-1) - beta * likelihoods).mean()) for beta in betas]
+            return Outcome(float(-likelihoods.mean()), None, "", recorded, tempered)
         tokens, spelled = self._gold
         likeliest = log_likelihoods.argmax(dim=-1)
         said = self.loaded.tokenizer.decode(likeliest, skip_special_tokens=True).strip()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from omnisink.results.schema import BaseRecord, StudyRecord
-from omnisink.study import causality, heads, identification, values
+from omnisink.study import causality, direction, heads, identification, values
 from omnisink.study.calibration import Calibration
 from omnisink.study.item_measurements import ItemMeasurements
 from omnisink.study.settings import Settings
@@ -54,4 +54,5 @@ QUESTIONS: dict[str, Question] = {
     "heads": heads,
     "values": values,
     "causality": causality,
+    "direction": direction,
 }

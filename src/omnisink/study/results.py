@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-_SECTIONS = ("identification", "heads", "values", "causality")
+_SECTIONS = ("identification", "heads", "values", "causality", "direction")
 #: Measure: its label with the unit, and what numbers are multiplied by.
 _MEASURES = {"loss": ("loss change (nats)", 1), "accuracy": ("accuracy change (percentage points)", 100)}
 

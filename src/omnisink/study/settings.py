@@ -17,6 +17,10 @@ class Settings:
     ----------
     gammas : tuple of float
         Strengths of the rotation.
+    direction_gammas : tuple of float
+        Strengths of the rotation where the question is what its direction says; each is tried with both signs.
+    layer_parts : int
+        Into how many parts the layers that have a sink are divided, to ask where the direction acts.
     tau : float
         Temperature of its gate.
     seeds : int
@@ -45,6 +49,8 @@ class Settings:
     """
 
     gammas: tuple[float, ...] = (3.0,)
+    direction_gammas: tuple[float, ...] = (0.1, 0.3, 0.5, 1.0, 3.0)
+    layer_parts: int = 3
     tau: float = 0.1
     seeds: int = 3
     calibration: int = 20
@@ -57,11 +63,13 @@ class Settings:
     methods: Mapping[str, Method] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.gammas or any(not 0 < g < float("inf") for g in self.gammas):
-            raise OmnisinkError(
-                f"gammas must be positive numbers, got {list(self.gammas)}: the conditions turn away too"
-            )
-        for name in ("seeds", "calibration", "heads_items", "heads_every", "pruning_items"):
+        for name in ("gammas", "direction_gammas"):
+            given = getattr(self, name)
+            if not given or any(not 0 < g < float("inf") for g in given):
+                raise OmnisinkError(
+                    f"{name} must be positive numbers, got {list(given)}: the conditions turn away too"
+                )
+        for name in ("layer_parts", "seeds", "calibration", "heads_items", "heads_every", "pruning_items"):
             if getattr(self, name) < 1:
                 raise OmnisinkError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not all(0 < k <= 1 for k in self.keeps):
