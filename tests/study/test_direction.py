@@ -75,7 +75,9 @@ def test_conditions_turn_by_one_angle_and_parts_act_where_they_say(tiny) -> None
     item = Item("p", passage="Wa stone Wlies in the grass", cluster="p")
     with item_runner(tiny, item) as runner:
         assert made["layers-1+0.5"]["loss"] == runner.run(method, start=0).loss != made["base"].loss
-    assert len({made[name]["loss"] for name in ("sink+0.5", "first+0.5", "others+0.5", "layers-0+0.5")}) == 4
+    assert len({made[name]["loss"] for name in ("sink+0.5", "layers-0+0.5", "layers-1+0.5")}) == 3
+    assert made["first+0.5"]["label"] == "toward the value of the sink at the first token only, gamma 0.5"
+    assert made["others+0.5"]["label"] == "toward the value of sinks after the first token only, gamma 0.5"
 
 
 def test_an_item_without_a_sink_is_left_as_it_is_and_random_directions_differ_by_item(tiny) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from omnisink.maths.layers import is_detection_layer
 from omnisink.methods.controls import OutRoControl
 from omnisink.methods.criteria import FirstToken, MassiveActivation
 from omnisink.results.schema import (
@@ -71,7 +72,7 @@ def _parts(
 ) -> Iterator[Condition]:
     """Yield the sink's direction at some layers only, and toward the sink at the first token or the others only."""
     way, at = _way(gamma), f"gamma {number(gamma, 'g')}"
-    for layers in layer_parts(calibration, settings.layer_parts):
+    for layers in layer_parts(calibration, len(measurements.runner.anatomy.layers), settings.layer_parts):
         named = f"layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"layer {layers[0]}"
         start = first_layer(measurements, layers)
         label = f"{way} the sink's value at {named} only, {at}"
@@ -108,9 +109,12 @@ def middle(settings: Settings) -> tuple[float, float]:
     return -gamma, gamma
 
 
-def layer_parts(calibration: Calibration, count: int) -> list[tuple[int, ...]]:
-    """Divide the layers with a sink in some calibration item into parts of nearly one size, in order."""
-    layers = sorted(calibration.values)
+def layer_parts(calibration: Calibration, depth: int, count: int) -> list[tuple[int, ...]]:
+    """Divide the layers with a sink in some calibration item into parts of nearly one size, in order.
+
+    Of a decoder with `depth` layers, the last two are left out, at which no condition looks for sinks.
+    """
+    layers = [layer for layer in sorted(calibration.values) if is_detection_layer(layer, depth)]
     return [tuple(int(i) for i in part) for part in np.array_split(layers, count) if part.size]
 
 
