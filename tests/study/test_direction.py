@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 import torch
 
 from omnisink.cli.study import PASSAGES
+from omnisink.errors import OmnisinkError
 from omnisink.methods.controls import OutRoControl
 from omnisink.questions.items import Item, read_items
 from omnisink.report.sections import sections_of
+from omnisink.results.generated import read_marked, split_marked
+from omnisink.results.schema import STUDY_FORMAT
 from omnisink.results.statistics import holm, paired_difference
 from omnisink.study import direction
 from omnisink.study.calibration import Calibration, calibrate
@@ -24,8 +28,10 @@ from omnisink.study.direction_wording import answer, columns
 from omnisink.study.item_measurements import ItemMeasurements
 from omnisink.study.item_runner import item_runner
 from omnisink.study.plan import Plan
+from omnisink.study.results import StudyResults
 from omnisink.study.run import run_study
 from omnisink.study.settings import Settings
+from omnisink.study.verdicts import BEGIN, END, verdicts, write_verdicts
 
 SETTINGS = Settings(direction_gammas=(0.1, 0.5), seeds=1)
 NO_CALIBRATION = Calibration([], {}, 0)
@@ -140,18 +146,18 @@ def planted(effects: dict[str, float], *, best: float = 1.0, away_best: float | 
 def test_what_hurts_helps_or_says_nothing_is_said_so() -> None:
     hurts = planted({"sink+": 0.05, "sink-": -0.03, "opposite+": -0.03})
     said = answer(hurts)
-    assert "hurts, its direction carries information" in said
-    assert "away is better (at 2 of 2 strengths) than a random" in said
+    assert "hurts, and its direction carries information" in said
+    assert said.endswith("against a random direction by the same angle, turning away is better at 2 of 2 strengths")
     nothing = planted(dict.fromkeys(("sink+", "sink-", "random+", "random-", "opposite+"), 0.05))
     assert answer(nothing).startswith(
         "turning toward the sink's value hurts, and its direction carries no information"
     )
     helps = planted({"sink+": -0.05, "sink-": 0.03})
     assert "value helps" in answer(helps)
-    assert "worse (at 2 of 2 strengths) than" in answer(helps)
+    assert "away is worse at 2 of 2 strengths" in answer(helps)
     mixed = planted({"sink+0.1": -0.05, "sink+0.5": 0.05, "sink-0.1": -0.05, "sink-0.5": 0.05})
     assert "helps at some strengths and hurts at others" in answer(mixed)
-    assert "better than (at 1 of 2 strengths) and worse than (at 1) a random" in answer(mixed)
+    assert "better at 1 of 2 strengths and worse at 1 of 2 strengths" in answer(mixed)
     assert "changes nothing that holds" in answer(planted({}))
     lines = direction.interpret(hurts)
     assert "Of 32 items, 32 have a sink at the first token and 16 have one elsewhere." in lines
@@ -199,3 +205,42 @@ def test_a_study_asks_it_and_the_page_draws_it(tiny, items_file, tmp_path) -> No
     alone = run_study(tiny, items[:1], plan, tmp_path / "alone", facts={"model": {"name": "tiny"}})
     assert "This is one clip or text" in alone["readings"]["direction"][0]
     assert alone["direction"]["temperatures"] == []
+
+
+def test_several_studies_make_one_table_in_a_page(tmp_path) -> None:
+    page = tmp_path / "index.md"
+    page.write_text(f"# Studies\n\n{BEGIN}\nold\n{END}\n\nBelow.\n", encoding="utf-8")
+    folders = []
+    for name, effects in {"first": {"sink+": 0.05, "sink-": -0.03}, "second": {}}.items():
+        run, base = {"model": {"name": name}}, {"items": 32, "loss": 3.0, "loss_low": 2.9, "loss_high": 3.1}
+        study = StudyResults(format=STUDY_FORMAT, run=run, baseline=base, direction=planted(effects))
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        study.save(folders[-1] / "results.json")
+    write_verdicts(folders, page)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Studies\n")
+    assert text.endswith(f"{END}\n\nBelow.\n")
+    assert "old" not in text
+    rows = dict(
+        line.strip("| ").split(" | ", 1) for line in text.splitlines() if line.startswith("| ") and "---" not in line
+    )
+    assert rows["toward the sink's value"] == "hurts | changes nothing that holds"
+    assert rows["away, against a random direction"].startswith("better at 2 of 2 strengths | neither")
+    assert rows["texts, and sources"] == "32, 16 | 32, 16"
+    assert "- **first**: turning toward the sink's value hurts" in text
+    write_verdicts([], page)
+    assert "No study" in page.read_text(encoding="utf-8")
+    older = StudyResults(format=STUDY_FORMAT, run={"model": {"name": "old"}}, baseline={})
+    older.save(tmp_path / "results.json")
+    with pytest.raises(OmnisinkError, match="old: the study did not ask the question direction"):
+        write_verdicts([tmp_path], page)
+
+
+def test_the_table_in_the_documentation_is_that_of_its_studies() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "studies"
+    studies = [StudyResults.load(path) for path in sorted(folder.glob("*/results.json"))]
+    page = read_marked(folder / "index.md", BEGIN, END, "the verdicts")
+    assert split_marked(page, BEGIN, END)[1].strip("\n") == verdicts(
+        [one for one in studies if one.get("direction")]
+    ).strip("\n")

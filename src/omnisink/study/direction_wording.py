@@ -41,10 +41,9 @@ def answer(section: Mapping[str, Any]) -> str:
     if not differs:
         informs = "no information: no strength differs from a random direction by the same angle"
         return f"turning toward the sink's value {_DOES[toward]}, and its direction carries {informs}"
-    beats = _beats(away)
     return (
-        f"turning toward the sink's value {_DOES[toward]}, its direction carries information, and turning away is "
-        f"{beats} a random direction by the same angle"
+        f"turning toward the sink's value {_DOES[toward]}, and its direction carries information: against a random "
+        f"direction by the same angle, turning away is {_beats(away)}"
     )
 
 
@@ -84,6 +83,21 @@ def columns(section: Mapping[str, Any]) -> dict[str, str]:
         ),
     }
     return {head: _cell(row) for head, row in cells.items()}
+
+
+def short_verdict(section: Mapping[str, Any]) -> dict[str, str]:
+    """Return the verdict on a model in a few words, by what it is about."""
+    random = _against(section, "random")
+    differs = sum(_significant(row) for row in random)
+    away = [row for row in random if row["gamma"] < 0]
+    return {
+        "toward the sink's value": _DOES[effect(_sink(section["directions"], 1))],
+        "away from it": _DOES[effect(_sink(section["directions"], -1))],
+        "the direction carries information": (
+            f"{'yes' if differs else 'not seen'}, at {number(differs)} of {counted(len(random), 'strength')}"
+        ),
+        "away, against a random direction": _beats(away),
+    }
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
@@ -130,14 +144,12 @@ def _range(rows: Rows) -> str:
 
 
 def _beats(rows: Rows) -> str:
+    """Say at how many strengths a direction is better than another, and worse, wherever that holds."""
     lower, higher = _counts(rows)
-    if lower and higher:
-        of = f"of {counted(len(rows), 'strength')}"
-        return f"better than (at {number(lower)} {of}) and worse than (at {number(higher)})"
+    of = f"of {counted(len(rows), 'strength')}"
     if not lower and not higher:
-        return "neither better nor worse than"
-    word, count = ("better", lower) if lower else ("worse", higher)
-    return f"{word} (at {number(count)} of {counted(len(rows), 'strength')}) than"
+        return f"neither better nor worse at any {of}"
+    return " and ".join(f"{word} at {number(n)} {of}" for word, n in (("better", lower), ("worse", higher)) if n)
 
 
 def _same_angle(section: Mapping[str, Any]) -> str:
