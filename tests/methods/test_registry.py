@@ -114,7 +114,7 @@ def test_names_stand_for_the_settings_they_say():
             KnockoutTokens(criterion=RandomTokens(MassiveActivation(50.0), 2)),
         ),
         (
-            "knockout-tokens:criterion=first_token(like=massive_activation(),others=true)",
+            "knockout-tokens:criterion=first_token(like=massive_activation,others=true)",
             KnockoutTokens(criterion=FirstToken(MassiveActivation(), others=True)),
         ),
     ],

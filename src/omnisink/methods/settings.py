@@ -187,7 +187,8 @@ def _criterion_of(node: ast.expr, text: str) -> Any:
         try:
             value = ast.literal_eval(keyword.value)
         except ValueError:
-            value = _criterion_of(keyword.value, text)
+            word = keyword.value.id if isinstance(keyword.value, ast.Name) else ""
+            value = _WORDS[word] if word in _WORDS else _criterion_of(keyword.value, text)
         given[keyword.arg] = tuple(value) if isinstance(value, list) else value
     if call is not None and call.args:
         raise ValueError(f"{text!r}: settings of a criterion are written as name=value")
