@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from omnisink.methods.outro import OutRo
 
 MODEL = "smolomni"
+#: What the model's card measures, so that nobody takes the answers below for more than they are.
+STYLE = (
+    "It knows SynthAV's style of drawing. On plain shapes drawn in another way it named 30 of 32 colours and 14 of 32 "
+    "shapes."
+)
 #: From SynthAV's tune split, on which the strength for SmolOmni was chosen.
 CLIP = Path(__file__).with_name("demo.mp4")
 #: Questions about the clip, what is right, and what has to be heard or seen for it. The first was chosen because the
@@ -116,6 +121,7 @@ def demo(
     out = stdout()
     _head(out, "Model")
     out.print(text(f"{loaded.model.name_or_path}, {loaded.source}, {loaded.model.dtype} on {loaded.model.device}"))
+    out.print(text(STYLE))
     _head(out, "Clip")
     facts = inputs.facts[0]
     out.print(
