@@ -286,3 +286,20 @@ def not_merged(layer: int, why: str) -> UnsupportedModelError:
         f"keys and values of two runs cannot be merged at layer {layer}: {why}. Use a dynamic or a static cache, or "
         "merge at an earlier layer"
     )
+
+
+def no_ids_to_read_again() -> OmnisinkError:
+    """Refuse to read a prompt again of which only embeddings are known."""
+    return OmnisinkError(
+        "a second pass that reads the prompt anew for every token needs its ids: call the model with input_ids, or "
+        'let the pass go on from a cache, as with AVCD(remask="prefill")'
+    )
+
+
+def prompts_moved() -> OmnisinkError:
+    """Refuse to read prompts again whose pictures and sound stand in another order by now."""
+    return OmnisinkError(
+        "the sequences of the cache are no longer those of the prefill, or in another order, so their pictures and "
+        "sound cannot be read anew for every token. Keep the sequences together, or let the second pass go on from a "
+        'cache, as with AVCD(remask="prefill")'
+    )

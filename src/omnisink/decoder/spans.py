@@ -96,7 +96,9 @@ class PromptSpans:
     """
 
     def __init__(self, anatomy: Anatomy, name: str, given: Any = None) -> None:
-        self._name, self._given = name, given
+        self._name = name
+        #: What the user said of the block's prompts; None where ids say it.
+        self.given = given
         self._chain = _modules_around(anatomy)
         configs = (getattr(module, "config", None) for module in self._chain)
         self._placeholders = next((ids for config in configs if (ids := placeholder_ids(config))), {})
@@ -107,7 +109,7 @@ class PromptSpans:
     def watch(self) -> Callable[[], None]:
         """Note ids from now on; the function that is returned ends it."""
         stack = ExitStack()
-        if self._given is None and self._placeholders:
+        if self.given is None and self._placeholders:
             for depth, module in enumerate(self._chain):
                 stack.callback(module.register_forward_pre_hook(self._enter(depth, module), with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(self._leave(depth), always_call=True).remove)
@@ -164,7 +166,7 @@ class PromptSpans:
 
     def _found(self, now: Pass) -> dict[str, Tensor] | None:
         shape = (now.batch, now.length)
-        if self._given is not None:
+        if self.given is not None:
             return _repeated(self._given_masks(now.length), shape, self._name)
         if not self._placeholders:
             return {}
@@ -182,7 +184,7 @@ class PromptSpans:
         return masks
 
     def _given_masks(self, length: int) -> dict[str, Tensor]:
-        given = self._given
+        given = self.given
         if not isinstance(given, Mapping):
             if not isinstance(given, Sequence) or isinstance(given, str):
                 raise OmnisinkError(f"spans must be what loaded.spans(inputs) returns, got {shown(given)}")

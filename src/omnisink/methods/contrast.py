@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -92,6 +93,15 @@ class Contrast(Method):
         (other,) = twins
         return keep_plausible(first, contrast(first, other, self.alpha), self.beta)
 
+    def combine_pass(self, context: Context, first: Tensor, twins: Sequence[Tensor]) -> Tensor:
+        """Combine as `combine` does, for a method whose weights depend on the pass `context.now`, which is over."""
+        return self.combine(first, twins)
+
+    def twins(self, context: Context, branches: Sequence[Branch]) -> Twins:
+        """Return what runs the branches; by default, passes that go on from caches of their own."""
+        combine = partial(self.combine_pass, context)
+        return Twins(context.anatomy, [one.change for one in branches], combine, owner=self)
+
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Change nothing: this method acts on logits."""
         return output
@@ -114,11 +124,11 @@ class Contrast(Method):
                 stack.callback(_take(id(context.anatomy.text_model), type(self).__name__))
             for number, one in enumerate(branches, start=1):
                 for method in one.methods:
-                    stack.enter_context(method._attached(context.anatomy.model, branch=number))
+                    spans = None if context.prompt_spans is None else context.prompt_spans.given
+                    stack.enter_context(method._attached(context.anatomy.model, spans, number))
                 if one.watch is not None:
                     stack.callback(one.watch())
-            twins = Twins(context.anatomy, [one.change for one in branches], self.combine, owner=self)
-            stack.callback(twins.attach())
+            stack.callback(self.twins(context, branches).attach())
             yield
 
 
@@ -131,6 +141,11 @@ def _take(model: int, name: str) -> Callable[[], None]:
         )
     _BRANCHING[model] = name
     return lambda: _BRANCHING.__delitem__(model)
+
+
+def unchanged(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Change no input: the branch differs by its methods only."""
+    return {}
 
 
 def contrast(first: Tensor, other: Tensor, alpha: float) -> Tensor:
