@@ -16,7 +16,8 @@ NAME = "qwen2_5_omni_thinker"
 NAMES = ("language", "video", "audio")
 MAPS = "maps_of_avcd"
 #: What the reference does at each layer, and what it has seen there.
-_STATE = {"mask": None, "gone": None, "threshold": None, "row": -1, "maps": []}
+_NOTHING = {"mask": None, "gone": None, "threshold": -1.0, "row": -1, "spared": 1}
+_STATE = {**_NOTHING, "maps": []}
 
 
 def _attend(module, query, key, value, attention_mask, scaling, **kwargs):
@@ -25,7 +26,7 @@ def _attend(module, query, key, value, attention_mask, scaling, **kwargs):
     maps = (query @ key.mT * scaling + attention_mask).softmax(dim=-1)
     _STATE["maps"].append(maps)
     gone, row = None, _STATE["row"]
-    if _STATE["gone"] is not None and module.layer_idx < module.config.num_hidden_layers - 1:
+    if _STATE["gone"] is not None and module.layer_idx < module.config.num_hidden_layers - _STATE["spared"]:
         last = maps[:, :, row].clone()
         last[..., row + 1 if row >= 0 else maps.shape[-1] :] = 0
         gone = _STATE["gone"][:, None] & (last > _STATE["threshold"])
@@ -57,8 +58,8 @@ def in_maps(model):
 
 
 def run(reference, inputs, **state):
-    """Logits of the last token, and the maps of the layers."""
-    _STATE.update({"mask": None, "gone": None, "threshold": None, "row": -1, "maps": []}, **state)
+    """Logits of the last token, and the maps of the layers; `spared` says how many of the last mask nothing."""
+    _STATE.update(**{**_NOTHING, "maps": [], **state})
     wide = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
     with torch.inference_mode():
         logits = reference(**wide, use_cache=False).logits[:, -1]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omnisink.methods.head_ranking import HeadRanking, rank_heads
     from omnisink.methods.icd import ICD
     from omnisink.methods.knockout import KnockoutTokens, PruneTokens
+    from omnisink.methods.mad import MAD
     from omnisink.methods.measure import Recorder, record
     from omnisink.methods.outro import OutRo
     from omnisink.methods.outro_trace import OutRoTrace
@@ -48,6 +49,7 @@ __all__ = [
     "ASD",
     "AVCD",
     "ICD",
+    "MAD",
     "PAI",
     "SID",
     "VAR",
@@ -105,6 +107,7 @@ _HOMES = {
     "SID": "omnisink.methods.sid",
     "ForkMerge": "omnisink.methods.fork_merge",
     "AVCD": "omnisink.methods.avcd",
+    "MAD": "omnisink.methods.mad",
     "ACT": "omnisink.methods.act",
     "ASD": "omnisink.methods.asd",
     "PAI": "omnisink.methods.pai",

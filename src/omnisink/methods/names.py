@@ -23,6 +23,7 @@ BUILT_IN: dict[str, str] = {
     "vcd": "omnisink.methods.vcd:VCD",
     "icd": "omnisink.methods.icd:ICD",
     "avcd": "omnisink.methods.avcd:AVCD",
+    "mad": "omnisink.methods.mad:MAD",
     "sid": "omnisink.methods.sid:SID",
     "fork-merge": "omnisink.methods.fork_merge:ForkMerge",
     "pai-guidance": "omnisink.methods.pai_guidance:PAIGuidance",
