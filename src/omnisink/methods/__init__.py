@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from omnisink.methods.ablation import ReplaceSinkValue, ZeroHeads, ZeroSinkKey
     from omnisink.methods.act import ACT
     from omnisink.methods.asd import ASD
+    from omnisink.methods.asd_guidance import ASDGuidance
     from omnisink.methods.avcd import AVCD
     from omnisink.methods.base import Method
     from omnisink.methods.contrast import Branch, Contrast
@@ -54,6 +55,7 @@ __all__ = [
     "SID",
     "VAR",
     "VCD",
+    "ASDGuidance",
     "AttentionCall",
     "Branch",
     "Choices",
@@ -102,6 +104,7 @@ _HOMES = {
     "Contrast": "omnisink.methods.contrast",
     "PlausibleTokens": "omnisink.methods.plausible",
     "PAIGuidance": "omnisink.methods.pai_guidance",
+    "ASDGuidance": "omnisink.methods.asd_guidance",
     "VCD": "omnisink.methods.vcd",
     "ICD": "omnisink.methods.icd",
     "SID": "omnisink.methods.sid",

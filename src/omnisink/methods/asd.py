@@ -23,8 +23,8 @@ from omnisink.methods.sink_method import SinkMethod
 from omnisink.methods.space import FloatRange, Range
 from omnisink.methods.spans import require_modality
 
-#: The key under which a cache keeps the cross-modal sinks of its prompts.
-_CROSSING = "cross-modal"
+#: The keys under which a cache keeps the cross-modal sinks of its prompts, and the others that count, (B, S) bool.
+CROSSING, STAYING = "cross-modal", "uni-modal"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class ASD(SinkMethod):
 
     Derived by omnisink: the release marks sinks in all layers in a run of its own and boosts in another; here the
     layers before `start` mark, and one run does both. Halves are rounded up, ties go to the earlier token. The
-    paper's guidance, a contrast of the boosted logits with the model's own, needs two runs and is not part of this
-    class.
+    paper's guidance, a contrast of the boosted logits with the model's own, is
+    `omnisink.methods.asd_guidance.ASDGuidance`.
 
     Parameters
     ----------
@@ -137,9 +137,9 @@ class ASD(SinkMethod):
             if now.is_prefill:
                 context.scratch["pulls"].append(self._pull(call, context))
             return output
-        if now.is_prefill and _CROSSING not in now.state.tensors:
-            now.state.tensors[_CROSSING] = self._cross_modal(context)
-        crossing = now.state.tensors[_CROSSING]
+        if now.is_prefill and CROSSING not in now.state.tensors:
+            now.state.tensors[CROSSING], now.state.tensors[STAYING] = self._divide(context)
+        crossing = now.state.tensors[CROSSING]
         start = first_row(crossing) if now.is_prefill else 0
         if start >= now.length or (is_eager_cpu(crossing) and not bool(crossing.any())):
             return output
@@ -160,18 +160,17 @@ class ASD(SinkMethod):
         total = video + audio
         return torch.where(total > 0, (video - audio) / total.masked_fill(total <= 0, 1.0), 0.0).to(context.now.device)
 
-    def _cross_modal(self, context: Context) -> Tensor:
-        """Choose the cross-modal sinks of each sequence, (B, S) bool."""
+    def _divide(self, context: Context) -> tuple[Tensor, Tensor]:
+        """Divide the sinks of each sequence that count into cross-modal ones and the rest, (B, S) bool each."""
         marked = [context.record.sinks[layer].to(context.now.device) for layer in sorted(context.record.sinks)]
         counts = torch.stack(marked).sum(dim=0)
         pulls = context.scratch["pulls"]
         score = torch.stack(pulls).mean(dim=0) if pulls else torch.zeros_like(counts, dtype=torch.float32)
         video, audio = context.scratch["parts"].unbind(dim=1)
-        found = [
-            _best(_best(part & (counts > 0), counts.float(), self.share, up=False), sign * score, 0.5, up=True)
-            for part, sign in ((video, -1.0), (audio, 1.0))
-        ]
-        return found[0] | found[1]
+        counted = [_best(part & (counts > 0), counts.float(), self.share, up=False) for part in (video, audio)]
+        found = [_best(often, sign * score, 0.5, up=True) for often, sign in zip(counted, (-1.0, 1.0), strict=True)]
+        crossing = found[0] | found[1]
+        return crossing, (counted[0] | counted[1]) & ~crossing
 
 
 def _best(marked: Tensor, score: Tensor, share: float, up: bool) -> Tensor:

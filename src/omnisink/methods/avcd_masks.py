@@ -11,13 +11,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from omnisink.decoder.context import AttentionCall, Context
-from omnisink.decoder.visibility import first_key, keys_in_use, visible_to
-from omnisink.maths.decomposition import weights_of
 from omnisink.maths.host import is_eager_cpu
 from omnisink.methods.audio_visual import seen_and_heard
 from omnisink.methods.base import Method
 from omnisink.methods.hiding import attend_without
-from omnisink.methods.sets import last_rows
+from omnisink.methods.sets import attention_of_last
 
 if TYPE_CHECKING:
     from omnisink.methods.avcd import AVCD
@@ -120,25 +118,6 @@ class MaskedColumns(_Masked):
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Change nothing more."""
         return output
-
-
-def attention_of_last(call: AttentionCall, context: Context) -> Tensor:
-    """Return the attention of each sequence's last token over its tokens, (B, H, T) float32.
-
-    T counts from the first token of the prompt, padding included. In a prefill it is the length of the prompt; later,
-    the room of the cache may reach further, with zeros there.
-    """
-    now = context.now
-    rows, keys = last_rows(context).to(call.query.device), keys_in_use(call, now)
-    seen = weights_of(
-        torch.take_along_dim(call.query, rows[:, None, :, None], dim=2),
-        call.key[:, :, :keys],
-        visible_to(call, now, rows),
-        scaling=call.scaling,
-        softcap=call.softcap,
-        learned_sink=call.learned_sink,
-    )[:, :, 0]
-    return pad(seen, (first_key(call, now), keys - seen.shape[-1]))
 
 
 def _mean(layers: list[Tensor]) -> Tensor:

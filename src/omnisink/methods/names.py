@@ -27,6 +27,7 @@ BUILT_IN: dict[str, str] = {
     "sid": "omnisink.methods.sid:SID",
     "fork-merge": "omnisink.methods.fork_merge:ForkMerge",
     "pai-guidance": "omnisink.methods.pai_guidance:PAIGuidance",
+    "asd-guidance": "omnisink.methods.asd_guidance:ASDGuidance",
     "plausible-tokens": "omnisink.methods.plausible:PlausibleTokens",
     "sink-router": "omnisink.methods.sink_router:SinkRouter",
     "var": "omnisink.methods.var:VAR",

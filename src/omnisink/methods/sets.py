@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.visibility import first_key, keys_in_use, visible_to
 from omnisink.errors import OmnisinkError
 from omnisink.maths import received
+from omnisink.maths.decomposition import weights_of
 from omnisink.maths.sets import SetShares, set_shares
 
 #: Elements of shares that `blocks_of` lets a block of rows have.
@@ -162,6 +164,25 @@ def last_rows(context: Context) -> Tensor:
     if now.token_mask is None:
         return torch.full((now.batch, 1), now.length - 1, device=now.device)
     return now.length - 1 - now.token_mask.flip(1).int().argmax(dim=1, keepdim=True)
+
+
+def attention_of_last(call: AttentionCall, context: Context) -> Tensor:
+    """Return the attention of each sequence's last token over its tokens, (B, H, T) float32.
+
+    T counts from the first token of the prompt, padding included. In a prefill it is the length of the prompt; later,
+    the room of the cache may reach further, with zeros there.
+    """
+    now = context.now
+    rows, keys = last_rows(context).to(call.query.device), keys_in_use(call, now)
+    seen = weights_of(
+        torch.take_along_dim(call.query, rows[:, None, :, None], dim=2),
+        call.key[:, :, :keys],
+        visible_to(call, now, rows),
+        scaling=call.scaling,
+        softcap=call.softcap,
+        learned_sink=call.learned_sink,
+    )[:, :, 0]
+    return pad(seen, (first_key(call, now), keys - seen.shape[-1]))
 
 
 def add_to_rows(output: Tensor, change: Tensor, rows: slice | Tensor | None = None) -> Tensor:
