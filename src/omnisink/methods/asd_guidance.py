@@ -125,7 +125,8 @@ class ASDGuidance(Contrast):
 
     def branches(self, context: Context) -> Sequence[Branch]:
         """Return the one branch, which is boosted."""
-        context.block["found"] = found = {}
+        found: dict[str, Tensor] = {}
+        context.block["found"] = found
         return [Branch(unchanged, (self._boost(found),))]
 
     def begin(self, context: Context) -> None:
@@ -163,7 +164,8 @@ class ASDGuidance(Contrast):
             kept[_WEIGHT] = torch.zeros(len(first), device=first.device)
             return keep_plausible(first, first, self.beta)
         looks = torch.stack([one.to(first.device) for one in context.scratch["looks"]]).mean(dim=0)
-        kept[_WEIGHT] = (kept[_WEIGHT].to(first.device) + next_weight(*looks.unbind(dim=1), self.alpha)) / 2
+        crossing, staying, text = looks.unbind(dim=1)
+        kept[_WEIGHT] = (kept[_WEIGHT].to(first.device) + next_weight(crossing, staying, text, self.alpha)) / 2
         weight = kept[_WEIGHT][:, None, None]
         guided = torch.where(weight > 0, first.float() + weight * (boosted.float() - first.float()), first.float())
         return keep_plausible(first, guided, self.beta)

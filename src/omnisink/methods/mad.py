@@ -129,14 +129,7 @@ class _Plan:
     def __init__(self, context: Context, method: MAD) -> None:
         self._context, self._method = context, method
         self._query = self._encoded(method.query) if method.tokens is None and method.query else method.tokens
-        self.words = method.words
-        if self.words is None:
-            self.words = tuple(self._encoded(word)[0] for word in ANSWERS)
-            if len(set(self.words)) < len(ANSWERS):
-                raise OmnisinkError(
-                    f"MAD tells {', '.join(ANSWERS)} apart by their first token, and the tokenizer begins two of them "
-                    "with the same: give token ids that differ, MAD(words=...)"
-                )
+        self.words = self._first_tokens() if method.words is None else method.words
         self.answer: Tensor | None = None
         self.hidden: tuple[Tensor, Tensor, Tensor]
 
@@ -159,6 +152,15 @@ class _Plan:
         finally:
             write_offsets(offsets)
         return {}
+
+    def _first_tokens(self) -> tuple[int, ...]:
+        words = tuple(self._encoded(word)[0] for word in ANSWERS)
+        if len(set(words)) < len(ANSWERS):
+            raise OmnisinkError(
+                f"MAD tells {', '.join(ANSWERS)} apart by their first token, and the tokenizer begins two of them "
+                "with the same: give token ids that differ, MAD(words=...)"
+            )
+        return words
 
     def _encoded(self, text: str) -> tuple[int, ...]:
         tokenizer = self._context.tokenizer
