@@ -129,6 +129,10 @@ class ASDGuidance(Contrast):
         context.block["found"] = found
         return [Branch(unchanged, (self._boost(found),))]
 
+    def can_skip_layer(self, layer: int, context: Context) -> bool:
+        """Let every layer be skipped: the model's own prefill is neither looked at nor changed."""
+        return True
+
     def begin(self, context: Context) -> None:
         """Say where no weight can grow."""
         context.scratch["looks"] = []

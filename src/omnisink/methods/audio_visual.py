@@ -1,33 +1,8 @@
-"""What methods share that contrast a model with itself without what it sees, what it hears, and both."""
+"""How AVCD and MAD combine the logits of a model with those without one modality, another, and both."""
 
 from __future__ import annotations
 
 from torch import Tensor
-
-from omnisink.decoder.context import Context
-from omnisink.errors import UnsupportedModelError
-
-#: Spans of what is seen; video and pictures are one modality here.
-SEEN = ("video", "image")
-
-
-def seen_and_heard(context: Context) -> tuple[Tensor, Tensor]:
-    """Return the tokens of a prompt that are seen, and those that are heard, (B, S) bool each.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If the model takes one of the two only, or none.
-    """
-    spans = context.spans
-    seen = [spans[name] for name in SEEN if name in spans]
-    if not seen or "audio" not in spans:
-        model, name = type(context.anatomy.model).__name__, type(context.method).__name__
-        raise UnsupportedModelError(
-            f"{name} contrasts what is seen with what is heard, and {model} takes only {', '.join(spans)}: use a "
-            "model that takes video or pictures, and sound"
-        )
-    return seen[0] if len(seen) == 1 else seen[0] | seen[1], spans["audio"]
 
 
 def contrast_pairs(

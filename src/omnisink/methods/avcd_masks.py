@@ -12,10 +12,11 @@ from torch.nn.functional import pad
 
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.maths.host import is_eager_cpu
-from omnisink.methods.audio_visual import seen_and_heard
 from omnisink.methods.base import Method
 from omnisink.methods.hiding import attend_without
+from omnisink.methods.image_tokens import IMAGES
 from omnisink.methods.sets import attention_of_last
+from omnisink.methods.spans import require_modality
 
 if TYPE_CHECKING:
     from omnisink.methods.avcd import AVCD
@@ -48,7 +49,8 @@ class Plan:
         # What was generated is language, and follows the prompt.
         later = length - self._context.spans["text"].shape[1]
         text = pad(self._context.spans["text"].to(seen.device), (0, later), value=True)
-        video, audio = (pad(one.to(seen.device), (0, later)) for one in seen_and_heard(self._context))
+        media = [require_modality(self._context, *names) for names in (IMAGES, ("audio",))]
+        video, audio = (pad(one.to(seen.device), (0, later)) for one in media)
         real = text | video | audio
         levels = seen.masked_fill(~real[:, None], torch.nan).nanquantile(self._method.quantile, dim=-1)
         self.threshold = levels.mean(dim=1)

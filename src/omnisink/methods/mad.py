@@ -17,11 +17,13 @@ from omnisink.decoder.twins import find_head
 from omnisink.errors import OmnisinkError
 from omnisink.maths.bounds import whole_numbers
 from omnisink.maths.host import is_eager_cpu
-from omnisink.methods.audio_visual import contrast_pairs, seen_and_heard
+from omnisink.methods.audio_visual import contrast_pairs
 from omnisink.methods.base import Method
 from omnisink.methods.contrast import Branch, Contrast, keep_plausible, unchanged
 from omnisink.methods.hiding import attend_without
+from omnisink.methods.image_tokens import IMAGES
 from omnisink.methods.presets import Preset
+from omnisink.methods.spans import require_modality
 from omnisink.methods.twin_prompts import insert_tokens
 
 #: What the model may say it needs, in the order of the weights.
@@ -104,6 +106,10 @@ class MAD(Contrast):
         if isinstance(self.turn_end, bool) or not isinstance(self.turn_end, int) or self.turn_end < 0:
             raise ValueError(f"turn_end must be a whole number of at least 0, got {self.turn_end!r}")
 
+    def can_skip_layer(self, layer: int, context: Context) -> bool:
+        """Let every layer be skipped: the model's own pass is neither looked at nor changed."""
+        return True
+
     def branches(self, context: Context) -> Sequence[Branch]:
         """Return the three branches: without sound, without video, and without both."""
         plan = context.block["plan"] = _Plan(context, self)
@@ -135,7 +141,7 @@ class _Plan:
 
     def ask(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Find what each branch lacks, and let the model say what it needs; no input of a branch differs."""
-        video, audio = seen_and_heard(self._context)
+        video, audio = (require_modality(self._context, *names) for names in (IMAGES, ("audio",)))
         self.hidden = (audio, video, audio | video)
         if not self._query:
             return {}

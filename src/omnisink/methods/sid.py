@@ -13,16 +13,14 @@ from torch import Tensor
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.context import AttentionCall, Context
-from omnisink.decoder.visibility import first_key, keys_in_use, visible_to
 from omnisink.errors import OmnisinkError, UnsupportedModelError, shown
-from omnisink.maths.decomposition import weights_of
 from omnisink.maths.host import is_eager_cpu
 from omnisink.methods.base import Method
 from omnisink.methods.contrast import Branch, Contrast
 from omnisink.methods.hiding import attend_without
 from omnisink.methods.image_tokens import IMAGES
 from omnisink.methods.presets import Preset
-from omnisink.methods.sets import last_rows
+from omnisink.methods.sets import attention_of_last
 from omnisink.methods.space import FloatRange, Range
 from omnisink.methods.spans import require_modality
 
@@ -174,19 +172,7 @@ class _LeastAttended(Method):
 
 def attention_to_prompt(call: AttentionCall, context: Context) -> Tensor:
     """Return where the last token of a pass looks, (B, S) float32 over the prompt's tokens, averaged over heads."""
-    now, length = context.now, context.now.state.length
-    rows, keys = last_rows(context).to(call.query.device), keys_in_use(call, now)
-    seen = weights_of(
-        torch.take_along_dim(call.query, rows[:, None, :, None], dim=2),
-        call.key[:, :, :keys],
-        visible_to(call, now, rows),
-        scaling=call.scaling,
-        softcap=call.softcap,
-        learned_sink=call.learned_sink,
-    )[:, :, 0].mean(dim=1)
-    first = first_key(call, now)  # What a window has left behind is looked at by nobody.
-    ours = seen[:, : max(0, length - first)]
-    return torch.nn.functional.pad(ours, (min(first, length), length - min(first, length) - ours.shape[1]))
+    return attention_of_last(call, context).mean(dim=1)[:, : context.now.state.length]
 
 
 def num_seen(offered: Tensor, rank: int | float) -> Tensor:
