@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -125,6 +126,20 @@ def test_without_anything_masked_the_branches_are_the_model(mask):
     assert len(seen) == 3
     assert all(torch.equal(twin[:, -1], bare) for twin in seen)
     assert torch.allclose(found, 4 * bare, atol=1e-5)
+
+
+def test_a_cropped_or_copied_cache_is_read_on_from():
+    model, inputs = model_and_inputs()
+    tokens = [torch.tensor([[one]]) for one in (30, 31, 32)]
+    with torch.inference_mode(), AVCD(entropy=0.0, mask="columns", remask="step")(model):
+        cache = model(**inputs, use_cache=True).past_key_values
+        kept = deepcopy(cache)
+        first = [model(token, past_key_values=cache).logits for token in tokens]
+        cache.crop(-2)
+        again = [model(token, past_key_values=cache).logits for token in tokens[1:]]
+        copied = [model(token, past_key_values=kept).logits for token in tokens]
+    assert all(torch.equal(one, other) for one, other in zip(first, copied, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(first[1:], again, strict=True))
 
 
 def test_prompts_that_cannot_be_read_again_are_refused():

@@ -62,7 +62,8 @@ class AVCD(Contrast):
         that a token costs four passes over one token. ``"step"``, as in the release: for every token, by the last one
         there is. The three passes then read prompt and answer anew, pictures and sound included where `generate` has
         not encoded them beforehand, so that a token costs three prefills more, unless the model is sure of it in all
-        sequences. It needs ``input_ids``. Without a cache every pass is a prefill, and both are the same.
+        sequences. It needs ``input_ids``, and in a pass over several tokens, as assisted decoding makes them, the last
+        one decides. Without a cache every pass is a prefill, and both are the same.
 
     Raises
     ------
