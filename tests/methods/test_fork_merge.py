@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import DynamicCache, StaticCache
@@ -123,8 +125,10 @@ def test_steps_run_once_and_the_model_is_as_it_was():
     bare = model(ids).logits
     with pytest.raises(ZeroDivisionError), on(ForkMerge(2), model, {"input_ids": ids}):
         model(ids)
+        made_inside = copy.deepcopy(model)
         raise ZeroDivisionError
     assert torch.equal(model(ids).logits, bare)
+    assert torch.equal(made_inside(ids).logits, bare)
     assert not model.model._forward_pre_hooks
     assert not model.model._forward_hooks
     assert not model.model.layers[2]._forward_pre_hooks

@@ -68,6 +68,7 @@ class Fork:
         self._asked_layer = min(anatomy.attention)
         self._cache_of = find_cache(anatomy.text_model)
         self._second: tuple[Tensor, Any] | None = None
+        self._attached = False
 
     def attach(self) -> Callable[[], None]:
         """Begin, and return what ends it."""
@@ -80,14 +81,21 @@ class Fork:
             stack.callback(layer.register_forward_pre_hook(join, **before).remove)
             leave = torch.compiler.disable(self._leave)
             stack.callback(text_model.register_forward_hook(leave, always_call=True).remove)
+            self._attached = True
+            stack.callback(self._end)
             return stack.pop_all().close
 
+    def _end(self) -> None:
+        self._attached = False
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Fork:
-        """Return itself: it acts on the model that it was made for."""
+        """Return itself: in a copy of the model, which has the hooks too, it does nothing."""
         return self
 
     def _run_second(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run a prompt as far as the layer, with a cache of its own."""
+        if not self._attached or module is not self._anatomy.text_model:
+            return
         cache = self._cache_of(args, kwargs)
         if in_second_run() or continues(cache, self._asked_layer, self._owner):
             return
@@ -101,6 +109,8 @@ class Fork:
 
     def _join(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """End the second run before the layer, and merge it with the first."""
+        if not self._attached or module is not self._anatomy.layers[self._layer]:
+            return None
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         cache = find_cache(module)(args, kwargs)
         if in_second_run():
