@@ -61,7 +61,7 @@ def test_a_row_that_cannot_be_asked_is_a_warning(tiny: Any, questions: Path, tmp
 
 
 @pytest.mark.parametrize(
-    "methods", [OutRo(), [OutRo()], {"outro": OutRo}, {"outro": "outro"}, {}, {"baseline": OutRo()}, "outro"]
+    "methods", [OutRo(), [OutRo()], {"outro": OutRo}, {"outro": "outro"}, {}, {"baseline": OutRo()}]
 )
 def test_methods_have_names(tiny: Any, questions: Path, tmp_path: Path, methods: Any) -> None:
     with pytest.raises(OmnisinkError, match="takes methods by name, as"):

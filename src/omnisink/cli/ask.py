@@ -176,11 +176,19 @@ def _reported(trace: Trace | None, tokens: list[str]) -> dict[str, Any]:
 
 
 def _summary(trace: Trace | None, method: Method | None) -> str:
-    """Say in one line what the method did."""
+    """Say in one line what the method did, or each method of a composition."""
+    from omnisink.methods.composed import Composed
+    from omnisink.methods.composed_trace import ComposedTrace
     from omnisink.methods.outro import OutRo
 
     if trace is None or method is None:
         return "the baseline: no method ran"
+    if isinstance(method, Composed) and isinstance(trace, ComposedTrace):
+        parts = zip(method.methods, trace.traces, strict=True)
+        return "; ".join(
+            f"{type(one).__name__}: {_summary(own, one)}" if one.criterion_settings() else _summary(own, one)
+            for one, own in parts
+        )
     changes, outro = trace.changes(), isinstance(method, OutRo)
     rotated, relaxed = changes.get("rotated_tokens", {}), changes.get("relaxed", [])
     if trace.sinks.layers:

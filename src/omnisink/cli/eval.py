@@ -85,9 +85,20 @@ def evaluate(
     questions: QuestionOptions = QUESTIONS,
     methods: Annotated[
         str,
-        typer.Option(metavar="LIST", help="As baseline,outro,outro:rotate,outro:relax,outro:away,outro:gamma=-0.3."),
+        typer.Option(
+            metavar="LIST",
+            help="As baseline,outro,outro:gamma=-0.3,outro+avcd, which attaches both; all: every method that model and "
+            "task admit in its default setting.",
+        ),
     ] = "baseline,outro,outro:rotate,outro:relax,outro:away",
     out: Annotated[str, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = "run",
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls/--no-controls",
+            help="Beside a contrastive method, run the baseline and the same cut of tokens with no contrast.",
+        ),
+    ] = True,
     score: Annotated[
         str, typer.Option(metavar="HOW", help="generate, or likelihood: the likeliest answer, in one pass.")
     ] = "generate",
@@ -130,22 +141,18 @@ def evaluate(
     method_options.refuse_outro_options([methods], gamma=gamma, tau=tau)
     starts = method_options.starts_of(methods, model, gamma, tau, profile)
     with working("importing"):
+        from omnisink.evaluation.running.line_up import line_up, names_all
         from omnisink.evaluation.running.parts import failures, whole
         from omnisink.evaluation.running.run import Settings, check_run, run
         from omnisink.media import Uniform
         from omnisink.methods.names import BASELINE
-        from omnisink.methods.registry import parse_methods
         from omnisink.models.facts import check_can_answer_some
 
-    chosen = Settings(
-        parse_methods(methods, starts, seed),
-        score=score,
-        batch_size=size,
-        threads=running.threads,
-        retry_errors=running.retry_errors,
-        frames=None if running.frames is None else Uniform(running.frames),
-        share=running.share,
-    )
+    frames = None if running.frames is None else Uniform(running.frames)
+    line = partial(line_up, methods, starts, seed, controls=controls)
+    needs_model = found.needs_model or names_all(methods)
+    # Mistyped names cost no model; what `all` stands for, only the model says.
+    made = None if names_all(methods) else line()
     facts = {
         "versions": options.versions(),
         "command": shlex.join(["omnisink", *sys.argv[1:]]),
@@ -154,12 +161,27 @@ def evaluate(
     }
     layers = [layer for start in starts for layer in getattr(start, "detect_layers", None) or ()]
     loaded: Loaded | None = None
-    if found.needs_model:
+    if needs_model:
         check_model(model, loading.device, loading.dtype, layers, f"the profile {profile}")
         here = loading if running.engine == "local" else replace(loading, device=None)
         loaded = options.load(model, here)
     instances = read(model=loaded) if instances is None else instances
     check_can_answer_some(model, instances)
+    if made is None:
+        with working("trying the methods"):
+            made = line(loaded=loaded, instances=instances, frames=frames)
+        facts["left_out"] = made.left_out
+        if rank.first and made.left_out:
+            note(made.sentence())
+    chosen = Settings(
+        made.methods,
+        score=score,
+        batch_size=size,
+        threads=running.threads,
+        retry_errors=running.retry_errors,
+        frames=frames,
+        share=running.share,
+    )
     check_run(out, instances, chosen, facts)
     if running.engine == "ray":
         from omnisink.evaluation.running.engine_ray import run_on_ray

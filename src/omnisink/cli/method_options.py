@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: The method where none is named.
 OUTRO = "outro"
+#: Values of one setting that are written; of more, their number.
+_SHOWN = 8
 
 GammaOption = Annotated[
     float | None,
@@ -34,7 +36,8 @@ MethodOption = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="A name that `omnisink methods` lists, with settings as in outro:gamma=0.3, or FILE.py::CLASS.",
+        help="A name that `omnisink methods` lists, with settings as in outro:gamma=0.3, or FILE.py::CLASS; "
+        "outro+avcd attaches both.",
     ),
 ]
 ProfileOption = Annotated[
@@ -193,19 +196,29 @@ def refuse_outro_options(names: list[str], **outro: Any) -> dict[str, Any]:
 
 
 def brief(method: Method) -> str:
-    """Write a method with the settings that a user chose: of OutRo, those of the command line."""
-    from dataclasses import MISSING, fields
+    """Write a method with its settings: of OutRo, those of the command line; of others, all that are not none."""
+    from dataclasses import fields
 
+    from omnisink.methods.composed import Composed
     from omnisink.methods.outro import OutRo
-    from omnisink.methods.settings import to_plain
 
+    if isinstance(method, Composed):
+        return " + ".join(map(brief, method.methods))
     if type(method) is OutRo:
         off = [f", {name}=False" for name in ("rotate", "relax", "decode") if not getattr(method, name)]
         return f"OutRo(gamma={method.gamma:g}, tau={method.tau:g}{''.join(off)})"
-    unset = (MISSING, MISSING)
-    chosen = [
-        f"{one.name}={to_plain(getattr(method, one.name))}"
-        for one in fields(method)
-        if isinstance(getattr(method, one.name), int | float | str) or (one.default, one.default_factory) == unset
-    ]
-    return f"{type(method).__name__}({', '.join(chosen)})"
+    values = {one.name: getattr(method, one.name) for one in fields(method)}
+    said = [f"{name}={_short(value)}" for name, value in values.items() if value is not None]
+    return f"{type(method).__name__}({', '.join(said)})"
+
+
+def _short(value: Any) -> str:
+    """Write the value of a setting as it is given in a name, and of many values how many there are."""
+    from omnisink.methods.settings import to_plain
+
+    plain = to_plain(value)
+    if isinstance(plain, dict):
+        return str(plain.get("name") or f"{len(plain)} values")
+    if not isinstance(plain, list):
+        return f"{plain:g}" if isinstance(plain, float) else str(plain)
+    return f"[{','.join(map(_short, plain))}]" if len(plain) <= _SHOWN else f"{len(plain)} values"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from omnisink.methods.asd_guidance import ASDGuidance
     from omnisink.methods.avcd import AVCD
     from omnisink.methods.base import Method
+    from omnisink.methods.composed import Composed
+    from omnisink.methods.composed_trace import ComposedTrace
     from omnisink.methods.contrast import Branch, Contrast
     from omnisink.methods.controls import OutRoControl
     from omnisink.methods.criteria import FirstToken, MassiveActivation, Positions, RandomTokens, SinkDimension
@@ -59,6 +61,8 @@ __all__ = [
     "AttentionCall",
     "Branch",
     "Choices",
+    "Composed",
+    "ComposedTrace",
     "Context",
     "Contrast",
     "FirstToken",
@@ -101,6 +105,8 @@ __all__ = [
 
 _HOMES = {
     "Branch": "omnisink.methods.contrast",
+    "Composed": "omnisink.methods.composed",
+    "ComposedTrace": "omnisink.methods.composed_trace",
     "Contrast": "omnisink.methods.contrast",
     "PlausibleTokens": "omnisink.methods.plausible",
     "PAIGuidance": "omnisink.methods.pai_guidance",

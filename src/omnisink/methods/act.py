@@ -72,6 +72,7 @@ class ACT(Method):
     )
     cost: ClassVar[str] = "two more attentions of the chosen heads in a prefill, one in a decode step"
     needs: ClassVar[str] = "a choice of heads, made on a calibration set; without one all heads are changed"
+    calibrated: ClassVar[tuple[str, ...]] = ("heads",)
     tested: ClassVar[str] = "sdpa, eager, flex_attention; dynamic and static caches; padding on both sides; beams"
     search_space: ClassVar[Mapping[str, Range]] = {"beta": FloatRange(0.05, 0.95), "threshold": FloatRange(0.02, 0.5)}
     presets: ClassVar[Mapping[str, Preset]] = {

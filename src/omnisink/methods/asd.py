@@ -73,6 +73,7 @@ class ASD(SinkMethod):
     vision: tuple[str, ...] = IMAGES
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"), ("audio",))
     watches_steps: ClassVar[bool] = False
     keeps_sinks: ClassVar[bool] = False
     source: ClassVar[str] = "Jung, Jung, Kim, Chung, ICML 2026 (arXiv 2605.10815), its static step"

@@ -80,6 +80,7 @@ class AVCD(Contrast):
     remask: str = "prefill"
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"), ("audio",))
     watches_steps: ClassVar[bool] = True
     source: ClassVar[str] = "Jung, Jang, Chung (arXiv 2505.20862)"
     licence: ClassVar[str] = "Apache-2.0"

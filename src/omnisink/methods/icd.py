@@ -47,6 +47,7 @@ class ICD(Contrast):
     tokens: tuple[int, ...] | None = None
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video", "audio"),)
     source: ClassVar[str] = "Wang et al. (arXiv 2403.18715)"
     licence: ClassVar[str] = "Apache-2.0"
     derived: ClassVar[str] = "the words of the disturbance; that it stands behind the media, as in SID"

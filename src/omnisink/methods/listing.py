@@ -25,6 +25,12 @@ class Listed:
     needs : str
         What it needs besides a model: extra passes, calibration, a list of heads. Modality spans are listed by
         themselves, from `needs_spans`.
+    acts_on : tuple of tuple of str
+        What has to be in a prompt for the method to do anything: of each group, one modality at least. Empty where it
+        acts on every prompt.
+    calibrated : tuple of str
+        Settings that belong to a model and have to be found on a calibration set. While they are the defaults, the
+        list ``all`` leaves the method out.
     cost : str
         What it adds to a prefill and to a decode step.
     example : mapping of str to object
@@ -35,6 +41,9 @@ class Listed:
         What the tests run it with: attention backends, caches, padding, compilation.
     search_space : mapping or SearchSpace, optional
         Where `omnisink tune` looks for settings, by name; None derives it from the fields (`omnisink.methods.space`).
+    unsearchable : str
+        Why `omnisink tune` cannot search settings of the class at all, as an error goes on after its name; empty where
+        it can.
     """
 
     presets: ClassVar[Mapping[str, Preset]] = {}
@@ -42,8 +51,11 @@ class Listed:
     licence: ClassVar[str] = ""
     derived: ClassVar[str] = ""
     needs: ClassVar[str] = ""
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    calibrated: ClassVar[tuple[str, ...]] = ()
     cost: ClassVar[str] = ""
     example: ClassVar[Mapping[str, Any]] = {}
     measured: ClassVar[str] = ""
     tested: ClassVar[str] = ""
+    unsearchable: ClassVar[str] = ""
     search_space: ClassVar[Mapping[str, Range] | SearchSpace | None] = None

@@ -8,6 +8,8 @@ from importlib.metadata import EntryPoint, entry_points
 GROUP = "omnisink.methods"
 #: The model without any method.
 BASELINE = "baseline"
+#: In the list of a run: the baseline, and every method that the model and the task admit as it is.
+ALL = "all"
 #: What stands between a file and the class in it.
 IN_FILE = "::"
 #: Attribute of classes that came from a file: the file, as the user named it.

@@ -52,6 +52,7 @@ class PAI(Method):
     modalities: tuple[str, ...] = IMAGES
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"),)
     watches_steps: ClassVar[bool] = False
     source: ClassVar[str] = "Liu, Zheng, Chen, ECCV 2024 (arXiv 2407.21771), its attention part"
     licence: ClassVar[str] = "MIT"

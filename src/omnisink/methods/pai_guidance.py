@@ -39,6 +39,7 @@ class PAIGuidance(Contrast):
     alpha: float = 0.1
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video", "audio"),)
     source: ClassVar[str] = "Liu et al., PAI (arXiv 2407.21771), its logit guidance"
     licence: ClassVar[str] = "MIT"
     derived: ClassVar[str] = "leaving out video and sound, on models that take them"

@@ -3,7 +3,8 @@
 A method is named as ``name``, with what follows after colons: ``outro:rotate``, ``outro:gamma=0.3:tau=0.2``.
 What follows is a preset of the method, a setting as ``field=value``, or a truth value by its name alone (``decode``,
 ``no-decode``). Methods of other packages are named by an entry point of the group ``omnisink.methods``; one in a file,
-by the file and the class: ``path/to/file.py::Half:factor=0.2``.
+by the file and the class: ``path/to/file.py::Half:factor=0.2``. Several methods at once are written with a plus sign
+between them, and attached in that order: ``outro+avcd``.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any
 from omnisink.errors import OmnisinkError
 from omnisink.methods.base import Method
 from omnisink.methods.classes import class_at, class_in_file, class_of_entry_point, code_of
-from omnisink.methods.names import BASELINE, BUILT_IN, IN_FILE, outside_methods
+from omnisink.methods.composed import Composed
+from omnisink.methods.names import ALL, BASELINE, BUILT_IN, IN_FILE, outside_methods
 from omnisink.methods.presets import Preset
 from omnisink.methods.profile import Profile
-from omnisink.methods.settings import field_types, plain_settings, read_value, split_outside, to_plain
+from omnisink.methods.settings import field_types, plain_settings, read_value, to_plain
+from omnisink.methods.written import AND, head_and_parts, split_composed, split_list
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,11 @@ def find_method(name: str) -> type[Method]:
     others = {one.name: one for one in outside_methods()}
     if name in others:
         return _from_package(others[name])
+    if name == ALL:
+        raise OmnisinkError(
+            f"{ALL} stands for every method that a model and a task admit: it is taken in the list of a run, as "
+            f"omnisink eval --methods {ALL}"
+        )
     known = ", ".join([BASELINE, *BUILT_IN, *others])
     raise OmnisinkError(f"there is no method {name!r}: use one of {known}, or FILE.py{IN_FILE}CLASS")
 
@@ -158,9 +166,7 @@ def parse_methods(
         If there is no such method or setting, a value is out of range, or a name is there twice.
     """
     found: dict[str, Method | None] = {}
-    for name in _split(names, ","):
-        if not name:
-            continue
+    for name in split_methods(names):
         if name in found:
             raise OmnisinkError(f"the method {name} is named twice")
         found[name] = None if name == BASELINE else parse_method(name, starts, seed)
@@ -170,10 +176,19 @@ def parse_methods(
 
 
 def parse_method(name: str, starts: Iterable[Method] | Method | None = None, seed: int = 0) -> Method:
-    """Read one method; see `parse_methods`."""
-    head, parts = _head_and_parts(name)
+    """Read one method, or several that act at once; see `parse_methods`."""
+    names = split_composed(name, find_method)
+    if len(names) > 1 and BASELINE in names:
+        raise OmnisinkError(f"{name}: {BASELINE} is the model without a method, and is composed with none")
+    starts = [starts] if isinstance(starts, Method) else list(starts or ())
+    made = [_parse_one(one, starts, seed) for one in names]
+    return made[0] if len(made) == 1 else Composed(tuple(made))
+
+
+def _parse_one(name: str, starts: Iterable[Method], seed: int) -> Method:
+    head, parts = head_and_parts(name)
     kind = find_method(head)
-    start = _start(kind, [starts] if isinstance(starts, Method) else starts or ())
+    start = _start(kind, starts)
     presets: list[Preset] = []
     texts: dict[str, str] = {}
     for part in parts:
@@ -194,6 +209,11 @@ def parse_method(name: str, starts: Iterable[Method] | Method | None = None, see
     return made
 
 
+def split_methods(names: str) -> list[str]:
+    """Return the names in a list of methods, in order, each as it is written in records; none is looked up."""
+    return [AND.join(split_composed(name, find_method)) for name in split_list(names, ",") if name]
+
+
 def parse_one_method(name: str, starts: Iterable[Method] | Method | None = None, seed: int = 0) -> Method | None:
     """Read the name of one method, or ``baseline``, which gives None; see `parse_methods`."""
     found = parse_methods(name, starts, seed)
@@ -203,18 +223,23 @@ def parse_one_method(name: str, starts: Iterable[Method] | Method | None = None,
 
 
 def kinds_named(names: str) -> list[type[Method]]:
-    """Return the class of every method of a list, the baseline left out."""
-    heads = (_head_and_parts(name.strip())[0] for name in _split(names, ",") if name.strip())
+    """Return the class of every method of a list, and of a composition in it; the baseline left out."""
+    heads = (
+        head_and_parts(one)[0] for name in split_list(names, ",") if name for one in split_composed(name, find_method)
+    )
     return [find_method(head) for head in heads if head != BASELINE]
 
 
 def settings_of(method: Method | None) -> dict[str, Any] | None:
     """Return a method's class and settings as plain data, for a manifest; None for the baseline.
 
-    A method that came from a file has the SHA-256 of that file too: a run is not taken up with other code.
+    A method that came from a file has the SHA-256 of that file too: a run is not taken up with other code. A
+    composition has its methods, each with class and settings, in the order in which they are attached.
     """
     if method is None:
         return None
+    if isinstance(method, Composed):
+        return {"name": str(method), "methods": [settings_of(one) for one in method.methods]}
     code = code_of(type(method))
     return {
         "name": type(method).__name__,
@@ -248,20 +273,6 @@ def _make(name: str, kind: type[Method], start: Method | None, presets: list[Pre
         return replace(made, **rest) if rest else made
     except (TypeError, ValueError, OverflowError) as error:
         raise OmnisinkError(f"{name}: {error}") from None
-
-
-def _head_and_parts(name: str) -> tuple[str, list[str]]:
-    """Divide a name from what follows it; the path of a file may hold colons of its own."""
-    path, in_file, rest = name.partition(IN_FILE)
-    head, *parts = _split(rest if in_file else name, ":")
-    return (f"{path}{IN_FILE}{head}" if in_file else head), [part for part in parts if part]
-
-
-def _split(text: str, separator: str) -> list[str]:
-    try:
-        return list(split_outside(text, separator))
-    except ValueError as error:
-        raise OmnisinkError(f"the methods cannot be read: {error}") from None
 
 
 def _flags(kind: type[Method]) -> list[str]:

@@ -21,6 +21,7 @@ class RouterListing(Listed):
         "`anchor=sinks`; straight curves of thresholds; what a curve is outside its lengths; the attention on the CPU"
     )
     needs: ClassVar[str] = "a threshold calibrated to the model (`omnisink tune --target-skip`)"
+    calibrated: ClassVar[tuple[str, ...]] = ("threshold",)
     measured: ClassVar[str] = (
         "SmolLM2-135M, needle at 512 tokens: 12 of 12 right without it, none with a threshold of 0.55, which leaves "
         "out 6% of the heads; steps over 32,768 tokens with 60% left out take 0.62 and 0.68 of the baseline's time on "

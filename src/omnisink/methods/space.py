@@ -174,6 +174,8 @@ def space_of(start: Method) -> SearchSpace:
     OmnisinkError
         If no setting can be searched, or the class names one that it does not have.
     """
+    if start.unsearchable:
+        raise OmnisinkError(f"{start} {start.unsearchable}")
     kind = type(start)
     declared = kind.search_space
     if declared is not None and not isinstance(declared, Mapping):

@@ -80,6 +80,7 @@ class VAR(SinkMethod):
     donated: float = 0.6
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"),)
     watches_steps: ClassVar[bool] = False
     keeps_sinks: ClassVar[bool] = False
     source: ClassVar[str] = "Kang et al., ICLR 2025 (openreview 7uDI7w5RQA)"

@@ -59,6 +59,7 @@ class VCD(Contrast):
     seed: int = 0
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"),)
     source: ClassVar[str] = "Leng et al. (arXiv 2311.16922)"
     licence: ClassVar[str] = "Apache-2.0"
     derived: ClassVar[str] = "noise on mel spectrograms; the contrast under greedy decoding too"

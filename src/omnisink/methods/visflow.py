@@ -82,6 +82,7 @@ class VisFlow(Method):
     modalities: tuple[str, ...] = IMAGES
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"),)
     watches_steps: ClassVar[bool] = False
     source: ClassVar[str] = "Tang et al., AAAI 2026 (arXiv 2506.12609), from notes on it"
     derived: ClassVar[str] = (

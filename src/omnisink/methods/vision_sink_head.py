@@ -65,6 +65,7 @@ class VisionSinkHead(Method):
 
     watches_steps: ClassVar[bool] = False
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"),)
     source: ClassVar[str] = "Shallow Focus, Deep Fixes (arXiv 2411.09968, EMNLP 2025)"
     licence: ClassVar[str] = "MIT"
     derived: ClassVar[str] = "grouped queries, padding, video, the head of generated tokens"

@@ -94,8 +94,9 @@ class _EvaluationRun(TypedDict):
 
 
 class EvaluationManifest(_EvaluationRun, _Manifest, total=False):
-    """What `omnisink eval` says of a run."""
+    """What `omnisink eval` says of a run; ``left_out`` has the methods that the list ``all`` did not take, and why."""
 
+    left_out: dict[str, str] | None
     score: str | None
     frames: str | None
     seed: int | None

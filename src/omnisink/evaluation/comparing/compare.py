@@ -256,6 +256,8 @@ def _notes(task: TaskTable, baseline: str, made: Mapping[str, Any]) -> list[str]
     if made["missing"]:
         left = counted(made["missing"], "question")
         notes.append(f"{left} of {made['questions']:,d} missing, as not all methods have reached them yet: left out.")
+    if out := task.runs[0].manifest.get("left_out"):
+        notes.append(f"Not run, of all methods: {'; '.join(f'{name} ({why})' for name, why in out.items())}.")
     if idle := [m for m in task.runs[0].manifest["methods"] if m not in task.methods]:
         notes.append(f"No answers yet, in every run, of {', '.join(idle)}.")
     for row in made["methods"]:

@@ -221,13 +221,14 @@ def _check_seeds(first: RunTable, second: RunTable) -> None:
 
 def _settled(value: Any) -> str:
     """Write a part of a manifest without what seeds may differ in: seeds of methods, and where the model ran."""
+    return json.dumps(_without(value, ("seed", "device")), sort_keys=True)
+
+
+def _without(value: Any, names: Sequence[str]) -> Any:
+    """Leave entries out of mappings, however deep they stand: the methods of a composition are in a list."""
     if isinstance(value, Mapping):
-        value = {
-            key: {k: v for k, v in part.items() if k != "seed"} if isinstance(part, Mapping) else part
-            for key, part in value.items()
-            if key != "device"
-        }
-    return json.dumps(value, sort_keys=True)
+        return {key: _without(one, names) for key, one in value.items() if key not in names}
+    return [_without(one, names) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _labels(runs: Sequence[RunTable]) -> list[str]:

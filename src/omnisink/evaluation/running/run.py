@@ -296,6 +296,7 @@ def manifest_of(instances: Sequence[Instance], settings: Settings, facts: Mappin
         "versions": facts.get("versions"),
         "task": {**task, "questions": len(instances), "sha256": checksum(instances)},
         "methods": {name: settings_of(method) for name, method in settings.methods.items()},
+        "left_out": facts.get("left_out") or None,
         "score": settings.score,
         "frames": None if settings.frames is None else repr(settings.frames),
         "seed": facts.get("seed", 0),

@@ -101,7 +101,7 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
     ----------
     method : str
         As for `omnisink.methods.registry.parse_methods`: ``"baseline"``, ``"outro"``, ``"outro:rotate"``,
-        ``"file.py::Class"``.
+        ``"outro+vcd"``, ``"file.py::Class"``.
     pretrained : str
         Name of the model; the embedded ones have strengths of their own.
     gamma : float, optional
@@ -120,7 +120,8 @@ def read_method(method: str, pretrained: str, gamma: float | None, tau: float) -
         If there is no such method, a setting is out of range, or more than one method is named.
     """
     try:
-        if gamma is not None and any(not issubclass(kind, OutRo) for kind in kinds_named(str(method))):
+        kinds = kinds_named(str(method))
+        if gamma is not None and kinds and not any(issubclass(kind, OutRo) for kind in kinds):
             raise OmnisinkError(
                 f"gamma is a setting of OutRo, and {method} does not run OutRo: give settings with the name of the "
                 "method"
