@@ -12,6 +12,7 @@ import pytest
 
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.comparing.compare import compare
+from omnisink.evaluation.comparing.summary import findings
 from omnisink.report import write_comparison
 from omnisink.report.charts.comparison import MAX_DRAWN, breakdowns, differences, wins
 from tests.evaluation.scored_runs import FEW, failed, manifest, record, write, write_scores
@@ -207,3 +208,59 @@ def test_it_fits_a_screen(page: Path, visit: Callable[..., Any], width: int) -> 
     tab = visit(page, width=width).page
     tab.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     assert tab.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """Twenty methods, one of which gains and one of which loses; the names are as long as names with settings are."""
+    folder = tmp_path_factory.mktemp("twenty")
+    base = [i % 2 == 0 for i in range(60)]
+    arms = {"baseline": base}
+    for i in range(20):
+        name = f"method-{i}" if i % 5 else f"vcd:modalities=vision+audio:alpha=0.5:noise_step={500 + i}"
+        arms[name] = [right if j != i else not right for j, right in enumerate(base)]
+    arms["method-13"] = [True] * 40 + base[40:]
+    arms["method-3"] = [False] * 40 + base[40:]
+    results = compare([write_scores(folder / "run", arms)], resamples=1999)
+    return results, write_comparison(results, folder / "out")
+
+
+def test_twenty_methods_are_sorted_and_what_differs_comes_first(twenty: tuple[dict[str, Any], Path]) -> None:
+    results, page = twenty
+    with (page.parent / "charts/differences.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert (rows[0]["label"], rows[-1]["label"]) == ("method-13", "method-3")
+    changes = [float(row["accuracy_change"]) for row in rows]
+    assert changes == sorted(changes, reverse=True)
+    assert len(rows) == results["tests"] == 20
+    assert list(rows[0])[2:4] == ["accuracy_change", "accuracy_low"]
+    answer, higher, lower, *others = findings(results)
+    assert (
+        "yes, method-13 is better than baseline. Worse: method-3. No evidence of a difference: 18 methods." in answer
+    )
+    assert "method-13: accuracy is higher" in higher
+    assert "method-3: accuracy is lower" in lower
+    assert all("no evidence" in said for said in others)
+    (figure,) = differences(results)
+    assert max(name.count("\n") for name in (row["folded"] for row in figure.data["differences"])) == 1
+
+
+@needs("chromium")
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1440])
+def test_twenty_methods_are_read_without_scrolling_their_table(
+    twenty: tuple[dict[str, Any], Path], visit: Callable[..., Any], width: int
+) -> None:
+    tab = visit(twenty[1], width=width).page
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    table = tab.locator("#figure-differences .table")
+    box, change = table.bounding_box(), table.locator("tbody tr td:nth-child(2)").first.bounding_box()
+    assert change["x"] + change["width"] <= box["x"] + box["width"]
+    # Names stay in sight where the rest is scrolled.
+    table.evaluate("box => { box.scrollLeft = box.scrollWidth; }")
+    assert table.locator("tbody td").first.bounding_box()["x"] == pytest.approx(box["x"], abs=1)
+    if width > 1000:
+        table.evaluate("box => { box.scrollLeft = 0; }")
+        losses = table.locator("tbody tr td:nth-child(6)").first.bounding_box()
+        assert losses["x"] + losses["width"] <= box["x"] + box["width"]
+        assert table.evaluate("box => box.scrollHeight <= box.clientHeight")

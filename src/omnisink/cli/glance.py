@@ -25,7 +25,7 @@ def print_comparison(results: Mapping[str, Any], run: str) -> None:
     run : str
         Folder of the run, for the command to go on with.
     """
-    from omnisink.evaluation.comparing.summary import HEADS, answer, missed, sample, summary_rows
+    from omnisink.evaluation.comparing.summary import answer, missed, sample, summary_rows
     from omnisink.results.wording import percent
 
     for task in results["tasks"]:
@@ -33,7 +33,7 @@ def print_comparison(results: Mapping[str, Any], run: str) -> None:
         base = next(row for row in task["methods"] if row["baseline"])
         _say(f"{sample(task)}; {base['method']} scores {percent(base['accuracy'])}")
         print()
-        print_columns([HEADS, *summary_rows(task)], least=4)
+        print_columns(summary_rows(task), least=4)
         if explained := missed(task):
             _say(explained)
         _print_groups(task)

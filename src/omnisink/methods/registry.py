@@ -223,11 +223,11 @@ def parse_one_method(name: str, starts: Iterable[Method] | Method | None = None,
 
 
 def kinds_named(names: str) -> list[type[Method]]:
-    """Return the class of every method of a list, and of a composition in it; the baseline left out."""
-    heads = (
-        head_and_parts(one)[0] for name in split_list(names, ",") if name for one in split_composed(name, find_method)
-    )
-    return [find_method(head) for head in heads if head != BASELINE]
+    """Return the class of every method of a list, of a composition in it, and of those ``all`` may stand for."""
+    every = split_methods(names)
+    heads = [head_and_parts(one)[0] for name in every for one in split_composed(name, find_method)]
+    found = [find_method(head) for head in heads if head not in (BASELINE, ALL)]
+    return found + [one.kind for one in registered_methods()] * (ALL in heads)
 
 
 def settings_of(method: Method | None) -> dict[str, Any] | None:

@@ -52,8 +52,10 @@ def write_comparison(results: Mapping[str, Any], out: str | Path, *, charts: boo
 
 
 def _sections(results: Mapping[str, Any]) -> list[Section]:
+    from omnisink.evaluation.comparing.summary import findings
     from omnisink.report.charts import comparison as charts
     from omnisink.report.charts.curves import curves
+    from omnisink.report.charts.yes_share import yes
     from omnisink.report.sections import Section
 
     many = len(results["tasks"]) > 1
@@ -65,7 +67,7 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
             f"Does a method differ from “{results['baseline']}”?",
             "The same questions with and without each method. Tests are corrected for their number, over all tasks and"
             " methods here.",
-            results["verdicts"],
+            findings(results),
             charts.differences(results),
         ),
         Section(
@@ -75,6 +77,14 @@ def _sections(results: Mapping[str, Any]) -> list[Section]:
             "Errors are not answers: they are counted and left out. An answer that could not be parsed is wrong.",
             notes,
             charts.levels(results),
+        ),
+        Section(
+            "yes",
+            "Yes or no",
+            "How often does every method say yes?",
+            "On questions whose answer is yes or no, a push toward one answer looks like a gain or a loss.",
+            [],
+            yes(results),
         ),
         Section(
             "over-seeds",

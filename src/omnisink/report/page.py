@@ -6,6 +6,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any
 
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from omnisink.plotting.palette import DARK, LIGHT
 from omnisink.report.export import csv_text, vega_lite_version
@@ -105,7 +106,7 @@ def fill(template: str, sections: Sequence[Section], charts: bool, **words: Any)
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "data_link": _data_link}
+    environment.filters |= {"number": number, "data_link": _data_link, "breakable": _breakable}
     return environment.get_template(template).render(
         **words,
         sections=sections,
@@ -119,6 +120,11 @@ def fill(template: str, sections: Sequence[Section], charts: bool, **words: Any)
         scripts=[_inside("script", script) for script in scripts],
         data=Markup(_json(_data(sections))),
     )
+
+
+def _breakable(text: object) -> Markup:
+    """Let a name break where its parts end, as after the colons of a method with settings."""
+    return Markup(re.sub(r"([:,+=(])(?=\S)", r"\1<wbr>", str(escape(text))))
 
 
 def _hash(text: str) -> str:

@@ -16,6 +16,7 @@ from omnisink.evaluation.comparing.cost import cost
 from omnisink.evaluation.comparing.curves import curves
 from omnisink.evaluation.comparing.outcomes import Floats, TaskTable, tasks_of, unparsed
 from omnisink.evaluation.comparing.wording import sentence, verdict
+from omnisink.evaluation.comparing.yes_share import yes_share
 from omnisink.evaluation.tasks.metrics import METRICS, measure
 from omnisink.results.mcnemar import exact_mcnemar
 from omnisink.results.power import smallest_detectable
@@ -56,10 +57,10 @@ def compare(
     -------
     Comparison
         A dictionary in the form ``omnisink.comparison.v1``, which JSON can hold. ``"tasks"`` has for every task its
-        `methods`, each with its accuracy, counts and cost and, but for the baseline, a `paired` comparison; its
-        `breakdowns`; its `curves`, which are the accuracies of all methods in groups that are numbers, such as
-        lengths; and the `questions` that a method won, lost or failed on. ``"verdicts"`` has a sentence for every
-        comparison. Shares and differences are fractions of 1.
+        `methods`, each with its accuracy, its share of ``"yes"`` on yes/no questions, counts and cost and, but for the
+        baseline, a `paired` comparison; its `breakdowns`; its `curves`, which are the accuracies of all methods in
+        groups that are numbers, such as lengths; and the `questions` that a method won, lost or failed on.
+        ``"verdicts"`` has a sentence for every comparison. Shares and differences are fractions of 1.
 
     Raises
     ------
@@ -136,6 +137,7 @@ def _method(
         "retried": sum(record["attempt"] > 0 for record in records),
         **_estimate("accuracy", values, _chosen(task.clusters, seen), draw),
         "errors_as_wrong": _errors_as_wrong(task, method, own) if errors else None,
+        "yes": yes_share(task, method, seed=draw.seed, resamples=draw.resamples),
         "reported": _reported(task, records),
         "by_seed": _by_seed(own[:, seen]) if len(task.runs) > 1 else None,
         "cost": cost(task, method, baseline),
@@ -260,6 +262,8 @@ def _notes(task: TaskTable, baseline: str, made: Mapping[str, Any]) -> list[str]
         notes.append(f"Not run, of all methods: {'; '.join(f'{name} ({why})' for name, why in out.items())}.")
     if idle := [m for m in task.runs[0].manifest["methods"] if m not in task.methods]:
         notes.append(f"No answers yet, in every run, of {', '.join(idle)}.")
+    if said := next((row["yes"] for row in made["methods"] if row["yes"]), None):
+        notes.append(f"{counted(said['questions'], 'yes/no question')}: {percent(said['right'])} have the answer yes.")
     for row in made["methods"]:
         if row["errors"]:
             wrong = percent(row["errors_as_wrong"])

@@ -43,9 +43,10 @@ class Comparison(Document):
         Returns
         -------
         DataFrame
-            ``task``, ``method``, ``baseline`` (bool), counts, ``accuracy`` with its interval (``low``, ``high``), and
-            for all but the baseline the paired ``difference`` with its interval (``difference_low`` and so on), p
-            values, ``wins``, ``losses``, the smallest difference that could be detected, and the verdict. Shares and
+            ``task``, ``method``, ``baseline`` (bool), counts, ``accuracy`` with its interval (``low``, ``high``), the
+            share of yes among the answers to yes/no questions (``yes_share``, ``yes_low``, ``yes_high``), and for all
+            but the baseline the paired ``difference`` with its interval (``difference_low`` and so on), p values,
+            ``wins``, ``losses``, the smallest difference that could be detected, and the verdict. Shares and
             differences are fractions of 1.
 
         Raises
@@ -126,7 +127,8 @@ class Comparison(Document):
     def _row(self, task: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         pair = row["paired"] or {}
         paired = {name if name not in ("low", "high") else f"difference_{name}": pair.get(name) for name in _PAIRED}
-        own = {name: row[name] for name in _OWN}
+        said = row.get("yes") or {}
+        own = {name: row[name] for name in _OWN} | {f"yes_{name}": said.get(name) for name in ("share", "low", "high")}
         names = {"task": task["label"], "method": row["method"], "baseline": row["method"] == self["baseline"]}
         return {**names, **own, **paired, "detectable": (pair.get("detectable") or {}).get("value")}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omnisink.evaluation.comparing.summary import in_reading_order
 from omnisink.evaluation.comparing.wording import NOTHING, detected
 from omnisink.results.disk import os_errors_named
 from omnisink.results.markup import plain_markdown as _plain
@@ -61,7 +62,7 @@ class Table:
 
 
 def tables_of(results: Mapping[str, Any]) -> list[Table]:
-    """Return the tables: accuracy and differences, cost, the benchmark's own numbers, seeds, breakdowns, curves.
+    """Return the tables: differences, cost, the share of yes, the benchmark's own numbers, seeds, groups, curves.
 
     Parameters
     ----------
@@ -73,13 +74,14 @@ def tables_of(results: Mapping[str, Any]) -> list[Table]:
     list of Table
         Those that have rows.
     """
-    rows = [(task, row) for task in results["tasks"] for row in task["methods"]]
+    rows = [(task, row) for task in results["tasks"] for row in in_reading_order(task["methods"])]
     many = len({task["label"] for task, _ in rows}) > 1
     heads = ("task", "method")
     title = f"Differences from {results['baseline']}" if many else results["tasks"][0]["label"]
     tables = [
         Table("accuracy", title, (*heads, *_MAIN), [(t["label"], r["method"], *_main(r)) for t, r in rows], 2),
         Table("cost", "Gain and cost", (*heads, *_COST), [(t["label"], r["method"], *_cost(r)) for t, r in rows], 2),
+        Table("yes", "How often the answer is yes", (*heads, *_YES), [_yes(t, r) for t, r in rows if r.get("yes")], 2),
         Table("reported", "What the benchmark reports", ("task", "method", "number", "value"), _reported(rows), 3),
         Table("seeds", "Over seeds", (*heads, *_SEEDS), [_seeds(t, r) for t, r in rows if r["by_seed"]], 2),
         Table(
@@ -115,6 +117,7 @@ _MAIN = (
 )
 _COST = (
     "difference (points)",
+    "says yes",
     "s / question",
     "timed",
     "times slower",
@@ -122,6 +125,7 @@ _COST = (
     "prompt tokens",
     "new tokens",
 )
+_YES = ("says yes (95% interval)", "right answers that are yes", "yes/no questions", "accuracy", "difference (points)")
 _SEEDS = ("seeds", "accuracy, mean ± deviation", "difference, mean ± deviation (points)")
 
 
@@ -150,6 +154,7 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
     slower = interval(spent["slower"], spent["slower_low"], spent["slower_high"], ",.2f")
     return (
         MISSING if row["paired"] is None else _difference(row["paired"]),
+        percent((row.get("yes") or {}).get("share")),
         number(spent["seconds"], ",.3f"),
         number(spent["timed"]),
         slower,
@@ -162,6 +167,19 @@ def _cost(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _reported(rows: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[tuple[str, ...]]:
     found = [(task["label"], row["method"], row.get("reported") or {}) for task, row in rows]
     return [(task, method, name, percent(value)) for task, method, own in found for name, value in own.items()]
+
+
+def _yes(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:
+    said = row["yes"]
+    return (
+        task["label"],
+        row["method"],
+        interval(said["share"], said["low"], said["high"], PERCENT),
+        percent(said["right"]),
+        number(said["questions"]),
+        percent(row["accuracy"]),
+        MISSING if row["paired"] is None else _difference(row["paired"]),
+    )
 
 
 def _seeds(task: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from omnisink.decoder.anatomy import read_anatomy
+from omnisink.decoder.replay import share
 from omnisink.errors import OmnisinkError
 from omnisink.evaluation.running.asking import ask
 from omnisink.evaluation.tasks.instance import Instance
@@ -113,7 +115,6 @@ def _admitted(
     found: dict[str, Method] = {}
     left_out: dict[str, str] = {}
     there = set().union(*(_modalities(one, loaded) for one in instances)) if instances else set()
-    tried: list[tuple[Instance, Any]] | None = None
     for one in registered_methods():
         if one.name in named:
             continue
@@ -124,14 +125,16 @@ def _admitted(
         if why := _uncalibrated(method) or _lacking(method, there):
             left_out[one.name] = why
             continue
-        tried = _examples(loaded, instances, frames) if tried is None else tried
-        try:
-            for instance, inputs in tried:
-                ask(loaded, inputs, [instance], method, "generate")
-        except OmnisinkError as error:
-            left_out[one.name] = " ".join(str(error).split())
-            continue
         found[one.name] = method
+    anatomy = read_anatomy(loaded.model)
+    for instance, inputs in _examples(loaded, instances, frames):
+        with share(anatomy):  # The towers run once.
+            for name, method in list(found.items()):
+                try:
+                    ask(loaded, inputs, [instance], method, "generate")
+                except OmnisinkError as error:  # noqa: PERF203  a handful of methods
+                    left_out[name] = " ".join(str(error).split())
+                    del found[name]
     return found, left_out
 
 

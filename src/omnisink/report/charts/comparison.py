@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from math import ceil
 from typing import Any
 
 import altair as alt
 
-from omnisink.evaluation.comparing.summary import changes_anything
+from omnisink.evaluation.comparing.summary import changes_anything, in_reading_order
+from omnisink.report.charts.dots import dots, once, with_lines
 from omnisink.report.charts.intervals import intervals
 from omnisink.report.charts.lines import NOTHING, zero_line
-from omnisink.report.charts.rows import Rows, fitted, folded
+from omnisink.report.charts.rows import Rows, fitted
 from omnisink.report.figure import Column, Figure, Row, named
 from omnisink.report.words import bounded, present, shown
 from omnisink.results.wording import P_VALUE, POINTS, counted, interval, number, spaced
@@ -25,11 +26,11 @@ _UNDETECTED = (
     "The bar under it is what could not be seen: were the true difference inside it, this sample would show it less"
     " often than four times in five."
 )
-_NAME = Column("label", "method")
+NAME = Column("label", "method")
 _COUNTS = tuple(Column(name, name, "d") for name in ("answered", "errors", "unparsed", "unscored", "retried"))
 _ACCURACY = Column("accuracy", "accuracy", ".1%", ("low", "high"))
 _QUESTIONS = (
-    _NAME,
+    NAME,
     Column("outcome", "outcome"),
     Column("id", "question"),
     Column("cluster", "cluster"),
@@ -43,7 +44,11 @@ _QUESTIONS = (
 def methods_of(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for every method of every task, with the label that it has in all charts."""
     many = len(results["tasks"]) > 1
-    return [row | {"label": _label(task, row["method"], many)} for task in results["tasks"] for row in task["methods"]]
+    return [
+        {**row, "label": _label(task, row["method"], many)}
+        for task in results["tasks"]
+        for row in in_reading_order(task["methods"])
+    ]
 
 
 def differences(results: Mapping[str, Any]) -> list[Figure]:
@@ -84,6 +89,7 @@ def differences(results: Mapping[str, Any]) -> list[Figure]:
             in_order=True,
             table_open=True,
             undetected=_UNDETECTED,
+            first=("accuracy_change", "p_holm", "detectable_points", "wins", "losses"),
             against=against,
         )
     ]
@@ -112,10 +118,10 @@ def levels(results: Mapping[str, Any]) -> list[Figure]:
             caption="A point is the mean over the questions that a method answered, its line the 95% interval. Methods"
             " answer the same questions, so whether two differ is seen in the differences, not in these intervals.",
             alternative=" ".join(f"{row['label']}: {shown(row, _ACCURACY)}." for row in rows),
-            data={"levels": _with_lines(drawn)},
-            columns=(_NAME, _ACCURACY, *_COUNTS),
+            data={"levels": with_lines(drawn)},
+            columns=(NAME, _ACCURACY, *_COUNTS),
             rows=rows,
-            **_dots("levels", rows, "Accuracy (%)", "accuracy", lines=bounded(rows)),
+            **dots("levels", rows, "Accuracy (%)", "accuracy", lines=bounded(rows)),
         )
     ]
 
@@ -149,7 +155,7 @@ def wins(results: Mapping[str, Any]) -> list[Figure]:
     def draw(rows: Rows) -> alt.LayerChart:
         base = alt.Chart(named("questions"))
         bars = base.mark_bar(height=6).encode(x=x, color=color, tooltip=tooltip, **rows.place())
-        return alt.LayerChart(layer=[zero_line("x"), *rows.names(_once(base)), bars], height=rows.height)
+        return alt.LayerChart(layer=[zero_line("x"), *rows.names(once(base)), bars], height=rows.height)
 
     return [
         Figure(
@@ -158,7 +164,7 @@ def wins(results: Mapping[str, Any]) -> list[Figure]:
             caption="Questions that a method gets right and the baseline wrong, and the other way round. The table has"
             " every one of them, and those that ended in an error.",
             alternative=" ".join(_won(row) for row in paired),
-            data={"questions": _with_lines(drawn)} | NOTHING,
+            data={"questions": with_lines(drawn)} | NOTHING,
             columns=_QUESTIONS,
             rows=rows,
             table_open=True,
@@ -219,6 +225,7 @@ def spent(results: Mapping[str, Any]) -> list[Figure]:
         row
         | row["cost"]
         | {key: (row["paired"] or {}).get(key) for key in ("difference", "low", "high")}
+        | {"yes_share": (row.get("yes") or {}).get("share")}
         | {"batch": ", ".join(map(str, row["cost"]["batch"]))}
         for row in methods_of(results)
     ]
@@ -230,8 +237,9 @@ def spent(results: Mapping[str, Any]) -> list[Figure]:
         for i, row in enumerate(timed)
     ]
     columns = (
-        _NAME,
+        NAME,
         Column("difference", "difference (points)", POINTS, ("low", "high")),
+        Column("yes_share", "says yes", ".1%"),
         Column("seconds", "seconds a question", ".3g"),
         Column("timed", "questions timed", ",.0f"),
         Column("slower", "times slower, median (5% to 95% of questions)", ".2f", ("slower_low", "slower_high")),
@@ -246,11 +254,11 @@ def spent(results: Mapping[str, Any]) -> list[Figure]:
             title="What every method costs",
             caption="Mean seconds a question: its share of the time of its batch, where methods shared nothing.",
             alternative=" ".join(f"{row['label']}: {number(row['seconds'], '.3g')} s a question." for row in timed),
-            data={"cost": _with_lines(drawn)},
+            data={"cost": with_lines(drawn)},
             columns=[c for c in columns if c.name == "label" or any(row.get(c.name) is not None for row in rows)],
             rows=rows,
             table_open=True,
-            **_dots("cost", timed, "Seconds a question", "seconds", lines=False, zero=True),
+            **dots("cost", timed, "Seconds a question", "seconds", lines=False, zero=True),
         )
     ]
 
@@ -272,7 +280,7 @@ def seeds(results: Mapping[str, Any]) -> list[Figure]:
         for row in many
     ]
     columns = (
-        _NAME,
+        NAME,
         Column("seeds", "seeds", "d"),
         Column("mean", "accuracy, mean", ".1%"),
         Column("deviation", "accuracy, deviation", ".2%"),
@@ -289,42 +297,13 @@ def seeds(results: Mapping[str, Any]) -> list[Figure]:
                 f"{row['label']}: {number(row['mean'], '.1%')}, deviation {number(row['deviation'], '.2%')}."
                 for row in many
             ),
-            data={"seeds": _with_lines(drawn)},
+            data={"seeds": with_lines(drawn)},
             columns=columns,
             rows=rows,
             table_open=True,
-            **_dots("seeds", many, "Accuracy (%)", "accuracy", lines=False),
+            **dots("seeds", many, "Accuracy (%)", "accuracy", lines=False),
         )
     ]
-
-
-def _dots(data: str, rows: Sequence[Row], title: str, what: str, *, lines: bool, zero: bool = False) -> dict[str, Any]:
-    """Draw a point for every row, with its interval where there are any; return the chart as `fitted` does."""
-    x = alt.X("value:Q").title(title).scale(zero=zero, padding=12).axis(grid=True, tickCount=6)
-    tooltip = [alt.Tooltip("label:N", title="method"), alt.Tooltip("text:N", title=what)]
-
-    def draw(rows: Rows) -> alt.LayerChart:
-        base, place = alt.Chart(named(data)), rows.place()
-        layers = rows.names(_once(base))
-        if lines:
-            rule = base.mark_rule(style="strong", strokeWidth=2.5)
-            layers.append(rule.encode(x=alt.X("low:Q").title(title), x2="high:Q", tooltip=tooltip, **place))
-        layers.append(base.mark_point(style="strong", filled=True, size=64).encode(x=x, tooltip=tooltip, **place))
-        return alt.LayerChart(layer=layers, height=rows.height)
-
-    return fitted([row["label"] for row in rows], draw)
-
-
-def _with_lines(drawn: Sequence[Row]) -> list[Row]:
-    """Return rows of data with their names in lines, for narrow boxes."""
-    lines = folded([row["label"] for row in drawn])
-    return [{**row, "folded": name} for row, name in zip(drawn, lines, strict=True)]
-
-
-def _once(base: alt.Chart) -> alt.Chart:
-    """Keep one of the marks of each row: it has one name."""
-    kept: alt.Chart = base.transform_aggregate(groupby=["row", "label", "folded"])
-    return kept
 
 
 def _won(row: Row) -> str:

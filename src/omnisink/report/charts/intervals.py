@@ -46,6 +46,7 @@ def intervals(
     in_order: bool = False,
     table_open: bool = False,
     undetected: str = "",
+    first: Sequence[str] = (),
     against: str = "the baseline",
 ) -> Figure:
     """Draw the change of every arm with its interval and a line where nothing changes.
@@ -67,6 +68,8 @@ def intervals(
     undetected : str
         What the bars show of arms that have ``accuracy_undetected``: the smallest change of the accuracy that this
         sample would have found, a share. Empty where there are none.
+    first : sequence of str
+        Columns that stand right after the names, in this order; a narrow screen shows no others.
     against : str
         Name of what the rows are compared with.
 
@@ -78,7 +81,8 @@ def intervals(
     measures = measured(arms)
     key = f"{measures[0]}_change"
     ordered = list(arms) if in_order else sorted(arms, key=lambda a: (a.get(key) is None, a.get(key) or 0.0))
-    columns = [*COLUMNS[:2], *extra, *COLUMNS[2:]]
+    known = {column.name: column for column in (*extra, *COLUMNS[2:])}
+    columns = [*COLUMNS[:2], *(known.pop(column) for column in first), *known.values()]
     names = [_label(arm) for arm in ordered]
     drawn = [
         {"row": i, "folded": lines} | _drawn(arm, extra)

@@ -14,6 +14,8 @@ import altair as alt
 _ABOVE, _LINE, _TO_MARK, _BELOW = 5, 15, 10, 12
 #: Characters of a line, and lines of a name, in a box of `NARROWEST` pixels.
 _CHARACTERS, _LINES = 42, 3
+#: Rows up to which a name may have all of its lines: every row is as high as that with the longest name.
+_FEW = 8
 #: Width in pixels that rows with folded names need, and that names in one line get at most.
 NARROWEST, _WIDEST = 280, 720
 
@@ -92,7 +94,8 @@ class _Wrapper(textwrap.TextWrapper):
 
 def folded(names: Sequence[str]) -> list[str]:
     """Break names into lines for a narrow box; shorter ones begin with empty lines, so that all end at their marks."""
-    wrapper = _Wrapper(_CHARACTERS, max_lines=_LINES, placeholder=" …")
+    most = _LINES if len(set(names)) <= _FEW else _LINES - 1
+    wrapper = _Wrapper(_CHARACTERS, max_lines=most, placeholder=" …")
     broken = [wrapper.wrap(name) or [""] for name in names]
     most = max(map(len, broken), default=1)
     return ["\n".join([*[""] * (most - len(lines)), *lines]) for lines in broken]
