@@ -11,9 +11,11 @@ from omnisink.decoder.anatomy import read_anatomy
 from omnisink.decoder.replay import share
 from omnisink.methods.controls import OutRoControl
 from omnisink.methods.find import SinkFinder
+from omnisink.methods.plausible import PlausibleTokens
 from omnisink.verification.families import FAMILIES
 from tests.decoder.test_attachment import Failing, fingerprint
 from tests.decoder.test_replay import MEDIA, counted, family_model, tower_parts
+from tests.decoder.test_twins import Changed
 from tests.reference_outro import prompt, tiny_llama
 from tests.verification.family_cells import ACCEPTED, MARKS
 
@@ -88,11 +90,42 @@ def test_only_the_layers_from_the_first_sink_on_run_again():
     layers = dict(enumerate(site.module for site in anatomy.attention.values()))
     late = OutRo(gamma=0.5, detect_layers=(3, 4))
     with share(anatomy), counted(layers) as calls:
-        for method, ran in [(late, 6), (None, 3), (late, 3), (SinkFinder(), 6), (OutRo(detect_layers=()), 3)]:
+        for method, ran in [(late, 6), (None, 3), (late, 3), (SinkFinder(), 6), (OutRo(detect_layers=()), 0)]:
             calls.clear()
             said(model, inputs, method, max_new_tokens=1, min_new_tokens=1)
             assert sum(calls.values()) == ran
         assert not said.trace.record.skipped
+
+
+def test_the_last_run_records_nothing():
+    model, inputs = tiny_llama(), {"input_ids": prompt(12, sinks=(0, 5))}
+    anatomy = read_anatomy(model)
+    layers = dict(enumerate(site.module for site in anatomy.attention.values()))
+    with share(anatomy) as sharing, counted(layers) as calls:
+        said(model, inputs, OutRo(gamma=0.5, detect_layers=(3, 4)), max_new_tokens=1, min_new_tokens=1)
+        sharing.keeps = False
+        for _ in range(2):
+            calls.clear()
+            said(model, inputs, max_new_tokens=1, min_new_tokens=1)
+            assert sum(calls.values()) == 3
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_methods_that_act_on_logits_leave_the_prompt_to_the_baseline(first):
+    model, inputs = tiny_llama(), {"input_ids": prompt(12, sinks=(0, 5))}
+    anatomy = read_anatomy(model)
+    methods = [None, PlausibleTokens(), Changed(2.0, 0.0)]
+    expected = [said(model, inputs, method) for method in methods]
+    layers = dict(enumerate(site.module for site in anatomy.attention.values()))
+    steps = 2 * len(layers)
+    with share(anatomy), counted(layers) as calls:
+        ran = []
+        for number in (first, *(n for n in range(3) if n != first)):
+            calls.clear()
+            assert equal(said(model, inputs, methods[number]), expected[number])
+            ran.append(sum(calls.values()) - steps * (2 if number == 2 else 1))
+    # The twin has another prompt.
+    assert sum(ran) == 2 * len(layers)
 
 
 def test_a_method_that_looks_at_every_layer_is_shown_every_layer():

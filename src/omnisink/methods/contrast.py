@@ -32,6 +32,8 @@ from omnisink.methods.trace import Trace
 
 #: By the id of a text model, the method whose branches run beside it.
 _BRANCHING: dict[int, str] = {}
+#: What a method overrides to look at a layer, or to change it.
+_OF_LAYERS = ("residual_stream", "attention_input", "attend", "head_output")
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,10 @@ class Contrast(Method):
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Change nothing: this method acts on logits."""
         return output
+
+    def can_skip_layer(self, layer: int, context: Context) -> bool:
+        """Skip all, unless the class looks at layers: what it acts on are logits."""
+        return all(getattr(type(self), name) is getattr(Contrast, name) for name in _OF_LAYERS)
 
     def step(self, context: Context) -> dict[int, Callable[[Tensor], Tensor]]:
         """Ask for nothing in a decode step."""

@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.replay.calls import Call, stand_in_front
+from omnisink.decoder.replay.sharing import Sharing
 from omnisink.decoder.replay.tape import Tape
+
+#: By the id of a text model, what its runs share now.
+_SHARING: dict[int, Sharing] = {}
+
+Kind = TypeVar("Kind", Tape, Sharing)
 
 
 @contextmanager
@@ -44,11 +50,14 @@ def replay(anatomy: Anatomy) -> Iterator[Tape]:
         Empty until the model has run once. When the block ends, however it ends, the model is as it was.
     """
     with _in_front(anatomy, Tape(anatomy)) as tape:
-        yield tape
+        try:
+            yield tape
+        finally:
+            tape.end()
 
 
 @contextmanager
-def share(anatomy: Anatomy) -> Iterator[None]:
+def share(anatomy: Anatomy, layers: int | None = None) -> Iterator[Sharing]:
     """Let the runs of a block on one prompt share what comes before the first change in them.
 
     >>> with share(read_anatomy(model)):
@@ -56,30 +65,42 @@ def share(anatomy: Anatomy) -> Iterator[None]:
     ...     with OutRo(gamma=0.3)(model):
     ...         turned = model.generate(**inputs)     # begins at the first layer with a sink
 
-    The first run is recorded, up to the layer where a method does something (`Method.can_skip_layer`). In later ones
-    towers and layers are answered as long as they are given, to the bit, what they were given then, and no method has
-    anything to do there; from then on everything is run. So each gives what it would give alone, to the bit. One more
-    prompt is simply run.
+    Towers and layers are recorded by the first run that comes to them. Later ones get the answers as long as they ask,
+    to the bit, the same, and no method has anything to do there (`Method.can_skip_layer`); from then on all is run. So
+    each run gives what it would give by itself, to the bit. One more prompt is simply run.
 
     Parameters
     ----------
     anatomy : Anatomy
         The model's decoder. The model is run eagerly.
+    layers : int, optional
+        Number of layers, from the first, that are shared; None is all, 0 the towers only.
+
+    Yields
+    ------
+    Sharing
+        What is shared. Inside another such block it is that of the other, and `layers` is not looked at.
     """
-    with _in_front(anatomy, Tape(anatomy, shares=True)):
-        yield
+    key = id(anatomy.text_model)
+    if key in _SHARING:
+        yield _SHARING[key]
+        return
+    with _in_front(anatomy, _SHARING.setdefault(key, Sharing(anatomy, layers))) as sharing:
+        try:
+            yield sharing
+        finally:
+            del _SHARING[key]
 
 
 @contextmanager
-def _in_front(anatomy: Anatomy, tape: Tape) -> Iterator[Tape]:
+def _in_front(anatomy: Anatomy, tape: Kind) -> Iterator[Kind]:
     with ExitStack() as stack:
-        stack.callback(tape.end)
         for module, answer in _answers(anatomy, tape):
             stack.callback(stand_in_front(module, answer))
         yield tape
 
 
-def _answers(anatomy: Anatomy, tape: Tape) -> Iterator[tuple[nn.Module, Callable[[Call], Any]]]:
+def _answers(anatomy: Anatomy, tape: Tape | Sharing) -> Iterator[tuple[nn.Module, Callable[[Call], Any]]]:
     """Yield every module to stand in front of, with what answers its calls; an owner of layers comes after them."""
     first = anatomy.layers[0]
     owners = [module for module in anatomy.model.modules() if module is not first and first in module.modules()]

@@ -11,12 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.interface import LISTENERS
 from omnisink.decoder.replay.calls import Call, RecordedCall, copied, same
+from omnisink.decoder.replay.sharing import collected
 from omnisink.errors import OmnisinkError, UnsupportedModelError
-
-#: What the text model collects from inside its layers; a layer that is not run has nothing to give.
-_COLLECTED = ("output_attentions", "output_router_logits")
 
 
 @dataclass
@@ -30,18 +27,14 @@ class _Recording:
 
 @dataclass
 class _Pass:
-    """A pass that fills `run`, or takes from it what comes before the first layer that has to run.
-
-    Where that layer is not named by `start`, it is found on the way, and `changed` from there on.
-    """
+    """A pass that fills `run`, or takes from it what comes before the layer `start`."""
 
     run: _Recording
     fills: bool
-    start: int | None
+    start: int
     calls: Counter[nn.Module] = field(default_factory=Counter)
     in_tower: bool = False
     in_layers: bool = False
-    changed: bool = False
 
 
 class Tape:
@@ -51,18 +44,14 @@ class Tape:
     ----------
     anatomy : Anatomy
         The model's decoder.
-    shares : bool
-        Answer every later run, also outside `from_layer`, as far as nothing has changed.
     """
 
-    def __init__(self, anatomy: Anatomy, *, shares: bool = False) -> None:
+    def __init__(self, anatomy: Anatomy) -> None:
         self._anatomy = anatomy
-        self._shares = shares
         self._depth = len(anatomy.layers)
         self._run: _Recording | None = None
         self._start: int | None = None
         self._now: _Pass | None = None
-        self._before: defaultdict[nn.Module, list[RecordedCall]] = defaultdict(list)
         self._ended = False
 
     @contextmanager
@@ -133,10 +122,10 @@ class Tape:
 
         A pass that goes on with the sequences of a cache runs as it is: it has other tokens each time.
         """
-        idle = self._run is not None and self._start is None and not self._shares
+        idle = self._run is not None and self._start is None
         if self._now is not None or idle or call.continues:
             return call.run()
-        self._now = now = _Pass(self._run or _Recording(), self._run is None, self._start)
+        self._now = now = _Pass(self._run or _Recording(), self._run is None, self._start or 0)
         try:
             output = call.run()
         finally:
@@ -151,14 +140,9 @@ class Tape:
         if now is not None and now.fills:
             now.run.prompt = copied(call.tensors)
         elif now is not None and now.start != 0:
-            config = getattr(self._anatomy.text_model, "config", None)
-            asked = [name for name in _COLLECTED if call.kwargs.get(name, getattr(config, name, False))]
-            other = not same(call.tensors, now.run.prompt)
-            if now.start is None:
-                now.changed = bool(asked) or other
-            elif asked:
+            if asked := collected(self._anatomy, call):
                 raise OmnisinkError(f"{asked[0]} cannot be answered from a tape: the layers on it are not run")
-            elif other:
+            if not same(call.tensors, now.run.prompt):
                 raise OmnisinkError(
                     "this is another prompt than the recorded one: its tokens, mask or positions differ. "
                     "Record each prompt on a tape of its own"
@@ -171,8 +155,6 @@ class Tape:
         One that is called less often than in the recorded run needs no word: what it does not add, the layers miss.
         """
         now = self._now
-        if now is None and self._shares:
-            return self._run_tower_before(tower, call)
         if now is None or now.in_layers or now.in_tower:
             return call.run()
         records, number = now.run.towers[tower], now.calls[tower]
@@ -185,8 +167,6 @@ class Tape:
             return output
         if number < len(records) and same(call.values, records[number].inputs):
             return records[number].answer(call)
-        if now.start is None:
-            return call.run()
         if number == len(records):
             raise OmnisinkError(f"{type(tower).__name__} is called more often than in the recorded run ({number})")
         raise OmnisinkError(
@@ -194,27 +174,13 @@ class Tape:
             "Record each image, video and sound on a tape of its own"
         )
 
-    def _run_tower_before(self, tower: nn.Module, call: Call) -> Any:
-        """Answer a tower that `generate` calls before the pass, whose output it hands to it."""
-        records = self._before[tower]
-        if self._run is None:
-            record, output = call.record(copied(call.values))
-            records.append(record)
-            return output
-        known = next((record for record in records if same(call.values, record.inputs)), None)
-        return call.run() if known is None else known.answer(call)
-
     def run_layer(self, index: int, call: Call) -> Any:
         """Answer a decoder layer."""
         now = self._now
         if now is None:
             return call.run()
         now.in_layers = True
-        if now.start is None and self._shares:
-            now.changed = now.changed or self._changes(index, call, now)
-        else:
-            now.changed = now.start is not None and index >= now.start
-        if now.changed:
+        if not now.fills and index >= now.start:
             return call.run()
         self._check(index, call, now)
         records = now.run.layers
@@ -224,17 +190,6 @@ class Tape:
         left = [records[index - 1].hidden] if index - 1 in records else []
         records[index], output = call.record(left if same([call.hidden], left) else copied([call.hidden]))
         return output
-
-    def _changes(self, index: int, call: Call, now: _Pass) -> bool:
-        """Whether runs that share layers part at this one: something wants it to run, or it is not the same call."""
-        site = self._anatomy.attention.get(index)
-        listeners = () if site is None else vars(site.module).get(LISTENERS, ())
-        if not all(context.can_skip(index) for _, _, context in listeners):
-            return True
-        record = now.run.layers.get(index)
-        if now.fills:
-            return call.hidden is None or record is not None
-        return record is None or not same([call.hidden], record.inputs) or not record.serves(call.cache)
 
     def _check(self, index: int, call: Call, now: _Pass) -> None:
         """Refuse a layer that cannot be recorded, or not be answered."""

@@ -223,11 +223,13 @@ class _Runner:
             self._divide(batch, methods, len(methods), inputs)
             return
         shares = not timed and len(methods) > 1
-        # What the first leaves to others ends where it does something; the baseline would leave every layer.
+        # The baseline does nothing at any layer: whatever the others have left is of use to it.
         left = sorted(methods, key=lambda m: shares and self.settings.methods[m[0]] is None)
         problem = None
-        with share(self.anatomy) if shares else nullcontext():
+        with share(self.anatomy) if shares else nullcontext() as sharing:
             while left and problem is None:
+                if sharing is not None:
+                    sharing.keeps = len(left) > 1
                 problem = self._ask(batch, inputs, *left[0], timed=not shares)
                 left = left if problem else left[1:]
         if problem is None:
