@@ -87,8 +87,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="LIST",
-            help="As baseline,outro,outro:gamma=-0.3,outro+avcd, which attaches both; all: every method that model and "
-            "task admit in its default setting.",
+            help="As baseline,outro,outro:gamma=-0.3,outro+avcd, which attaches both; all: every method that model "
+            "and task admit in its default setting.",
         ),
     ] = "baseline,outro,outro:rotate,outro:relax,outro:away",
     out: Annotated[str, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = "run",
