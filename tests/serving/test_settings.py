@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 from omnisink import OmnisinkError
 from omnisink.maths.rotation import rotate
 from omnisink.methods.outro import OutRo
-from omnisink.serving.configuration import refuse_others
+from omnisink.methods.registry import registered_methods
+from omnisink.serving import frontend
+from omnisink.serving.configuration import NOT_SERVED, refuse_others
 from omnisink.serving.settings import REQUEST_FIELDS, RequestSettings, ServingSettings, read_request, read_settings
 
 
@@ -151,9 +154,26 @@ def test_numbers_at_the_ends_of_their_ranges_overflow_nothing(gamma: float, tau:
     torch.testing.assert_close(turned.norm(dim=-1), long.norm(dim=-1), rtol=1e-3, atol=0)
 
 
-def test_methods_that_a_server_cannot_run_are_refused_and_not_ignored() -> None:
-    for given in ({"threshold": 0.5}, True, {}):
-        with pytest.raises(OmnisinkError, match="sink-router cannot be run in vLLM: it decides in every step"):
-            refuse_others({"outro": True, "sink-router": given})
-    for extra in (None, {}, {"outro": True}, {"sink-router": False}, {"sink-router": None}):
+@pytest.mark.parametrize("name", [one.name for one in registered_methods() if one.origin == "omnisink"])
+def test_every_method_is_served_or_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OutRo runs in a server; all else would be ignored without a word, in its configuration and in a request."""
+    monkeypatch.setattr(frontend, "_server", ServingSettings())
+    monkeypatch.setattr(frontend, "_refusal", ValueError)
+    params = SimpleNamespace(extra_args=None)
+    for key in (name, f"{name}:alpha=0.5", f"outro+{name}"):
+        asked = SimpleNamespace(model_extra={key: {}})
+        if name == "outro":
+            refuse_others({key: True})
+            assert frontend._carry(lambda request: params, asked) is params
+            continue
+        for given in ({"alpha": 0.5}, True, {}):
+            with pytest.raises(OmnisinkError, match=f"^{name} cannot be run in vLLM: it [^.]*[.] Run it on transform"):
+                refuse_others({"outro": True, key: given})
+        with pytest.raises(ValueError, match=f"^{name} cannot be run in vLLM"):
+            frontend._carry(lambda request: params, asked)
+    for extra in (None, {}, {"outro": True}, {name: False}, {name: None}):
         refuse_others(extra)
+
+
+def test_what_is_refused_is_a_method() -> None:
+    assert set(NOT_SERVED) < {one.name for one in registered_methods()}

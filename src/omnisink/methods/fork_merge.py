@@ -59,6 +59,7 @@ class ForkMerge(Method):
     video_weight: float = 0.5
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"), ("audio",))
     watches_steps: ClassVar[bool] = False
     source: ClassVar[str] = "Fork-Merge Decoding (arXiv 2505.20873), after its abstract and reviews"
     licence: ClassVar[str] = "no code found"

@@ -67,6 +67,7 @@ class SID(Contrast):
     modalities: tuple[str, ...] = IMAGES
 
     needs_spans: ClassVar[bool] = True
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"),)
     source: ClassVar[str] = "Huo et al., ICLR 2025 (arXiv 2408.02032)"
     licence: ClassVar[str] = "no licence file"
     derived: ClassVar[str] = "video frames as images, and sound; a share of the tokens instead of a number"

@@ -11,8 +11,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from omnisink.errors import OmnisinkError
 from omnisink.serving import metrics
-from omnisink.serving.configuration import settings_of
+from omnisink.serving.configuration import refuse_others, settings_of
 from omnisink.serving.settings import KEY, ServingSettings, read_request
 
 #: Requests of the server that become sampling parameters.
@@ -77,7 +78,7 @@ def _check(original: Any, processor: Any, request_id: str, prompt: Any, params: 
     if settings is not None and hasattr(params, "extra_args"):
         if named.get("resumable"):
             raise _refusal("a prompt that grows while it is answered would be prefilled in parts; OutRo refuses it")
-        _read((params.extra_args or {}).get(KEY), settings)
+        _read(params.extra_args or {}, settings)
     return original(processor, request_id, prompt, params, *args, **named)
 
 
@@ -86,20 +87,32 @@ def _carry(original: Any, request: Any, *args: Any, **named: Any) -> Any:
     params = original(request, *args, **named)
     if _server is None:
         return params
-    said = (getattr(request, "model_extra", None) or {}).get(KEY)
+    asked = getattr(request, "model_extra", None) or {}
+    _refuse_methods(asked)
+    said = asked.get(KEY)
     extra = params.extra_args or {}
     if said is not None:
         if KEY in extra:
             raise _refusal("outro stands in the request twice, beside its fields and in vllm_xargs: give one of them")
         params.extra_args = {**extra, KEY: said}
     # Here an answer has not begun, so that the refusal of a streamed one has a status of its own.
-    _read((params.extra_args or {}).get(KEY), _server)
+    _read(params.extra_args or {}, _server)
     return params
 
 
-def _read(given: Any, settings: ServingSettings) -> None:
+def _refuse_methods(extra: Any) -> None:
+    """Refuse a request for a method that no server runs: it would be answered as if it had not asked."""
     try:
-        read_request(given, settings)
+        refuse_others(extra)
+    except OmnisinkError as error:
+        raise _refusal(str(error)) from None
+
+
+def _read(extra: Any, settings: ServingSettings) -> None:
+    """Check what a request says, among what else its sampling parameters carry."""
+    _refuse_methods(extra)
+    try:
+        read_request(extra.get(KEY), settings)
     except ValueError as error:
         raise _refusal(str(error)) from None
 
