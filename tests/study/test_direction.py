@@ -103,6 +103,29 @@ def test_an_item_without_a_sink_is_left_as_it_is_and_random_directions_differ_by
     assert first != second
 
 
+def test_layers_where_most_tokens_are_massive_are_left_out_but_for_one_condition(tiny, tmp_path, monkeypatch) -> None:
+    item = Item("p", passage="Wa stone lies", cluster="p")
+    assert calibrate(tiny, [item]).crowded == ()
+    monkeypatch.setattr("omnisink.study.calibration.CROWD", 0)
+    found = calibrate(tiny, [item])
+    assert found.crowded == (0, 1, 2, 3)
+    found.save(tmp_path / "calibration.npz")
+    assert Calibration.load(tmp_path / "calibration.npz").crowded == found.crowded
+    with item_runner(tiny, item) as runner:
+        made = {}
+        some = Calibration(found.channels, found.values, 1, (0, 2, 3))
+        for unit in direction.units(ItemMeasurements(runner, None), SETTINGS, some, 0):
+            made[unit.name] = dict(unit.run())
+        method = OutRoControl(gamma=0.5, relax=False, detect_layers=(1,))
+        whole = OutRoControl(gamma=0.5, relax=False)
+        assert made["sink+0.5"]["loss"] == runner.run(method, start=0).loss
+        assert made["every+0.5"]["loss"] == runner.run(whole, start=0).loss != made["sink+0.5"]["loss"]
+    assert made["sinks"] == {"positions": [0], "layers": [1]}
+    assert {name for name in made if name.startswith("layers")} == {"layers-1-0.5", "layers-1+0.5"}
+    section = {**direction.summarise([], {}, SETTINGS, found), "directions": []}
+    assert section["crowded"] == [0, 1, 2, 3]
+
+
 def test_a_temperature_scales_the_logits(tiny) -> None:
     made = measured(tiny, "Wa stone lies")
     ids = torch.tensor([tiny.tokenizer.encode("Wa stone lies")])

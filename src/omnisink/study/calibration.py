@@ -31,6 +31,8 @@ from omnisink.study.item_runner import item_runner
 THRESHOLD = 20.0
 #: ... at one examined layer at least, in this share of the prompts.
 SHARE = 0.5
+#: Tokens of one layer that are still exceptions, and the share of a prompt that is.
+CROWD, CROWD_SHARE = 10, 0.05
 _FORMAT = "omnisink.calibration.v1"
 
 
@@ -41,12 +43,16 @@ class _Channel(TypedDict):
     chosen: bool
 
 
-class _About(TypedDict):
-    """The part of a calibration's file that is not arrays."""
-
+class _Needed(TypedDict):
     format: str
     channels: list[_Channel]
     items: Count
+
+
+class _About(_Needed, total=False):
+    """The part of a calibration's file that is not arrays; those of earlier versions name no crowded layers."""
+
+    crowded: list[Count]
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,15 @@ class Calibration:
         For every layer with a sink in some prompt, the mean sink value, (K, D') float32.
     items : int
         How many items were used.
+    crowded : tuple of int
+        Layers at which so many tokens are massive in half of the prompts that they are no exceptions, and so no sinks:
+        more than `CROWD` tokens, and more than `CROWD_SHARE` of all.
     """
 
     channels: Sequence[Mapping[str, Any]]
     values: Mapping[int, Tensor]
     items: int
+    crowded: tuple[int, ...] = ()
 
     @property
     def dimension(self) -> SinkDimension | None:
@@ -76,7 +86,12 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write it as ``.npz``, in one step."""
-        about = {"format": _FORMAT, "channels": list(self.channels), "items": self.items}
+        about = {
+            "format": _FORMAT,
+            "channels": list(self.channels),
+            "items": self.items,
+            "crowded": list(self.crowded),
+        }
         arrays: dict[str, Any] = {f"value_{layer}": value.numpy() for layer, value in self.values.items()}
         part = path.with_suffix(".part")
         with os_errors_named(path, "written"):
@@ -104,7 +119,7 @@ class Calibration:
             if not (name.startswith("value_") and name[6:].isdecimal() and array.dtype.kind == "f"):
                 raise OmnisinkError(f"{what}: the array {shown(name)} is none of it")
             values[int(name[6:])] = torch.from_numpy(array)
-        return cls(about["channels"], values, about["items"])
+        return cls(about["channels"], values, about["items"], tuple(about.get("crowded", ())))
 
 
 def calibrate(loaded: Loaded, items: Sequence[Item], progress: Callable[[Item], None] | None = None) -> Calibration:
@@ -132,6 +147,7 @@ def calibrate(loaded: Loaded, items: Sequence[Item], progress: Callable[[Item], 
     peaks: list[NDArray[np.float32]] = []
     sums: dict[int, Tensor] = {}
     counts: dict[int, int] = {}
+    crowds: dict[int, int] = {}
     failed: list[str] = []
     for item in items:
         try:
@@ -147,6 +163,8 @@ def calibrate(loaded: Loaded, items: Sequence[Item], progress: Callable[[Item], 
             failed.append(f"{item.id}: its states are not finite numbers")
             continue
         peaks.append(peak)
+        for layer, mask in made.sinks(0).masks.items():
+            crowds[layer] = crowds.get(layer, 0) + (int(mask.sum()) > max(CROWD, CROWD_SHARE * mask.shape[1]))
         for row, layer in enumerate(made.layers):
             value = torch.from_numpy(made["sink_value"][0, row])
             if not bool(value.isnan().any()):
@@ -156,7 +174,9 @@ def calibrate(loaded: Loaded, items: Sequence[Item], progress: Callable[[Item], 
             progress(item)
     if not peaks:
         raise OmnisinkError(f"no item could be run, of those that the calibration is made of. The first: {failed[0]}")
-    return Calibration(_channels(np.stack(peaks)), {k: v / counts[k] for k, v in sums.items()}, len(peaks))
+    values = {layer: total / counts[layer] for layer, total in sums.items()}
+    crowded = tuple(sorted(layer for layer, prompts in crowds.items() if prompts >= SHARE * len(peaks)))
+    return Calibration(_channels(np.stack(peaks)), values, len(peaks), crowded)
 
 
 def _peaks(made: Recording) -> NDArray[np.float32]:

@@ -39,7 +39,7 @@ TEMPERATURE, SINKS = "temperature", "sinks"
 
 def units(measurements: ItemMeasurements, settings: Settings, calibration: Calibration, index: int) -> Iterator[Unit]:
     """Yield where the sinks are, the baseline at other temperatures, and every condition."""
-    yield Unit(SINKS, partial(_places, measurements))
+    yield Unit(SINKS, partial(_places, measurements, _acting(measurements, calibration)))
     yield Unit(TEMPERATURE, partial(_temper, measurements))
     for condition in conditions(measurements, settings, calibration, index):
         yield Unit(condition.unit, partial(_run, measurements, condition))
@@ -49,29 +49,36 @@ def conditions(
     measurements: ItemMeasurements, settings: Settings, calibration: Calibration, index: int
 ) -> Iterator[Condition]:
     """Yield the sink's direction and its controls at every strength, then parts of it at the middle strength."""
-    start = first_layer(measurements)
-    strengths = sorted(settings.direction_gammas)
+    acting, strengths = _acting(measurements, calibration), sorted(settings.direction_gammas)
+    start, everywhere = first_layer(measurements, acting), {"detect_layers": acting}
     for gamma in [*(-g for g in reversed(strengths)), *strengths]:
         at = f"gamma {number(gamma, 'g')}"
-        yield _turn(f"sink{gamma:+g}", f"{_way(gamma)} the sink's value, {at}", settings, start, gamma, "sink")
+        label = f"{_way(gamma)} the sink's value, {at}"
+        yield _turn(f"sink{gamma:+g}", label, settings, start, gamma, "sink", **everywhere)
         # Another direction for every item: what is asked is about random directions, not about one of them.
         draws = random_draws(f"random{gamma:+g}", settings.seeds, settings.seed + index * settings.seeds)
         for unit, seed in draws:
             label = f"toward a random direction by the same angle, {at}"
-            yield _turn(unit, label, settings, start, gamma, "random", direction="random", seed=seed)
+            yield _turn(unit, label, settings, start, gamma, "random", direction="random", seed=seed, **everywhere)
     for gamma in strengths:
         label = f"away from the sink's value by the angle of gamma {number(gamma, 'g')}"
-        yield _turn(f"opposite{gamma:+g}", label, settings, start, gamma, "opposite", direction="opposite")
+        yield _turn(
+            f"opposite{gamma:+g}", label, settings, start, gamma, "opposite", direction="opposite", **everywhere
+        )
     for gamma in middle(settings):
         yield from _parts(measurements, settings, calibration, gamma)
-    yield Condition("relax", "relaxation only", OutRoControl(rotate=False), start, {"by": "relaxation"})
+    relaxed = OutRoControl(rotate=False, detect_layers=acting)
+    yield Condition("relax", "relaxation only", relaxed, start, {"by": "relaxation"})
 
 
 def _parts(
     measurements: ItemMeasurements, settings: Settings, calibration: Calibration, gamma: float
 ) -> Iterator[Condition]:
     """Yield the sink's direction at some layers only, and toward the sink at the first token or the others only."""
-    way, at = _way(gamma), f"gamma {number(gamma, 'g')}"
+    way, at, acting = _way(gamma), f"gamma {number(gamma, 'g')}", _acting(measurements, calibration)
+    if acting is not None:
+        label = f"{way} the sink's value at every layer, {at}"
+        yield _turn(f"every{gamma:+g}", label, settings, first_layer(measurements), gamma, "every layer")
     for layers in layer_parts(calibration, len(measurements.runner.anatomy.layers), settings.layer_parts):
         named = f"layers {layers[0]} to {layers[-1]}" if len(layers) > 1 else f"layer {layers[0]}"
         start = first_layer(measurements, layers)
@@ -79,16 +86,16 @@ def _parts(
         unit = f"layers-{layers[0]}{gamma:+g}"
         part = _turn(unit, label, settings, start, gamma, "layers", detect_layers=layers)
         yield Condition(part.unit, part.label, part.method, part.start, {**part.about, "layer": layers[0]})
-    ever = measurements.ever[0]
-    if not bool(ever[1:].any()):
+    positions = _places(measurements, acting)["positions"]
+    if not any(positions):
         return
-    places = {"others": True, **({"first": False} if bool(ever[0]) else {})}
+    places = {"others": True, **({"first": False} if 0 in positions else {})}
     for name, others in places.items():
         where = "of sinks after the first token only" if others else "of the sink at the first token only"
         label = f"{way} the value {where}, {at}"
-        criterion = FirstToken(MassiveActivation(), others)
-        start = first_layer(measurements, others=others)
-        yield _turn(f"{name}{gamma:+g}", label, settings, start, gamma, f"{name} tokens", criterion=criterion)
+        how: dict[str, Any] = {"criterion": FirstToken(MassiveActivation(), others), "detect_layers": acting}
+        start = first_layer(measurements, acting, others=others)
+        yield _turn(f"{name}{gamma:+g}", label, settings, start, gamma, f"{name} tokens", **how)
 
 
 def _turn(
@@ -109,12 +116,21 @@ def middle(settings: Settings) -> tuple[float, float]:
     return -gamma, gamma
 
 
+def _acting(measurements: ItemMeasurements, calibration: Calibration) -> tuple[int, ...] | None:
+    """Return the layers that look for sinks; None, which is as OutRo has it, where no layer is crowded."""
+    depth, left_out = len(measurements.runner.anatomy.layers), calibration.crowded
+    looking = (layer for layer in range(depth) if is_detection_layer(layer, depth))
+    return tuple(layer for layer in looking if layer not in left_out) if left_out else None
+
+
 def layer_parts(calibration: Calibration, depth: int, count: int) -> list[tuple[int, ...]]:
     """Divide the layers with a sink in some calibration item into parts of nearly one size, in order.
 
-    Of a decoder with `depth` layers, the last two are left out, at which no condition looks for sinks.
+    Of a decoder with `depth` layers, the last two are left out, at which no condition looks for sinks, and those that
+    are crowded.
     """
     layers = [layer for layer in sorted(calibration.values) if is_detection_layer(layer, depth)]
+    layers = [layer for layer in layers if layer not in calibration.crowded]
     return [tuple(int(i) for i in part) for part in np.array_split(layers, count) if part.size]
 
 
@@ -127,9 +143,14 @@ def first_layer(
     return min((layer for layer in marked if layers is None or layer in layers), default=None)
 
 
-def _places(measurements: ItemMeasurements) -> SinkPlaces:
-    layers = [layer for layer, mask in measurements.massive.items() if bool(mask.any())]
-    return {"positions": list(measurements.positions.positions), "layers": layers}
+def _places(measurements: ItemMeasurements, acting: Sequence[int] | None) -> SinkPlaces:
+    """Return which tokens are a sink at some of the layers, and at which of them."""
+    looking = {layer: m[0] for layer, m in measurements.massive.items() if acting is None or layer in acting}
+    found = {layer: mask.nonzero().flatten().tolist() for layer, mask in looking.items()}
+    return {
+        "positions": sorted({position for positions in found.values() for position in positions}),
+        "layers": [layer for layer, positions in found.items() if positions],
+    }
 
 
 def _temper(measurements: ItemMeasurements) -> Tempered:
@@ -164,7 +185,7 @@ def summarise(
     settings : Settings
         Their seed, and the strengths.
     calibration : Calibration
-        Not used.
+        It says which layers are crowded.
 
     Returns
     -------
@@ -172,7 +193,8 @@ def summarise(
         ``directions``: every condition against the baseline. ``comparisons``: the sink's direction against the others
         at the same angle, and what a temperature does. ``p_holm`` is corrected over both together. ``sinks``: how many
         items have a sink at the first token and elsewhere. ``sources``: how many clusters there are. ``middle``: the
-        strength at which parts were tried. ``temperatures``: those fitted.
+        strength at which parts were tried. ``crowded``: layers left out because too many tokens are marked there.
+        ``temperatures``: those fitted.
     """
     places = records_as(SinkPlacesRecord, (r for r in records if r["unit"] == SINKS))
     tempered = records_as(TemperedRecord, (r for r in records if r["unit"] == TEMPERATURE))
@@ -191,6 +213,7 @@ def summarise(
         },
         "sources": len({record["cluster"] for record in base.values()}),
         "middle": middle(settings)[1],
+        "crowded": list(calibration.crowded),
     }
 
 

@@ -18,6 +18,11 @@ def sentences(section: Mapping[str, Any]) -> list[str]:
         f"Of {counted(sinks['items'], 'item')}, {number(sinks['first'])} have a sink at the first token and "
         f"{number(sinks['others'])} have one elsewhere."
     )
+    if section.get("crowded"):
+        where += (
+            f" At {_layers(section['crowded'])} so many tokens are massive that they are no sinks: these are left "
+            "out, except under “at every layer”."
+        )
     if all(row["loss_low"] is None for row in rows):
         return [*wording.directions(rows), where]
     toward, away = _sink(rows, 1), _sink(rows, -1)
@@ -141,6 +146,15 @@ def _range(rows: Rows) -> str:
         for row in ends
     ]
     return f"It changes by {listed(parts)}."
+
+
+def _layers(layers: Sequence[int]) -> str:
+    """Name layers: "layer 3", "layers 1 to 4", "layers 1, 3 and 4"."""
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    if layers[-1] - layers[0] == len(layers) - 1:
+        return f"layers {layers[0]} to {layers[-1]}"
+    return f"layers {listed([str(layer) for layer in layers])}"
 
 
 def _beats(rows: Rows) -> str:
