@@ -26,7 +26,7 @@ NOT_SERVED = {
     "cut",
     "fork-merge": "it reads every prompt several times and merges the keys and values, and vLLM prefills a prompt "
     "once",
-    **dict.fromkeys(("vcd", "icd", "avcd", "sid", "pai-guidance"), _BRANCHES),
+    **dict.fromkeys(("vcd", "icd", "avcd", "mad", "sid", "pai-guidance", "asd-guidance"), _BRANCHES),
     **dict.fromkeys(("var", "pai", "asd", "act", "visflow", "vision-sink-head", "sink-track"), _WEIGHTS),
     **dict.fromkeys(("streaming-llm", "knockout-tokens", "replace-sink-value", "zero-sink-key"), _WEIGHTS),
     **dict.fromkeys(("zero-heads", "prune-sink-heads"), _HEADS),
