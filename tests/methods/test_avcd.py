@@ -41,7 +41,8 @@ def batch_of(inputs, drop=5):
 def test_logits_are_those_of_maps_whatever_dominates(mask, backend):
     model, inputs = model_and_inputs(backend)
     reference = in_maps(model)
-    for dominant in ("language", "video", "audio", "most attended"):
+    # Nothing of what dominates depends on the backend.
+    for dominant in ("language", "video", "audio", "most attended") if backend == "sdpa" else ("language",):
         for per_token in (True, False) if dominant == "most attended" else (True,):
             method = AVCD(1.5, 0.0, entropy=0.0, dominant=dominant, mask=mask, per_token=per_token)
             expected = restated(reference, inputs, method)
