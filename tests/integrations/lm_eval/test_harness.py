@@ -76,7 +76,14 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield TaskManager(include_path=str(folder), include_defaults=False)
 
 
-def evaluate(tasks: Any, model: str = "omnisink", names: Any = tuple(TASKS), batch_size: int = 3, **args: Any) -> Any:
+def evaluate(
+    tasks: Any,
+    model: str = "omnisink",
+    names: Any = tuple(TASKS),
+    batch_size: int = 3,
+    use_cache: Any = None,
+    **args: Any,
+) -> Any:
     """Run the harness; return its samples by task, in the order of the questions."""
     from lm_eval import simple_evaluate
 
@@ -86,6 +93,7 @@ def evaluate(tasks: Any, model: str = "omnisink", names: Any = tuple(TASKS), bat
         tasks=list(names),
         task_manager=tasks,
         batch_size=batch_size,
+        use_cache=use_cache,
         bootstrap_iters=0,
         log_samples=True,
     )
@@ -186,6 +194,15 @@ def test_a_batch_that_does_not_fit_is_halved(tasks: Any, llama_folder: Path, mon
     found, _ = evaluate(tasks, names=["choice"], batch_size=8, pretrained=str(llama_folder))
     assert sizes[:3] == [8, 4, 2]
     assert numbers(found["choice"]) == pytest.approx(numbers(wanted["choice"]), abs=1e-4)
+
+
+def test_a_cache_of_answers_belongs_to_one_method(tasks: Any, llama_folder: Path, tmp_path: Path) -> None:
+    given = {"names": ["cloze"], "use_cache": str(tmp_path / "answers"), "pretrained": str(llama_folder)}
+    first, _ = evaluate(tasks, **given, method="outro:gamma=3")
+    again, _ = evaluate(tasks, **given, method="outro:gamma=3")
+    assert numbers(again["cloze"]) == numbers(first["cloze"])
+    with pytest.raises(OmnisinkError, match="answers of another model"):
+        evaluate(tasks, **given, method="outro:gamma=1")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -37,6 +38,9 @@ _ITS_OWN = (
 Request: TypeAlias = tuple[Any, list[int], list[int]]
 #: Tokens before, and tokens to score.
 _Pair: TypeAlias = tuple[list[int], list[int]]
+
+#: The key under which a cache says whose answers it holds; the harness's own keys are hashes.
+_OWNER = "omnisink"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -137,6 +141,32 @@ class OmnisinkLM(HFLM):  # type: ignore[misc]
             "omnisink_method": settings_of(self.method),
             "omnisink_version": omnisink.__version__,
         }
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Take the harness's cache of answers (``--use_cache``), if its answers are those of this model and method.
+
+        The harness finds an answer by the question only, whatever model gave it.
+
+        Parameters
+        ----------
+        cache_hook : lm_eval.api.model.CacheHook
+            What answers are stored with.
+
+        Raises
+        ------
+        OmnisinkError
+            If the file holds answers of another model or method.
+        """
+        super().set_cache_hook(cache_hook)
+        stored = cache_hook.dbdict
+        if stored is None:
+            return
+        own = json.dumps([self.pretrained, self.get_model_info()], default=str, sort_keys=True)
+        if len(stored) and stored.get(_OWNER) != own:
+            raise OmnisinkError(
+                "the file of --use_cache holds answers of another model, method or version: give each its own file"
+            )
+        stored[_OWNER] = own
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Return log-likelihoods of whole texts, for perplexities.
