@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from omnisink import OmnisinkError, UnsupportedModelError
+from omnisink.methods import AVCD, MAD, SID, VCD
 from omnisink.methods.icd import ICD
 from omnisink.methods.pai_guidance import PAIGuidance
+from omnisink.methods.plausible import PlausibleTokens
+from omnisink.methods.space import space_of
 from omnisink.methods.twin_prompts import insert_tokens, without_tokens
 from omnisink.verification.families import FAMILIES
 from tests.reference_outro import prompt, tiny_llama
@@ -139,3 +142,14 @@ def test_models_of_text_and_missing_tokenizers_are_refused():
             model(prompt(9))
     with pytest.raises(ValueError, match="disturbance"):
         ICD(disturbance="")
+
+
+@pytest.mark.parametrize("kind", [VCD, ICD, AVCD, MAD, SID, PAIGuidance])
+def test_a_search_leaves_the_cut_as_it_is(kind):
+    assert "alpha" in space_of(kind()).describe()
+    assert "beta" not in space_of(kind()).describe()
+
+
+def test_a_cut_with_nothing_else_is_not_searched():
+    with pytest.raises(OmnisinkError, match="makes answers surer whether they are right or not"):
+        space_of(PlausibleTokens())

@@ -17,6 +17,7 @@ from omnisink.methods.audio_visual import contrast_pairs
 from omnisink.methods.avcd_masks import MODALITIES, MaskedColumns, MaskedRows, Plan
 from omnisink.methods.contrast import Branch, Contrast, keep_plausible, unchanged
 from omnisink.methods.presets import Preset
+from omnisink.methods.space import FloatRange, Range
 
 _MASKS = {"rows": MaskedRows, "columns": MaskedColumns}
 
@@ -91,6 +92,7 @@ class AVCD(Contrast):
         "model is unsure"
     )
     tested: ClassVar[str] = "eager and sdpa; dynamic and static caches; padding; beams"
+    search_space: ClassVar[Mapping[str, Range]] = {"alpha": FloatRange(0.1, 3.0), "quantile": FloatRange(0.1, 0.9)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             "Masks keys, as the paper says it, with its cut; the modality most attended in sum dominates.",

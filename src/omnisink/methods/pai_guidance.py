@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from omnisink.decoder.context import Context
 from omnisink.methods.contrast import Branch, Contrast
 from omnisink.methods.presets import Preset
+from omnisink.methods.space import FloatRange, Range
 from omnisink.methods.spans import require_modality
 from omnisink.methods.twin_prompts import without_tokens
 
@@ -46,6 +47,7 @@ class PAIGuidance(Contrast):
     needs: ClassVar[str] = "a second pass for every token; pictures, video or sound in the prompt"
     cost: ClassVar[str] = "a second pass over the text, and one more for every token"
     tested: ClassVar[str] = "dynamic caches and none; seven families that see or hear"
+    search_space: ClassVar[Mapping[str, Range]] = {"alpha": FloatRange(0.03, 2.0)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "release": Preset("The strength of the release's command line without an argument.", {"alpha": 1.0}),
     }

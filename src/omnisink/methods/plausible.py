@@ -38,6 +38,10 @@ class PlausibleTokens(Contrast):
     derived: ClassVar[str] = "the name"
     cost: ClassVar[str] = "one comparison of logits"
     tested: ClassVar[str] = "dynamic caches; greedy decoding"
+    unsearchable: ClassVar[str] = (
+        "makes answers surer whether they are right or not, which a search would take for a gain: give it the beta of "
+        "the method that it is compared with"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,6 +17,7 @@ from omnisink.errors import UnsupportedModelError
 from omnisink.maths.noise import STEPS, noisy
 from omnisink.methods.contrast import Branch, Contrast
 from omnisink.methods.presets import Preset
+from omnisink.methods.space import FloatRange, IntRange, Range
 
 #: Inputs that hold what is seen or heard, each with the input that says how many rows belong to one piece.
 _INPUTS: dict[str, dict[str, str | None]] = {
@@ -66,6 +67,10 @@ class VCD(Contrast):
     needs: ClassVar[str] = "a second pass for every token; pictures, videos or sound in the prompt"
     cost: ClassVar[str] = "as much as the model again, its towers included"
     tested: ClassVar[str] = "every family that sees or hears; dynamic and static caches; beams"
+    search_space: ClassVar[Mapping[str, Range]] = {
+        "alpha": FloatRange(0.1, 3.0),
+        "noise_step": IntRange(100, 900),
+    }
     presets: ClassVar[Mapping[str, Preset]] = {
         "sampler": Preset("The weights that the release's sampler takes by itself.", {"alpha": 0.5}),
         "audio-video": Preset("Noise in pictures and in sound.", {"modalities": ("vision", "audio")}),
