@@ -145,7 +145,6 @@ def test_away_turns_the_strength_that_was_asked_for_whatever_the_order():
         ("outro:gamma=1:gamma=2", "gamma is given twice"),
         ("outro:tau=0", "tau must be a positive number"),
         ("outro:seed=1", "'seed' is none of rotate"),
-        ("outro:away:random", "gamma must not be negative"),
         ("outro:decode=maybe", "'maybe' is neither true nor false"),
         ("outro:detect_layers=[0,x]", "'x' is not a whole number"),
         ("outro:detect_layers=[0,1", "']' is missing"),
