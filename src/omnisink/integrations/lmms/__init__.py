@@ -19,13 +19,17 @@ def manifests() -> list[Any]:
     Returns
     -------
     list of lmms_eval.models.registry_v2.ModelManifest
-        One, of the name ``omnisink``. The chat class is taken unless lmms-eval is given ``--force_simple``.
+        ``omnisink``, and ``omnisink_around`` for models of lmms-eval's own. The chat class is taken unless lmms-eval
+        is given ``--force_simple``.
     """
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    here = "omnisink.integrations.lmms.model"
     return [
-        ModelManifest("omnisink", chat_class_path=f"{here}.OmnisinkChat", simple_class_path=f"{here}.OmnisinkSimple")
+        ModelManifest(name, chat_class_path=f"{classes}Chat", simple_class_path=f"{classes}Simple")
+        for name, classes in (
+            ("omnisink", f"{__name__}.model.Omnisink"),
+            ("omnisink_around", f"{__name__}.around.OmnisinkAround"),
+        )
     ]
 
 
