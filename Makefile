@@ -20,7 +20,7 @@ DEBIAN := espeak-ng ffmpeg chromium
 # vLLM on CPUs: threads are not bound to cores, and the key/value cache is small.
 ON_CPU := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} VLLM_CPU_OMP_THREADS_BIND=$${VLLM_CPU_OMP_THREADS_BIND:-nobind}
 SERVED := runs/served
-.PHONY: help demo eval-demo serve-demo test test-quick test-lmms test-lm-eval test-serving bench-serving bench-gpu check format bench figure gallery notebooks verify docs constraints system clean clean-all
+.PHONY: help demo eval-demo serve-demo test test-quick test-lmms test-lm-eval test-serving bench-serving bench-gpu bench-lmms check format bench figure gallery notebooks verify docs constraints system clean clean-all
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
@@ -49,7 +49,7 @@ test-quick: $(STAMPS)/dev ## Run the fast tests of the rooms that change most, i
 		-m "not slow and not real" $(QUICK) $(ARGS)
 
 test-lmms: $(STAMPS)/lmms system ## Run omnisink inside the real lmms-eval, in an environment of its own
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/integrations/lmms/test_harness.py $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMMS)/bin/python -m pytest tests/integrations/lmms $(ARGS)
 
 test-lm-eval: $(STAMPS)/lm-eval ## Run omnisink inside the real lm-evaluation-harness, in an environment of its own
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(LMEVAL)/bin/python -m pytest tests/integrations/lm_eval $(ARGS)
@@ -72,6 +72,10 @@ bench: $(STAMPS)/dev system ## Measure the cost of OutRo, of every method and of
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.media)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.evaluation)
 	$(if $(ARGS),,$(BIN)/python -m benchmarks.routing --record)
+	$(if $(ARGS),,$(if $(wildcard $(LMMS)/bin/lmms-eval),$(LMMS)/bin/python -m benchmarks.lmms))
+
+bench-lmms: $(STAMPS)/lmms system ## Measure omnisink eval against lmms-eval on the same questions, in pairs; most of an hour
+	$(LMMS)/bin/python -m benchmarks.lmms $(ARGS)
 
 bench-gpu: $(if $(BENCH_PYTHON),,$(STAMPS)/dev) ## Check and measure OutRo on a GPU in four minutes; BENCH_PYTHON=python3 takes an environment with PyTorch as it is
 	$(or $(BENCH_PYTHON),$(BIN)/python) -m benchmarks.gpu $(ARGS)

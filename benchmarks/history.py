@@ -21,8 +21,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MEDIA_PAGE = PAGE.with_name("media.md")
 EVALUATION_PAGE = PAGE.with_name("eval.md")
 #: What is in the place of a model's name where the measurement is of another part; each has a page of its own.
-_PARTS = ("media", "evaluation", "gpu", "methods")
+_PARTS = ("media", "evaluation", "gpu", "methods", "lmms")
 _METHODS_OPEN = "<!-- generated from benchmarks/history.csv: methods -->"
+_LMMS_OPEN = "<!-- generated from benchmarks/history.csv: lmms-eval -->"
 _OPEN, _CLOSE = "<!-- generated from benchmarks/history.csv -->", "<!-- end -->"
 
 
@@ -75,6 +76,15 @@ def write_evaluation_table(history: Path = HISTORY, page: Path = EVALUATION_PAGE
     _write([row for row in rows if row["date"] == rows[-1]["date"]], page, "", "times the loop", "the loop")
 
 
+def write_lmms_table(history: Path = HISTORY, page: Path = PAGE) -> None:
+    """Put the newest line of every case into the page in which lmms-eval ran beside `omnisink eval`."""
+    rows = _newest(history, "lmms")
+    if not rows:
+        _replace(page, _LMMS_OPEN, ["No pair has been recorded yet."])
+        return
+    _write(rows, page, "", "lmms-eval's time over omnisink's", "omnisink", mark=_LMMS_OPEN)
+
+
 def write_methods_table(history: Path = HISTORY, page: Path = PAGE) -> None:
     """Put the newest lines of every method into the page: one line for each, with a column for each kind of pass.
 
@@ -110,7 +120,7 @@ def _newest(history: Path, part: str | None) -> list[dict[str, str]]:
     return list({(row["machine"], row["model"], row["dtype"], row["case"]): row for row in rows}.values())
 
 
-def _write(rows: list[dict[str, str]], page: Path, first: str, ratio: str, plain: str) -> None:
+def _write(rows: list[dict[str, str]], page: Path, first: str, ratio: str, plain: str, mark: str = _OPEN) -> None:
     names = [*([first] if first else []), "case", ratio, "20 % to 80 %", plain, "pairs", "machine", "date"]
     lines = [f"| {' | '.join(names)} |", f"| {' | '.join('---' for _ in names)} |"]
     lines += [
@@ -119,7 +129,7 @@ def _write(rows: list[dict[str, str]], page: Path, first: str, ratio: str, plain
         f"{r['machine']}, {r['threads']} threads, load {r['load']} | {r['date'][:10]} |"
         for r in rows
     ]
-    _replace(page, _OPEN, lines)
+    _replace(page, mark, lines)
 
 
 def _replace(page: Path, mark: str, lines: Sequence[str]) -> None:

@@ -81,7 +81,8 @@ def compare(
             times.append(before)
     finally:
         gc.enable()
-    cuts = statistics.quantiles(ratios, n=10, method="inclusive")
+    # Of one pair, all percentiles are that pair.
+    cuts = statistics.quantiles(ratios * 2 if len(ratios) == 1 else ratios, n=10, method="inclusive")
     return Ratio(cuts[1], statistics.median(ratios), cuts[7], statistics.median(times) * 1e3, len(ratios))
 
 
