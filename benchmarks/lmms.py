@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--questions", type=int, default=150)
-    parser.add_argument("--batch-size", type=int, default=8, help="lmms-eval's; omnisink looks for its own")
+    parser.add_argument("--batch-size", type=int, default=16, help="lmms-eval's; omnisink looks for its own")
     parser.add_argument("--methods", type=int, nargs="+", choices=[1, 4], default=[1, 4], help="how many at once")
     parser.add_argument("--dry-run", action="store_true", help="print, record nothing")
     given = parser.parse_args()
