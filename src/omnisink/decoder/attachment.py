@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from omnisink.decoder import refusals
 from omnisink.decoder.arguments import find_argument, find_cache, find_mask, token_mask_of
-from omnisink.decoder.branches import current_branch
+from omnisink.decoder.branches import InBranch, current_branch
 from omnisink.decoder.caches import BASE_CACHE, follow
 from omnisink.decoder.checkpointing import CheckpointWatch
 from omnisink.decoder.context import Context
@@ -47,7 +47,7 @@ class Attachment:
     def __init__(self, context: Context, owner: Hashable, name: str, branch: int | None = None) -> None:
         self._context = context
         self._branch = branch
-        self._owner = owner
+        self._owner = InBranch(owner, branch) if branch else owner
         self._name = name
         self._text_model = context.anatomy.text_model
         self._asked_layer = min(context.anatomy.attention)

@@ -8,6 +8,7 @@ emptied.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -96,6 +97,20 @@ def stored_state(cache: Any, owner: Hashable) -> SequenceState | None:
     """Return what `owner` keeps on `cache`, or None."""
     states = vars(cache).get(_STATES)
     return None if states is None else states.get(owner)
+
+
+def states_of(cache: Any) -> dict[Hashable, SequenceState]:
+    """Return all that is kept on `cache`, by owner."""
+    states: dict[Hashable, SequenceState] = vars(cache).get(_STATES, {})
+    return states
+
+
+def without_states(cache: Any) -> Any:
+    """Return a shallow copy of a cache, with nothing kept on it."""
+    bare = copy(cache)
+    for name in (_STATES, _SPARE):
+        vars(bare).pop(name, None)
+    return bare
 
 
 def spare_tensors(cache: Any, owner: Hashable) -> dict[Hashable, Tensor]:

@@ -22,6 +22,9 @@ class Intervention(ABC):
     #: Whether `residual_stream` is called in passes that add one token to each sequence. A class that looks at prompts
     #: only says False, and no hook costs time there.
     watches_steps: ClassVar[bool] = True
+    #: What it does in passes after the prompt: "nothing"; "by sequence", if it looks at what its state keeps for each
+    #: sequence only; or "anything". Twins of a step that are run as one batch have to know.
+    in_steps: ClassVar[str] = "anything"
     #: Whether `context.spans` is looked at: only then the ids that a model is called with are noted.
     needs_spans: ClassVar[bool] = False
 

@@ -17,7 +17,8 @@ from omnisink.decoder import refusals
 from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.branches import running_branch
 from omnisink.decoder.caches import SequenceState, store_state, stored_state
-from omnisink.decoder.twins import Change, Combine, Twins, _token_mask
+from omnisink.decoder.twin_inputs import prompt_mask
+from omnisink.decoder.twins import Change, Combine, Twins
 
 #: Inputs with an entry for each token, which a step may leave out; what was generated is text there.
 _KINDS = ("mm_token_type_ids", "token_type_ids")
@@ -47,7 +48,7 @@ class ReadTokens(SequenceState):
         self.inputs = {name: value for name, value in own.items() if name not in of_tokens and name not in _NOT_KEPT}
         self.prompt = ids
         self.tensors |= {name: own[name] for name in of_tokens}
-        self.tensors["attention_mask"] = _token_mask(own)
+        self.tensors["attention_mask"] = prompt_mask(own)
         if isinstance(places := own.get("position_ids"), Tensor):
             self.tensors["position_ids"] = _by_sequence(places, len(ids))
 

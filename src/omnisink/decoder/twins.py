@@ -13,7 +13,6 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -22,11 +21,19 @@ from transformers.cache_utils import DynamicCache
 
 from omnisink.decoder import refusals
 from omnisink.decoder.anatomy import Anatomy
-from omnisink.decoder.arguments import token_mask_of
-from omnisink.decoder.branches import FIRST, current_branch, running_branch
-from omnisink.decoder.caches import SequenceState, store_state, stored_state
-from omnisink.decoder.passes import Pass, continues
-from omnisink.decoder.rotary_offsets import Offsets, read_offsets, write_offsets
+from omnisink.decoder.branches import FIRST, TOGETHER, current_branch, running_branch
+from omnisink.decoder.caches import store_state, stored_state
+from omnisink.decoder.passes import continues
+from omnisink.decoder.rotary_offsets import Offsets, offsets_in_one, read_offsets, write_offsets
+from omnisink.decoder.twin_inputs import (
+    ahead_of,
+    placed_anew,
+    prompt_mask,
+    prompt_of,
+    side_by_side,
+    step_inputs,
+)
+from omnisink.decoder.twin_state import TwinState
 
 #: Inputs of a twin's prefill: from the arguments of the first pass, by name, to its own.
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -38,45 +45,6 @@ class Combine(Protocol):
     @abstractmethod
     def __call__(self, first: Tensor, twins: Sequence[Tensor]) -> Tensor:
         """Combine logits (B, n, V) of the first pass and of its twins; the n last tokens are the same in all."""
-
-
-@dataclass
-class TwinState(SequenceState):
-    """What the twins of the sequences of one cache go on from.
-
-    Attributes
-    ----------
-    caches : list
-        The cache of each twin; None where the model makes none.
-    prompt_lengths : list of int
-        Tokens of each twin's prompt, padding included.
-    offsets : list
-        What the model keeps of positions, for each twin; see `omnisink.decoder.rotary_offsets`.
-    """
-
-    caches: list[Any] = field(default_factory=list)
-    prompt_lengths: list[int] = field(default_factory=list)
-    offsets: list[Offsets] = field(default_factory=list)
-
-    def select(self, index: Tensor) -> None:
-        """Let the twins' caches follow, and what is kept beside them."""
-        super().select(index)
-        for cache in self.caches:
-            cache.reorder_cache(index)  # An `index_select`, which also drops and repeats.
-
-    def after_crop(self, held: Any) -> None:
-        """Let the twins' caches forget as many tokens as the first pass's did."""
-        super().after_crop(held)
-        for cache, prompt in zip(self.caches, self.prompt_lengths, strict=True):
-            if gone := int(cache.get_seq_length(self.layer)) - prompt - (int(held) - self.length):
-                cache.crop(-gone)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> TwinState:
-        """Copy the caches with a copied cache."""
-        copied = super().__deepcopy__(memo)
-        assert isinstance(copied, TwinState)
-        copied.caches = [deepcopy(cache, memo) for cache in self.caches]
-        return copied
 
 
 class Twins:
@@ -170,18 +138,18 @@ class Twins:
 
     def _run_prefills(self, own: dict[str, Any], output: Any) -> list[Tensor]:
         """Run the twins' prompts, and keep on the first pass's cache what their next steps need."""
-        first = _prompt(own)
+        first = prompt_of(own)
         batch, length = first.shape[:2]
         cache = getattr(output, "past_key_values", None)
         state = TwinState(batch, length=length, layer=self._layer)
-        told = {**own, "attention_mask": _token_mask(own)}
+        told = {**own, "attention_mask": prompt_mask(own)}
         logits = []
         for number, (change, empty) in enumerate(zip(self._changes, self._empty, strict=True), start=1):
             changed = change(told)
             inputs = {**own, **changed, "past_key_values": empty}
-            same_tokens = _prompt(inputs).shape[1] == length and "attention_mask" not in changed
+            same_tokens = prompt_of(inputs).shape[1] == length and "attention_mask" not in changed
             if not same_tokens:
-                inputs = _placed_anew(inputs, changed)
+                inputs = placed_anew(inputs, changed)
                 # A static cache has room for the first pass's prompt only.
                 if getattr(empty, "is_compileable", False):
                     inputs["past_key_values"] = DynamicCache(config=self._text_config)
@@ -189,11 +157,11 @@ class Twins:
                 ran = self._model(**inputs)
             logits.append(ran.logits)
             state.caches.append(getattr(ran, "past_key_values", None))
-            state.prompt_lengths.append(_prompt(inputs).shape[1])
+            state.prompt_lengths.append(prompt_of(inputs).shape[1])
             state.offsets.append(read_offsets(self._model))
             if not same_tokens:
-                state.tensors["mask", number] = _token_mask(inputs)
-                state.tensors["ahead", number] = _ahead(own, inputs)
+                state.tensors["mask", number] = prompt_mask(inputs)
+                state.tensors["ahead", number] = ahead_of(own, inputs)
         self._empty = []
         if cache is not None:
             store_state(cache, self._owner, state)
@@ -203,15 +171,28 @@ class Twins:
         """Give every twin the tokens of the first pass."""
         state = stored_state(output.past_key_values, self._owner)
         assert isinstance(state, TwinState)
-        logits = []
-        for number, cache in enumerate(state.caches, start=1):
-            inputs = {**own, "past_key_values": cache}
-            if (mask := state.tensors.get(("mask", number))) is not None:
-                grown = int(cache.get_seq_length(self._layer)) - mask.shape[1]
-                inputs = _later(inputs, mask, grown, state.tensors["ahead", number], state.length)
-            write_offsets(state.offsets[number - 1])
-            with running_branch(number):
-                logits.append(self._model(**inputs).logits)
+        state.join()
+        inputs = [self._step_of(number, own, state) for number in range(1, len(state.offsets) + 1)]
+        if state.joined:
+            whole = {**side_by_side(inputs, state.batch), "past_key_values": state.caches[0]}
+            logits: Tensor = self._run(TOGETHER, whole, offsets_in_one(state.offsets, state.batch))
+            return list(logits.split(state.batch))
+        return [
+            self._run(number, {**one, "past_key_values": cache}, offsets)
+            for number, (one, cache, offsets) in enumerate(zip(inputs, state.caches, state.offsets, strict=True), 1)
+        ]
+
+    def _step_of(self, number: int, own: dict[str, Any], state: TwinState) -> dict[str, Any]:
+        """Return the arguments of one twin's step but for its cache."""
+        if (mask := state.tensors.get(("mask", number))) is None:
+            return dict(own)
+        grown = int(state.cache_of(number).get_seq_length(self._layer)) - mask.shape[1]
+        return step_inputs(dict(own), mask, grown, state.tensors["ahead", number], state.length)
+
+    def _run(self, branch: int, inputs: dict[str, Any], offsets: Offsets) -> Tensor:
+        write_offsets(offsets)
+        with running_branch(branch):
+            logits: Tensor = self._model(**inputs).logits
         return logits
 
 
@@ -226,69 +207,3 @@ def find_head(anatomy: Anatomy) -> nn.Module:
         ):
             return module
     raise refusals.no_head(type(anatomy.model).__name__)
-
-
-def _prompt(inputs: Mapping[str, Any]) -> Tensor:
-    """Return what says how many tokens enter: ids (B, S), or embeddings (B, S, d)."""
-    for name in ("input_ids", "inputs_embeds"):
-        if isinstance(inputs.get(name), Tensor):
-            found: Tensor = inputs[name]
-            return found
-    raise refusals.no_prompt(sorted(inputs))
-
-
-def _token_mask(inputs: Mapping[str, Any]) -> Tensor:
-    """Return the token mask of a prompt, (B, S) long, also where its attention mask is prepared already."""
-    prompt, given = _prompt(inputs), inputs.get("attention_mask")
-    batch, length = prompt.shape[:2]
-    if not (isinstance(given, Tensor) and given.dim() == 2):
-        given = token_mask_of(given, Pass(True, batch, length, prompt.device, None, SequenceState(batch)))
-    return prompt.new_ones((batch, length), dtype=torch.long) if given is None else given.long()
-
-
-def _placed_anew(inputs: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Count the positions of a prompt that is not the first pass's, where its change does not say them."""
-    given = inputs.get("position_ids")
-    inputs.pop("cache_position", None)
-    if "position_ids" not in changed and isinstance(given, Tensor):
-        # With media, only the model can count: it does so where it is not given any.
-        inputs["position_ids"] = (_token_mask(inputs).cumsum(dim=-1) - 1).clamp(min=0) if given.dim() == 2 else None
-    return inputs
-
-
-def _ahead(own: Mapping[str, Any], inputs: Mapping[str, Any]) -> Tensor:
-    """Return (B, 2): by how many positions a twin's next token is ahead of the first pass's, in text and in media."""
-    before, after = own.get("position_ids"), inputs.get("position_ids")
-    if isinstance(before, Tensor) and isinstance(after, Tensor):
-        moved = after[..., -1] - before[..., -1]
-        return torch.stack([moved, moved], dim=-1) if moved.dim() == 1 else torch.stack([moved[0], moved[-1]], dim=-1)
-    longer = _token_mask(inputs).sum(dim=-1) - _token_mask(own).sum(dim=-1)
-    return torch.stack([longer, longer], dim=-1)
-
-
-def _later(inputs: dict[str, Any], mask: Tensor, grown: int, ahead: Tensor, prompt_length: int) -> dict[str, Any]:
-    """Turn the arguments of the first pass's step into those of a twin whose prompt is another.
-
-    Its prompt has the token mask `mask` (B, S'), and `grown` tokens have followed it.
-    """
-    given = inputs.get("attention_mask")
-    if isinstance(given, Tensor):
-        # Where it is prepared for a static cache already, nothing of what was generated is hidden.
-        later = (
-            given[:, prompt_length:]
-            if given.dim() == 2
-            else mask.new_ones(len(mask), grown + _prompt(inputs).shape[1])
-        )
-        inputs["attention_mask"] = torch.cat([mask, later.to(mask)], dim=-1)
-    places = inputs.get("position_ids")
-    if isinstance(places, Tensor):
-        text, media = ahead[:, :1], ahead[:, 1:]
-        if places.dim() == 2:
-            inputs["position_ids"] = places + text
-        else:  # (4, B, n): text, time, height, width; (3, B, n), without text; (1, B, n), one for these three.
-            rows = places.shape[0]
-            shift = torch.stack([text] * (rows == 4) + [media] * min(rows, 3))
-            inputs["position_ids"] = places + shift
-    if isinstance(inputs.get("cache_position"), Tensor):
-        inputs["cache_position"] = inputs["cache_position"] + (mask.shape[1] - prompt_length)
-    return inputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -94,6 +94,9 @@ class _Masked(Method):
 @dataclass(frozen=True)
 class MaskedRows(_Masked):
     """Set the head outputs of masked tokens to zero; others go on seeing their keys and values."""
+
+    watches_steps: ClassVar[bool] = False
+    in_steps: ClassVar[str] = "nothing"
 
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Leave rows out, head by head."""

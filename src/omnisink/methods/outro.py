@@ -121,6 +121,7 @@ class OutRo(OutRoListing, SinkMethod, OutRoSettings):
     layers: ClassVar[None] = None  # type: ignore[misc]
 
     watches_steps: ClassVar[bool] = False
+    in_steps: ClassVar[str] = "by sequence"
     keeps_sinks: ClassVar[bool] = False
     record_type: ClassVar[type[Record]] = OutRoRecord
     trace_type: ClassVar[type[OutRoTrace]] = OutRoTrace
