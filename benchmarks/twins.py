@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from benchmarks.methods import omni_bench
 from benchmarks.pairs import Ratio, compare
-from omnisink.decoder import twin_state
+from omnisink.decoder import twin_state, twins
 from omnisink.methods.base import Method
 from omnisink.methods.registry import parse_method
 from omnisink.models.last_rows import last_rows
@@ -56,6 +56,23 @@ def decoding(model: Any, inputs: Mapping[str, Any], method: Method, pairs: int) 
         return compare(begun(apart()), begun(nullcontext()), pairs)
 
 
+def prefill(model: Any, inputs: Mapping[str, Any], method: Method, pairs: int) -> Ratio:
+    """Compare prompts whose twins share towers with prompts whose twins run all."""
+
+    def timed() -> float:
+        cache = DynamicCache(config=model.config.get_text_config())
+        begin = time.process_time()
+        model(**inputs, past_key_values=cache)
+        return time.process_time() - begin
+
+    def plain() -> float:
+        with patch.object(twins, "share", lambda *_: nullcontext()):
+            return timed()
+
+    with method(model):
+        return compare(plain, timed, pairs)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -65,13 +82,14 @@ def main() -> None:
     bench = omni_bench()
     inputs = bench.inputs(LENGTH)
     for name in given.methods:
-        with torch.inference_mode(), last_rows(bench.model):
-            found = decoding(bench.model, inputs, parse_method(name), given.pairs)
-        print(
-            f"{name}, steps: {found.p50:.3f} of the time apart ({found.p20:.3f} to {found.p80:.3f}; {found.pairs} "
-            f"pairs of {STEPS} steps, {found.plain_ms:,.0f} ms; load {os.getloadavg()[0]:.1f})",
-            flush=True,
-        )
+        for measure in (decoding, prefill):
+            with torch.inference_mode(), last_rows(bench.model):
+                found = measure(bench.model, inputs, parse_method(name), given.pairs)
+            print(
+                f"{name}, {measure.__name__}: {found.p50:.3f} of the time apart ({found.p20:.3f} to {found.p80:.3f}; "
+                f"{found.pairs} pairs of {found.plain_ms:,.0f} ms; load {os.getloadavg()[0]:.1f})",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

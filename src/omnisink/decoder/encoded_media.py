@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.patching import PATCHES, replace_attribute
+from omnisink.decoder.replay import share
+from omnisink.decoder.twins import find_head
 
 #: What a prefill is given in place of pixels.
 ENCODED = "mm_encoder_outputs"
@@ -28,14 +31,14 @@ class EncodedMedia:
 
     Parameters
     ----------
-    model : nn.Module
-        The generating module.
+    anatomy : Anatomy
+        The decoder of the generating module.
     change : callable
         From inputs by name to those of them that differ for the twin, such as pixels with noise.
     """
 
-    def __init__(self, model: nn.Module, change: Callable[[Mapping[str, Any]], Mapping[str, Tensor]]) -> None:
-        self._model, self._change = model, change
+    def __init__(self, anatomy: Anatomy, change: Callable[[Mapping[str, Any]], Mapping[str, Tensor]]) -> None:
+        self._anatomy, self._model, self._change = anatomy, find_head(anatomy), change
         self._kept: dict[int, Any] = {}
 
     def watch(self) -> Callable[[], None]:
@@ -63,12 +66,13 @@ class EncodedMedia:
         changed = self._change(inputs)
         # Both write into the inputs that they are given, and take the pixels out of them.
         again = {**inputs, **changed}
-        made = original(given, inputs, *rest, **named)
         thread = threading.get_ident()
         self._kept.pop(thread, None)
-        if changed and made.get(ENCODED):
-            again.pop(ENCODED, None)
-            self._kept[thread] = original(given, again, *rest, **named)[ENCODED]
+        with share(self._anatomy, 0):  # Where pictures have noise, the sound is encoded once.
+            made = original(given, inputs, *rest, **named)
+            if changed and made.get(ENCODED):
+                again.pop(ENCODED, None)
+                self._kept[thread] = original(given, again, *rest, **named)[ENCODED]
         return made
 
     def repeat(self, original: Callable[..., Any], *args: Any, **named: Any) -> Any:

@@ -12,6 +12,7 @@ import inspect
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from omnisink.decoder.anatomy import Anatomy
 from omnisink.decoder.branches import FIRST, TOGETHER, current_branch, running_branch
 from omnisink.decoder.caches import store_state, stored_state
 from omnisink.decoder.passes import continues
+from omnisink.decoder.replay import share
 from omnisink.decoder.rotary_offsets import Offsets, offsets_in_one, read_offsets, write_offsets
 from omnisink.decoder.twin_inputs import (
     ahead_of,
@@ -62,9 +64,15 @@ class Twins:
         From the logits of all branches to those that are used.
     owner : hashable
         Whose twins these are.
+    layers : int
+        Number of layers, from the first, that do in a twin's prompt what they do in the first pass's, so that it need
+        not run them. Towers are shared in any case, where they are given the same.
     """
 
-    def __init__(self, anatomy: Anatomy, changes: Sequence[Change], combine: Combine, owner: Hashable) -> None:
+    def __init__(
+        self, anatomy: Anatomy, changes: Sequence[Change], combine: Combine, owner: Hashable, layers: int = 0
+    ) -> None:
+        self._anatomy, self._layers = anatomy, layers
         self._model, self._layer = find_head(anatomy), min(anatomy.attention)
         self._text_config = anatomy.text_model.config
         self._changes, self._combine = list(changes), combine
@@ -74,12 +82,18 @@ class Twins:
         self._prefill = True
         self._lock = threading.RLock()
         self._entered = False
+        self._sharing = ExitStack()
 
     def attach(self) -> Callable[[], None]:
         """Begin, and return what ends it."""
         # What is compiled of the model is the first pass; twins run beside its graph.
+        before = torch.compiler.disable(self._before)
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            before(torch.compiler.is_compiling(), args, kwargs)
+
         hooks = [
-            self._model.register_forward_pre_hook(torch.compiler.disable(self._before), with_kwargs=True),
+            self._model.register_forward_pre_hook(enter, with_kwargs=True),
             self._model.register_forward_hook(torch.compiler.disable(self._after), with_kwargs=True),
             self._model.register_forward_hook(torch.compiler.disable(self._leave), always_call=True),
         ]
@@ -99,7 +113,7 @@ class Twins:
                 named.update(named.pop(name, {}))
         return named
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before(self, compiled: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note what the pass is, while its cache is as it was."""
         if current_branch() != FIRST:
             return
@@ -108,6 +122,8 @@ class Twins:
         cache = self._named(args, kwargs).get("past_key_values")
         self._prefill = not continues(cache, self._layer, self._owner)
         self._empty = [None if cache is None or not self._prefill else deepcopy(cache) for _ in self._changes]
+        if self._prefill and self._changes and not compiled:
+            self._sharing.enter_context(share(self._anatomy, self._layers))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Run the twins of the pass that has come to its end, and combine."""
@@ -122,6 +138,7 @@ class Twins:
             logits = self._run_prefills(own, output) if self._prefill else self._run_steps(own, output)
         finally:
             write_offsets(offsets)
+            self._sharing.close()
         length = output.logits.shape[1]
         # Prompts of other lengths have only their end in common.
         shared = length if all(one.shape[1] == length for one in logits) else 1
@@ -133,6 +150,7 @@ class Twins:
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Let other threads in, also after an error, unless that came before this pass was noted."""
         if current_branch() == FIRST and self._entered:
+            self._sharing.close()
             self._entered = False
             self._lock.release()
 

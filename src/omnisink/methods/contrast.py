@@ -49,11 +49,15 @@ class Branch:
         Methods that act in this branch only.
     watch : callable, optional
         Called when the block begins; what it returns is called at its end.
+    layers : int
+        Number of layers, from the first, at which nothing is done in this branch, for one whose inputs do not differ.
+        Its prompt takes them over from the model's own pass.
     """
 
     change: Change
     methods: tuple[Method, ...] = ()
     watch: Callable[[], Callable[[], None]] | None = None
+    layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ class Contrast(Method):
     def twins(self, context: Context, branches: Sequence[Branch]) -> Twins:
         """Return what runs the branches; by default, passes that go on from caches of their own."""
         combine = partial(self.combine_pass, context)
-        return Twins(context.anatomy, [one.change for one in branches], combine, owner=self)
+        layers = max((one.layers for one in branches), default=0)
+        return Twins(context.anatomy, [one.change for one in branches], combine, owner=self, layers=layers)
 
     def head_output(self, call: AttentionCall, output: Tensor, context: Context) -> Tensor:
         """Change nothing: this method acts on logits."""

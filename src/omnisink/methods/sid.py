@@ -114,7 +114,7 @@ class SID(Contrast):
     def branches(self, context: Context) -> Sequence[Branch]:
         """Return the one branch, in which tokens are hidden."""
         hiding = _LeastAttended({}, self.rank, self.layer)
-        return [Branch(partial(self._offer, context, hiding), (hiding,))]
+        return [Branch(partial(self._offer, context, hiding), (hiding,), layers=self.layer - 1)]
 
     def _offer(self, context: Context, hiding: _LeastAttended, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Say which tokens of the prompts may be hidden; no input differs."""

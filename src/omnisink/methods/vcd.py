@@ -12,7 +12,6 @@ from torch import Tensor
 
 from omnisink.decoder.context import Context
 from omnisink.decoder.encoded_media import ENCODED, EncodedMedia
-from omnisink.decoder.twins import find_head
 from omnisink.errors import UnsupportedModelError
 from omnisink.maths.noise import STEPS, noisy
 from omnisink.methods.contrast import Branch, Contrast
@@ -91,7 +90,7 @@ class VCD(Contrast):
                 f"{type(model).__name__} reads text only: {type(self).__name__} needs pictures or sound"
             )
         change = partial(with_noise, names=self._names(), step=self.noise_step, seed=self.seed)
-        encoded = EncodedMedia(find_head(context.anatomy), change)
+        encoded = EncodedMedia(context.anatomy, change)
         return [Branch(partial(_noisy, change, encoded), watch=encoded.watch)]
 
     def _names(self) -> dict[str, str | None]:
