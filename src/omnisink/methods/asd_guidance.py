@@ -88,6 +88,7 @@ class ASDGuidance(Contrast):
         "the strength; whose attention sets the weight, and how it is averaged; what counts as text; the layers in "
         "other depths; what is ours in `asd`"
     )
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"), ("audio",))
     needs: ClassVar[str] = (
         "a second pass for every token; video (or image) and audio in the prompt; answers of more than one token"
     )

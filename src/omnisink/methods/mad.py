@@ -85,6 +85,7 @@ class MAD(Contrast):
         "a port from a description of the release; sound and video hidden from attention instead of left out of the "
         "prompt; the words and the place of the query"
     )
+    acts_on: ClassVar[tuple[tuple[str, ...], ...]] = (("image", "video"), ("audio",))
     needs: ClassVar[str] = (
         "one pass for the query, three more passes for every token; video or pictures, and sound, in the prompt; a "
         "tokenizer"
