@@ -10,7 +10,7 @@ import torch
 
 import omnisink.cli
 from omnisink import OmnisinkError, OutRo
-from omnisink.methods import ACT, AVCD, ICD, VCD, Composed, PlausibleTokens, SinkRouter, ZeroHeads
+from omnisink.methods import ACT, AVCD, ICD, VCD, Composed, ForkMerge, PlausibleTokens, SinkRouter, ZeroHeads
 from omnisink.methods.controls_of_contrast import with_controls
 from omnisink.methods.registry import kinds_named, parse_method, parse_methods, settings_of
 from omnisink.methods.space import space_of
@@ -25,6 +25,7 @@ from tests.verification.family_cells import reader, tiny
     [
         ("outro+avcd", (OutRo(), AVCD())),
         ("avcd+outro", (AVCD(), OutRo())),
+        ("fork-merge+sink-router+avcd", (ForkMerge(), SinkRouter(), AVCD())),
         ("outro:gamma=3+vcd:alpha=0.5", (OutRo(gamma=3.0), VCD(alpha=0.5))),
         ("outro:detect_layers=0+2+5+avcd", (OutRo(detect_layers=(0, 2, 5)), AVCD())),
         ("vcd:modalities=vision+audio:beta=0+outro", (VCD(beta=0.0, modalities=("vision", "audio")), OutRo())),
@@ -59,6 +60,8 @@ def test_one_method_stays_one(name):
         ("vcd+icd", r"VCD\+ICD cannot be composed: VCD and ICD all choose the next token"),
         ("avcd+outro+plausible-tokens", "AVCD and PlausibleTokens all choose"),
         ("sink-router+outro+streaming-llm", "SinkRouter and StreamingLLM all answer the attention of a layer"),
+        ("sink-router+sid", "SinkRouter and SID all answer the attention of a layer"),
+        ("fork-merge+mad", "ForkMerge and MAD all answer the attention of a layer"),
         ("all", "it is taken in the list of a run"),
         ("outro+all", "it is taken in the list of a run"),
     ],

@@ -120,6 +120,10 @@ class AVCD(Contrast):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
 
+    def attends_in(self) -> frozenset[str]:
+        """Return that its branches hide keys in every pass, where they mask columns."""
+        return frozenset({"prompt", "steps"} if self.mask == "columns" else ())
+
     def branches(self, context: Context) -> Sequence[Branch]:
         """Return the three branches: without the second modality, without the third, and without both."""
         plan = context.block["plan"] = Plan(context, self)

@@ -37,7 +37,7 @@ class Composed(Method):
     ------
     OmnisinkError
         If there are fewer than two, two are of one class, two are contrastive, or two answer the attention of a layer
-        in place of the model.
+        in place of the model in the same passes.
     """
 
     methods: tuple[Method, ...]
@@ -66,8 +66,10 @@ class Composed(Method):
                 f"{self} cannot be composed: {' and '.join(contrastive)} all choose the next token from logits, and "
                 "one such method at a time can. Run them one after the other"
             )
-        answering = [type(one).__name__ for one in flat if type(one).attend is not Method.attend]
-        if len(answering) > 1:
+        passes = [one.attends_in() for one in flat]
+        both = next((place for place in ("prompt", "steps") if sum(place in one for one in passes) > 1), None)
+        if both:
+            answering = [type(one).__name__ for one in flat if both in one.attends_in()]
             raise OmnisinkError(
                 f"{self} cannot be composed: {' and '.join(answering)} all answer the attention of a layer in place "
                 "of the model, and one of them would be without effect. Run them one after the other"

@@ -129,6 +129,10 @@ class ForkMerge(Method):
         """Whether nothing is hidden in a layer."""
         return layer >= self.layer_of(context.anatomy) or context.scratch["hidden"] is None
 
+    def attends_in(self) -> frozenset[str]:
+        """Return that its branches answer the prompt."""
+        return frozenset({"prompt"})
+
     def attend(self, call: AttentionCall, context: Context) -> Tensor | None:
         """Attend without what the branch does not see."""
         if not context.now.is_prefill or call.layer >= self.layer_of(context.anatomy):

@@ -59,3 +59,10 @@ class Listed:
     tested: ClassVar[str] = ""
     unsearchable: ClassVar[str] = ""
     search_space: ClassVar[Mapping[str, Range] | SearchSpace | None] = None
+
+    def attends_in(self) -> frozenset[str]:
+        """Return where this method or its branches attend in place of the model: in ``"prompt"``, in ``"steps"``.
+
+        Two methods that do so in the same passes cannot be composed.
+        """
+        return frozenset()

@@ -111,6 +111,10 @@ class MAD(Contrast):
         """Let every layer be skipped: the model's own pass is neither looked at nor changed."""
         return True
 
+    def attends_in(self) -> frozenset[str]:
+        """Return that its branches hide keys in every pass."""
+        return frozenset({"prompt", "steps"})
+
     def branches(self, context: Context) -> Sequence[Branch]:
         """Return the three branches: without sound, without video, and without both."""
         plan = context.block["plan"] = _Plan(context, self)

@@ -111,6 +111,10 @@ class SID(Contrast):
         """Let every layer be skipped: the model's own pass is neither looked at nor changed."""
         return True
 
+    def attends_in(self) -> frozenset[str]:
+        """Return that its branches hide keys in every pass."""
+        return frozenset({"prompt", "steps"})
+
     def branches(self, context: Context) -> Sequence[Branch]:
         """Return the one branch, in which tokens are hidden."""
         hiding = _LeastAttended({}, self.rank, self.layer)

@@ -147,6 +147,10 @@ class SinkRouter(RouterListing, SinkMethod, RouterSettings):
             return None
         return context.now.state.tensors.get((_KEY, call.layer))
 
+    def attends_in(self) -> frozenset[str]:
+        """Return that it answers decode steps."""
+        return frozenset({"steps"})
+
     def attend(self, call: AttentionCall, context: Context) -> Tensor | None:
         """Attend in a decode step with the heads that are not routed; None where all of them are to attend."""
         now, anchor = context.now, self.kept_anchor(call, context)

@@ -123,6 +123,10 @@ class StreamingLLM(Method):
         for layer in context.anatomy.attention.keys() - full_attention_layers(context.anatomy).keys():
             context.record.skipped[layer] = "it has a window of its own"
 
+    def attends_in(self) -> frozenset[str]:
+        """Return that it answers decode steps, unless the cache drops tokens, and with `prefill` the prompt."""
+        return frozenset([*["steps"] * (not self.evict), *["prompt"] * self.prefill])
+
     def attend(self, call: AttentionCall, context: Context) -> Tensor | None:
         """Attend to what is kept; None where that is everything, or where the cache has dropped the rest."""
         now, keys = context.now, call.key.shape[2]
