@@ -19,7 +19,7 @@ SERIES = {"sink": "the sink's value", "random": "a random direction", "opposite"
 AGAINST = {
     "random": "against a random direction",
     "opposite": "against the opposite direction",
-    "temperature": "against the baseline, both at a fitted temperature",
+    "temperature": "against a fitted temperature",
 }
 #: Below this the axes are near to linear, so that small changes and large ones are seen on one chart.
 _NEAR_ZERO, _WEAK = 0.003, 0.1
