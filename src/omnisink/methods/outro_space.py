@@ -46,7 +46,7 @@ class OutRoSpace:
         # One axis for both signs, on which the weakest of both are neighbours, as their effects are.
         gamma = _gamma(trial.suggest_float("strength", -1.0, 1.0))
         if getattr(start, "direction", _SINK) != _SINK:
-            gamma = abs(gamma)  # A control that turns to something else takes no negative strength.
+            gamma = abs(gamma)  # A control is searched on one side: what it turns to is compared.
         tau = trial.suggest_float("tau", *TAUS, log=True)
         first = trial.suggest_int("first", 0, depth - 1)
         count = trial.suggest_int("layers", 1, depth)
