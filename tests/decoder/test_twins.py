@@ -260,6 +260,17 @@ def test_the_block_can_end_in_an_error():
     assert torch.equal(model(ids).logits, bare)
 
 
+def test_a_copy_of_the_model_is_refused_in_the_block_and_runs_by_itself_after_it():
+    model, ids = tiny_llama(), prompt(13, (0, 4))
+    expected = model(ids).logits
+    with Changed(beta=0.0)(model):
+        made = copy.deepcopy(model)
+        with pytest.raises(UnsupportedModelError, match="copy of the LlamaModel that Changed is on"):
+            made(ids)
+        assert not torch.equal(model(ids).logits, expected)
+    assert torch.equal(made(ids).logits, expected)
+
+
 def test_what_cannot_have_twins_is_refused():
     model, ids = tiny_llama(), prompt(13, (0, 4))
     with pytest.raises(UnsupportedModelError, match="language head"), Changed()(model.model):

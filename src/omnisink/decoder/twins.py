@@ -90,7 +90,7 @@ class Twins:
         before = torch.compiler.disable(self._before)
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            before(torch.compiler.is_compiling(), args, kwargs)
+            before(module, torch.compiler.is_compiling(), args, kwargs)
 
         hooks = [
             self._model.register_forward_pre_hook(enter, with_kwargs=True),
@@ -113,9 +113,13 @@ class Twins:
                 named.update(named.pop(name, {}))
         return named
 
-    def _before(self, compiled: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _is_first_pass(self, module: nn.Module) -> bool:
+        """Whether a pass is the model's own: not a twin's, and not one of a copy, which has the hooks too."""
+        return module is self._model and current_branch() == FIRST
+
+    def _before(self, module: nn.Module, compiled: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note what the pass is, while its cache is as it was."""
-        if current_branch() != FIRST:
+        if not self._is_first_pass(module):
             return
         self._lock.acquire()  # Other threads wait until the twins of this pass have run too.
         self._entered = True
@@ -127,7 +131,7 @@ class Twins:
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Run the twins of the pass that has come to its end, and combine."""
-        if current_branch() != FIRST:
+        if not self._is_first_pass(module):
             return None
         if not isinstance(getattr(output, "logits", None), Tensor):
             raise refusals.no_logits(type(module).__name__)
@@ -149,7 +153,7 @@ class Twins:
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Let other threads in, also after an error, unless that came before this pass was noted."""
-        if current_branch() == FIRST and self._entered:
+        if self._is_first_pass(module) and self._entered:
             self._sharing.close()
             self._entered = False
             self._lock.release()
