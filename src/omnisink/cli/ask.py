@@ -108,7 +108,7 @@ def ask(
             note(f"{said.choice} is {named[ord(said.choice) - ord('A')]!r}")
         note(_summary(said.trace, chosen))
         return
-    tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
+    tokens = options.prompt_tokens(loaded, inputs)
     from omnisink.methods.registry import settings_of
 
     print_json(
@@ -123,6 +123,7 @@ def ask(
             "media": asdict(said.facts),
             "system": files.system,
             "prompt_tokens": len(tokens),
+            **({} if inputs.modalities is None else {"positions": options.EMBEDDED}),
             "answer": said.text,
             "answer_without": None if without is None else without.text,
             **_reported(said.trace, tokens),

@@ -107,9 +107,11 @@ def find(
             inputs = {name: encoded[name].to(loaded.model.device) for name in ("input_ids", "attention_mask")}
     block = attached(from_method, loaded, inputs)
     with working(f"running {inputs['input_ids'].shape[1]} tokens"), settings_checked(), block:
-        found = find_sinks(loaded.model, criterion=marks, layers=wanted_layers, **inputs)
+        found = find_sinks(loaded, inputs, criterion=marks, layers=wanted_layers)
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
-    said = {} if from_method is None else {"method": settings_of(from_method)}
+    said: dict[str, Any] = {} if from_method is None else {"method": settings_of(from_method)}
+    if getattr(inputs, "modalities", None) is not None:
+        said["positions"] = options.EMBEDDED
     data, counts = found.to_json(tokens), None
     if said and spans is None:
         data = dumps({**loads(data), **said}, ensure_ascii=False)
@@ -137,6 +139,8 @@ def find(
         stdout().print(text(found.table(tokens)))
         if counts is not None:
             stdout().print(text("\n" + media.summary(counts)))
+        if getattr(inputs, "modalities", None) is not None:
+            note(f"positions count {options.EMBEDDED}")
     if out is not None:
         write_text(out, data + "\n")
         note(f"written to {out}")

@@ -147,3 +147,15 @@ def load(model: str, loading: LoadingOptions = LOADING, *, about: Collection[Mod
 def token_texts(loaded: Loaded, ids: list[int]) -> list[str]:
     """Return each token as readable text, for tables and records."""
     return [loaded.tokenizer.decode([i]) for i in ids]
+
+
+#: What positions count where one id can stand for many tokens.
+EMBEDDED = "embedded tokens, as the decoder reads them, and not ids of the prompt"
+
+
+def prompt_tokens(loaded: Loaded, inputs: Encoded) -> list[str]:
+    """Return each token of a prompt as readable text; media that no id stands for are named by their time."""
+    from omnisink.methods.modality import label_tokens
+
+    tokens = token_texts(loaded, inputs["input_ids"][0].tolist())
+    return tokens if inputs.modalities is None else label_tokens(tokens, loaded.spans(inputs)[0])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.errors import UnsupportedModelError
 from omnisink.methods.criteria import Criterion, resolve_criterion
-from omnisink.methods.given import inputs_of, layers_of, model_of
+from omnisink.methods.given import inputs_of, layers_of, model_of, run_of
 from omnisink.methods.sink_method import SinkMethod
 from omnisink.methods.sinkmap import SinkMap
 
@@ -98,5 +98,5 @@ def find_sinks(
     if "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         taken.setdefault("use_cache", False)
     with torch.inference_mode(), finder(decoder) as trace:
-        decoder(**taken)
+        run_of(model, decoder, taken)
     return trace.sinks

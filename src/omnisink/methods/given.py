@@ -49,6 +49,11 @@ def model_of(given: Any, call: str) -> nn.Module:
     raise OmnisinkError(f"{call} takes a model, and was given {_what(given)}")
 
 
+def run_of(given: Any, model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """Run a model once: what `load_model` returned runs as its adapter says, anything else is called."""
+    return given.adapter.forward(given, inputs) if isinstance(given, Loaded) else model(**inputs)
+
+
 def holds_model(given: Any) -> bool:
     """Whether something is a model, or an object around one, as a pipeline is."""
     return isinstance(given, nn.Module) or isinstance(getattr(given, "model", None), nn.Module)
@@ -95,7 +100,7 @@ def inputs_of(given: Any, prompt: Any, inputs: Mapping[str, Any], call: str) -> 
         if twice := prompt.keys() & inputs.keys():
             raise OmnisinkError(f"{call} was given {', '.join(sorted(twice))} twice, in the prompt and by name")
         if isinstance(prompt, Encoded):
-            return Encoded({**prompt, **inputs}, prompt.prompts, prompt.facts)
+            return prompt.with_data({**prompt, **inputs})
         return {**prompt, **inputs}
     if isinstance(prompt, Tensor):
         if prompt.dim() != 2 or prompt.is_floating_point():

@@ -19,7 +19,7 @@ from omnisink.maths.geometry import masked_mean, mean_cosine, mean_pairwise_cosi
 from omnisink.maths.rotation import sink_value
 from omnisink.maths.sink_part import split_columns, split_sink_part
 from omnisink.methods.criteria import Criterion, MassiveActivation, describe, resolve_criterion
-from omnisink.methods.given import inputs_of, layers_of, model_of, spans_of
+from omnisink.methods.given import inputs_of, layers_of, model_of, run_of, spans_of
 from omnisink.methods.measurements import Recording
 from omnisink.methods.measurements_views import ON_SINKS
 from omnisink.methods.modality import modality_sets
@@ -256,7 +256,7 @@ def record(
         if name in names:
             taken.setdefault(name, quiet)
     with torch.inference_mode(), recorder(decoder) as trace:
-        decoder(**taken)
+        run_of(model, decoder, taken)
     return Recording.of(
         trace.record, recorder.set_names, [describe(c) for c in (recorder.sink_criterion, *recorder.others)]
     )

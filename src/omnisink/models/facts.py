@@ -122,6 +122,11 @@ def known_adapter(name_or_path: str | Path, *, revision: str | None = None) -> A
     return adapter_of(model_type, with_processor=any((folder / file).is_file() for file in PROCESSOR_FILES))
 
 
+def model_type_of(folder: Path) -> str:
+    """Return ``model_type`` of a folder's config.json; empty where it cannot be read."""
+    return str((_read(folder / "config.json") or {}).get("model_type") or "")
+
+
 def _read(file: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

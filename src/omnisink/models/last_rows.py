@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.finite import finite_logits
+from omnisink.models.parts import ModelParts
 
 
 @contextmanager
@@ -33,13 +35,13 @@ def last_rows(model: Any, count: int | None = 1) -> Iterator[None]:
         hook.remove()
 
 
-def last_log_likelihoods(model: Any, inputs: Mapping[str, Any], count: int | None = 1) -> Tensor:
+def last_log_likelihoods(parts: ModelParts, inputs: Mapping[str, Any], count: int | None = 1) -> Tensor:
     """Run a model once, without a cache, and return the log-likelihoods of what follows its last tokens.
 
     Parameters
     ----------
-    model : PreTrainedModel
-        With an output layer.
+    parts : ModelParts
+        With a model that has an output layer.
     inputs : mapping
         Inputs of the model; prompts of different lengths are padded on the left.
     count : int or None
@@ -55,6 +57,7 @@ def last_log_likelihoods(model: Any, inputs: Mapping[str, Any], count: int | Non
     OmnisinkError
         If the logits of the last token are not finite.
     """
-    with last_rows(model, count), finite_logits(model):
-        logits = model(**inputs, use_cache=False).logits
+    adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
+    with last_rows(parts.model, count), finite_logits(parts.model):
+        logits = adapter.forward(parts, inputs, use_cache=False).logits
     return (logits if count is None else logits[:, -count:]).float().log_softmax(dim=-1)

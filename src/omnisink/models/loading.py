@@ -12,12 +12,13 @@ import torch
 
 from omnisink.errors import OmnisinkError, shown
 from omnisink.models import embedded, smolomni
-from omnisink.models.facts import PROCESSOR_FILES
+from omnisink.models.facts import PROCESSOR_FILES, model_type_of
 from omnisink.models.gguf.load import load_gguf
 from omnisink.models.gguf.places import find_gguf
 from omnisink.models.headers import check_layers
 from omnisink.models.hub import find_cached, first_line, has_weights, require
 from omnisink.models.loaded import Loaded
+from omnisink.models.outside import find_loader, load_outside, read_weights
 
 #: Names that need no Hub, and what a record calls their weights.
 _EMBEDDED = {embedded.NAME: embedded.HUB_NAME, smolomni.NAME: "omnisink/SmolOmni"}
@@ -183,23 +184,21 @@ def _load_checkpoint(
         return Loaded(model, tokenizer, None, name, source=source, sha256=contents.sha256)
     _check_folder(name, folder)
     check_layers(name, folder)
+    source = "local folder" if local else "hub cache"
+    revised = None if local else folder.name
+    own = find_loader(model_type_of(folder))
+    if own is not None:
+        with _one_line(name):
+            return Loaded(*load_outside(own, folder, options), name, source=source, revision=revised)
     common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     with _one_line(name):
         config = AutoConfig.from_pretrained(folder, **common)
         # Omni models that also speak: only the part that understands and answers is read.
         config = getattr(config, "thinker_config", config)
-        model, report = _model_class(config).from_pretrained(
-            folder, config=config, use_safetensors=True, output_loading_info=True, **options, **common
-        )
+        model = read_weights(_model_class(config), folder, name, config=config, **options, **common)
         processor = _processor(folder, common)
         tokenizer = getattr(processor, "tokenizer", None) or AutoTokenizer.from_pretrained(folder, **common)
-    if missing := sorted(report["missing_keys"]):
-        # transformers fills them with random numbers and goes on.
-        raise OmnisinkError(
-            f"{name} lacks {len(missing)} weights of {type(model).__name__}, the first being {missing[0]}"
-        )
-    source = "local folder" if local else "hub cache"
-    return Loaded(model, tokenizer, processor, name, source=source, revision=None if local else folder.name)
+    return Loaded(model, tokenizer, processor, name, source=source, revision=revised)
 
 
 def _check_folder(name: str, folder: Path) -> None:
@@ -265,5 +264,8 @@ def _one_line(name: str) -> Iterator[None]:
             ) from error
         hint = ""
         if "does not recognize this architecture" in str(error):
-            hint = ". If a package of its own knows the type, import that package before load_model is called"
+            hint = (
+                ". If a package of its own knows the type, import that package before load_model is called, or give "
+                "the type a loader with the entry point omnisink.models (docs/write-an-adapter.md)"
+            )
         raise OmnisinkError(f"{name} could not be loaded: {first_line(error).rstrip('.')}{hint}") from error

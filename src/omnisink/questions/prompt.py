@@ -133,14 +133,29 @@ class Facts:
 class Encoded(dict[str, Any]):
     """Model inputs, as ``model.generate(**encoded)`` takes them, with the facts of every prompt.
 
+    Where `modalities` is set, the model is given ``inputs_embeds``, and ``input_ids`` has one id for every embedding:
+    that of a text token, and a filler where there is media. `Adapter.generate` and `Adapter.forward` leave it out.
+
     Attributes
     ----------
     prompts : list of Prompt
         The prompts, one for each sequence.
     facts : list of Facts
         The token counts and media records, one for each sequence.
+    modalities : list of list of str or None
+        For each sequence the modality of each of its S positions, padding included; None where ids say it.
     """
 
-    def __init__(self, data: dict[str, Any], prompts: list[Prompt], facts: list[Facts]) -> None:
+    def __init__(
+        self,
+        data: dict[str, Any],
+        prompts: list[Prompt],
+        facts: list[Facts],
+        modalities: list[list[str]] | None = None,
+    ) -> None:
         super().__init__(data)
-        self.prompts, self.facts = prompts, facts
+        self.prompts, self.facts, self.modalities = prompts, facts, modalities
+
+    def with_data(self, data: dict[str, Any]) -> Encoded:
+        """Return other inputs for the same prompts."""
+        return Encoded(data, self.prompts, self.facts, self.modalities)

@@ -152,7 +152,7 @@ def calibrate(loaded: Loaded, items: Sequence[Item], progress: Callable[[Item], 
     for item in items:
         try:
             with item_runner(loaded, item) as runner, runner.measuring():
-                made = record(loaded.model, received=False, **runner.inputs)
+                made = record(loaded, runner.inputs, received=False)
         except UnsupportedModelError:
             raise
         except Exception as error:  # The study names it when it comes to it, and goes on without it too.

@@ -49,7 +49,7 @@ class ItemMeasurements:
         among = {f"{name}{ON_SINKS}": members & self.ever for name, members in by_modality.items()}
         sets = {**by_modality, EVER: self.ever, **among}
         with self.runner.measuring():
-            return record(self.runner.loaded.model, others=self.criteria[1:], sets=sets, **self.runner.inputs)
+            return record(self.runner.loaded, self.runner.inputs, others=self.criteria[1:], sets=sets)
 
     @cached_property
     def massive(self) -> dict[int, torch.Tensor]:

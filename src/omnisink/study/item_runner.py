@@ -84,7 +84,7 @@ class ItemRunner:
         whole = [Span("text", 0, self.prompt_length)]
         self.spans: list[Span] = loaded.spans(encoded)[0] if self.facts is not None else whole
         self._gold = _gold(loaded, item)
-        self.inputs = _with_answer(dict(encoded), self._gold[0][:-1])
+        self.inputs = _with_answer(loaded, dict(encoded), self._gold[0][:-1])
         self.length = int(self.inputs["input_ids"].shape[1])
         if self.length > self.prompt_length:
             self.spans.append(Span("text", self.prompt_length, self.length))
@@ -119,7 +119,7 @@ class ItemRunner:
             if start is not None:
                 stack.enter_context(self._tape.from_layer(start))
             traces = [stack.enter_context(self._attached(method)) for method in methods]
-            log_likelihoods = last_log_likelihoods(self.loaded.model, self.inputs, kept)[0]
+            log_likelihoods = last_log_likelihoods(self.loaded, self.inputs, kept)[0]
         return self._score(log_likelihoods, traces[-1].record if traces else None, betas)
 
     def _attached(self, method: Method) -> AbstractContextManager[Trace]:
@@ -209,7 +209,7 @@ def _gold(loaded: Loaded, item: Item) -> tuple[list[int], list[int]]:
     return tokens, sorted({*own, *spellings(loaded.tokenizer, item.answer)})
 
 
-def _with_answer(inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
+def _with_answer(loaded: Loaded, inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
     """Append tokens to a prompt; whatever else has one entry for each token says "text" of them."""
     if not tokens:
         return inputs
@@ -220,4 +220,8 @@ def _with_answer(inputs: dict[str, Any], tokens: list[int]) -> dict[str, Any]:
         if isinstance(value, Tensor) and value.shape == ids.shape:
             fill = torch.ones_like(more) if name == "attention_mask" else torch.zeros_like(more)
             grown[name] = torch.cat([value, more if name == "input_ids" else fill.to(value.dtype)], dim=1)
+    if (embeds := inputs.get("inputs_embeds")) is not None:
+        with torch.no_grad():
+            embedded = loaded.model.get_input_embeddings()(more.to(embeds.device))
+        grown["inputs_embeds"] = torch.cat([embeds, embedded.to(embeds.dtype)], dim=1)
     return grown

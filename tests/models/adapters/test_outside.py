@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,31 +14,16 @@ from PIL import Image
 from omnisink import OmnisinkError, OutRo, load_model
 from omnisink.models.adapters.registry import ADAPTERS
 from omnisink.models.loaded import Loaded
+from tests.models.adapters.page_examples import installed
 from tests.models.tiny_checkpoints import CHECKPOINTS, HEARING
 from tests.models.tiny_parts import TEXT, save, template, token_ids, tokenizer
-
-PAGE = Path(__file__).parents[3] / "docs" / "write-an-adapter.md"
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Install the example of the page with its entry point, as pip lays it out."""
-    text = PAGE.read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
-    (table,) = re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)
-    site = tmp_path_factory.mktemp("site")
-    info = site / "llava_adapter-1.0.dist-info"
-    info.mkdir()
-    (site / "llava_adapter.py").write_text(code)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llava-adapter\nVersion: 1.0\n")
-    group, point = table.strip().splitlines()
-    name = re.fullmatch(r'\[project\.entry-points\."([\w.]+)"\]', group)
-    assert name is not None
-    (info / "entry_points.txt").write_text(f"[{name[1]}]\n{point.replace(chr(34), '')}\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(site)
+    """Install the page's first example."""
+    with installed(0, "llava_adapter", tmp_path_factory.mktemp("site")):
         yield
-    sys.modules.pop("llava_adapter", None)
 
 
 @pytest.fixture(scope="module")

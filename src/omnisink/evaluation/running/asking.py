@@ -151,7 +151,7 @@ def _likeliest(
     loaded: Loaded, inputs: Encoded, tokens: Sequence[dict[str, list[int]]], method: Method | None
 ) -> list[Reply]:
     with torch.inference_mode(), attached(method, loaded, inputs) as trace:
-        rows = last_log_likelihoods(loaded.model, inputs)[:, 0]
+        rows = last_log_likelihoods(loaded, inputs)[:, 0]
         found = _sinks(trace, len(rows))
     replies = []
     for row, own, sinks in zip(rows, tokens, found, strict=True):

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from omnisink.errors import OmnisinkError, UnsupportedModelError, reason
@@ -24,6 +23,7 @@ from omnisink.media import FrameChoice
 from omnisink.methods.base import Method
 from omnisink.methods.settings import plain_settings
 from omnisink.methods.space import is_off
+from omnisink.models.adapters.embedding import placed
 from omnisink.models.loaded import Loaded
 from omnisink.questions.prompt import Encoded
 from omnisink.results.records import RECORDS, Records, read_records
@@ -156,8 +156,7 @@ class QuestionError(OmnisinkError):
 
 def moved(inputs: Encoded, device: Any) -> Encoded:
     """Return inputs with their tensors on a device."""
-    data = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
-    return Encoded(data, inputs.prompts, inputs.facts)
+    return inputs.with_data({name: placed(value, device) for name, value in inputs.items()})
 
 
 def name_of(method: Method | None) -> str:

@@ -282,7 +282,7 @@ class OmnisinkSimple(OmnisinkChat):
                 )
         longest = max(map(len, spelled))
         with torch.inference_mode(), attached(self.method, self.loaded, inputs):
-            rows = last_log_likelihoods(self.loaded.model, inputs, longest + 1)[:, :-1]
+            rows = last_log_likelihoods(self.loaded, inputs, longest + 1)[:, :-1]
         found = []
         for row, tokens in zip(rows, spelled, strict=True):
             own, wanted = row[-len(tokens) :], torch.tensor(tokens, device=row.device)

@@ -182,9 +182,11 @@ def answer(
         flags["streamer"] = streamer
     block = attached(method, parts, inputs)
     with torch.inference_mode(), last_rows(parts.model), finite_logits(parts.model), block as trace:
-        returned = parts.model.generate(**inputs, **flags)
+        returned = adapter.generate(parts, inputs, **flags)
     ends = _ends(parts.model)
-    made = new_tokens(returned, inputs["input_ids"], int(flags["max_new_tokens"]))
+    # Who gives embeddings to `generate` gets new tokens only.
+    prompt = inputs["input_ids"] if inputs.modalities is None else inputs["input_ids"][:, :0]
+    made = new_tokens(returned, prompt, int(flags["max_new_tokens"]))
     answers = []
     for row, count, prompt, facts in zip(made.tolist(), room, inputs.prompts, inputs.facts, strict=True):
         kept = row[:count]

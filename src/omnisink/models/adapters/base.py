@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omnisink.errors import OmnisinkError
-from omnisink.media import Clip, FrameChoice, read_clip, read_image
+from omnisink.media import FrameChoice, read_clip, read_image
+from omnisink.models.adapters.counts import facts_of
+from omnisink.models.adapters.embedding import check_columns, given, placed
 from omnisink.models.adapters.refusals import (
     media_tokens,
     named,
@@ -17,7 +20,7 @@ from omnisink.models.adapters.refusals import (
 )
 from omnisink.models.adapters.spans import Modality, Span, Unit, find_spans
 from omnisink.models.context import check_context, check_length
-from omnisink.models.templates import Message, write_parts
+from omnisink.models.templates import Message, write_parts, write_text
 from omnisink.questions.prompt import Encoded, Facts, Media, Prompt
 
 if TYPE_CHECKING:
@@ -38,6 +41,9 @@ class Adapter(ABC):
     modalities: ClassVar[frozenset[Modality]] = frozenset({"image", "video"})
     #: The system message they were tuned with; None leaves it to the chat template.
     default_system: ClassVar[str | None] = None
+    #: What stands for each modality in the text of a question, as ``{"video": "<video>"}``; empty where the chat
+    #: template writes it. `process` finds it there.
+    media_texts: ClassVar[Mapping[Modality, str]] = MappingProxyType({})
     #: Samples per second of the sound they hear.
     audio_rate: ClassVar[int] = 16_000
 
@@ -47,7 +53,8 @@ class Adapter(ABC):
 
     def temporal_patch(self, parts: ModelParts) -> int:
         """Return how many frames make one temporal step of the video's tokens."""
-        return int(getattr(parts.processor.video_processor, "temporal_patch_size", None) or 1)
+        video_processor = getattr(parts.processor, "video_processor", None)
+        return int(getattr(video_processor, "temporal_patch_size", None) or 1)
 
     def placeholders(self, parts: ModelParts, prompt: Prompt) -> dict[int, Modality]:
         """Return the token ids that stand for media in a prompt, each with its modality."""
@@ -72,10 +79,18 @@ class Adapter(ABC):
             shown.append({"type": "image", "image": str(prompt.image)})
         if prompt.sound is not None and not prompt.sound_of_video:
             shown.append({"type": "audio", "audio": str(prompt.sound)})
-        return [*shown, {"type": "text", "text": prompt.text}]
+        text = prompt.text
+        if self.media_texts:
+            marks = "".join(self.media_texts.get(part["type"], "") + "\n" for part in shown)
+            shown, text = [], text + "\n" + marks.rstrip("\n") if prompt.text_first else marks + text
+        return [*shown, {"type": "text", "text": text}]
 
     def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
-        """Run the family's processor over a batch; returns a mapping of names to tensors."""
+        """Run the family's processor over a batch; returns a mapping of names to tensors.
+
+        A model whose ids do not say which tokens are media, or how many, is given embeddings: return what
+        `omnisink.models.adapters.embed_rows` makes.
+        """
         raise NotImplementedError
 
     def extras(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
@@ -93,6 +108,44 @@ class Adapter(ABC):
             "top_p": None,
             "top_k": None,
         }
+
+    def generate(self, parts: ModelParts, inputs: Mapping[str, Any], **options: Any) -> Any:
+        """Generate, for models whose own `generate` takes other arguments; returns what it returns.
+
+        Parameters
+        ----------
+        parts : ModelParts
+            The model.
+        inputs : mapping
+            Result of `encode`.
+        **options
+            As transformers' `generate` takes them.
+
+        Returns
+        -------
+        Tensor or ModelOutput
+            (B, N) int64 ids: the new tokens, with the prompt's before them or not.
+        """
+        return parts.model.generate(**given(inputs), **options)
+
+    def forward(self, parts: ModelParts, inputs: Mapping[str, Any], **options: Any) -> Any:
+        """Run the model once over prompts, for models that take other arguments; returns an output with `logits`.
+
+        Parameters
+        ----------
+        parts : ModelParts
+            The model.
+        inputs : mapping
+            Result of `encode`, or token ids with their mask.
+        **options
+            As ``use_cache=False``.
+
+        Returns
+        -------
+        ModelOutput
+            Its `logits` are (B, S, V), with one position for each column of ``input_ids``.
+        """
+        return parts.model(**given(inputs), **options)
 
     # The rest is the same for all families.
 
@@ -161,15 +214,21 @@ class Adapter(ABC):
                 refuse_short_sound(prompt.sound, len(read.samples), self.audio_rate, tokens)
                 check_length(parts, tokens, "tokens of sound")
         texts = [self._text(parts, prompt, read) for prompt, read in zip(prompts, media, strict=True)]
-        with named(parts.name, prompts):
+        import torch
+
+        with named(parts.name, prompts), torch.no_grad():  # A process may run towers.
             made = dict(self.process(parts, texts, prompts, media)) | self.extras(prompts)
-        facts = [
-            self._facts(parts, prompt, read, row, made)
-            for prompt, read, row in zip(prompts, media, range(len(prompts)), strict=True)
+        modalities = made.pop("modalities", None)
+        if modalities is not None:
+            check_columns(parts.name, made, modalities)
+        encoded = Encoded(made, list(prompts), [], modalities)
+        columns = self._modalities(parts, encoded)
+        encoded.facts = [
+            facts_of(self, parts, *one) for one in zip(prompts, media, columns, _masks(made), strict=True)
         ]
         check_context(parts, made)
-        placed = {name: _placed(value, parts.model) for name, value in made.items()}
-        return Encoded(placed, list(prompts), facts)
+        place = parts.model.device
+        return encoded.with_data({name: placed(value, place, parts.model.dtype) for name, value in made.items()})
 
     def count_tokens(self, parts: ModelParts, prompt: Prompt) -> int:
         """Return how many tokens a prompt of text becomes, whether the model's context holds them or not.
@@ -210,15 +269,22 @@ class Adapter(ABC):
         list of list of Span
             The spans of every sequence, in order.
         """
-        ids, mask = inputs["input_ids"].tolist(), inputs["attention_mask"].tolist()
         rows = []
-        for row, (prompt, known) in enumerate(zip(inputs.prompts, inputs.facts, strict=True)):
-            holders = self.placeholders(parts, prompt)
+        columns = self._modalities(parts, inputs)
+        for known, modalities, mask in zip(inputs.facts, columns, _masks(inputs), strict=True):
             units: dict[Modality, list[Unit]] = {"audio": self.audio_units(known.audio_tokens, known.audio_seconds)}
             if known.grid_times:
                 units["video"] = self.video_units(known)
-            rows.append(find_spans(ids[row], [bool(m) for m in mask[row]], holders, units))
+            rows.append(find_spans(modalities, mask, units))
         return rows
+
+    def _modalities(self, parts: ModelParts, inputs: Encoded) -> list[list[Modality]]:
+        """Return the modality of every token: what `process` said, or what ids say."""
+        if inputs.modalities is not None:
+            return inputs.modalities  # type: ignore[return-value]
+        holders = [self.placeholders(parts, prompt) for prompt in inputs.prompts]
+        ids = inputs["input_ids"].tolist()
+        return [[known.get(i, "text") for i in row] for known, row in zip(holders, ids, strict=True)]
 
     def video_units(self, facts: Facts) -> list[Unit]:
         """Return which seconds the video tokens stand for: as many for every temporal step."""
@@ -229,7 +295,7 @@ class Adapter(ABC):
         ]
 
     def _check(self, parts: ModelParts, prompts: Sequence[Prompt]) -> None:
-        tokens = media_tokens(parts)
+        tokens = media_tokens(parts) | frozenset(self.media_texts.values())
         for prompt in prompts:
             for modality, wanted in (("video", prompt.video), ("image", prompt.image), ("audio", prompt.sound)):
                 if wanted is not None and modality not in self.modalities:
@@ -253,47 +319,8 @@ class Adapter(ABC):
         return messages
 
     def _text(self, parts: ModelParts, prompt: Prompt, media: Media) -> str:
-        return write_parts(parts, self._messages(parts, prompt, media)) + prompt.reply
-
-    def _facts(self, parts: ModelParts, prompt: Prompt, media: Media, row: int, made: dict[str, Any]) -> Facts:
-        """Count the tokens of one sequence, and check that the sound is among them."""
-        holders = self.placeholders(parts, prompt)
-        ids = made["input_ids"][row].tolist()
-        token_mask = made["attention_mask"][row].tolist()
-        counts = {
-            m: sum(1 for i, r in zip(ids, token_mask, strict=True) if r and holders.get(i) == m)
-            for m in holders.values()
-        }
-        facts = Facts(
-            sum(token_mask),
-            counts.get("video", 0),
-            counts.get("image", 0),
-            counts.get("audio", 0),
-            [],
-            0.0,
-            media.records(),
-        )
-        if media.sound is not None:
-            samples = len(media.samples)
-            facts.audio_seconds = samples / self.audio_rate
-            expected = self.audio_tokens(samples)
-            if facts.audio_tokens != expected or expected < 1:
-                raise OmnisinkError(
-                    f"the sound of {prompt.sound} did not reach the prompt: its {facts.audio_seconds:.2f} s should be "
-                    f"{expected} audio tokens, the processor made {facts.audio_tokens}"
-                )
-        elif facts.audio_tokens:
-            raise OmnisinkError(
-                f"the processor made {facts.audio_tokens} audio tokens although no sound was asked for"
-            )
-        if media.video is not None:
-            facts.grid_times = grid_times(media.video, self.temporal_patch(parts))
-            if facts.video_tokens < len(facts.grid_times):
-                raise OmnisinkError(
-                    f"{prompt.video} did not reach the prompt: {len(facts.grid_times)} steps of frames became "
-                    f"{facts.video_tokens} video tokens"
-                )
-        return facts
+        write = write_text if parts.processor is None else write_parts
+        return write(parts, self._messages(parts, prompt, media)) + prompt.reply
 
 
 def pictures(media: Sequence[Media]) -> list[Any]:
@@ -306,20 +333,5 @@ def pictures(media: Sequence[Media]) -> list[Any]:
     return [Image.fromarray(m.image) for m in media if m.image is not None]
 
 
-def grid_times(clip: Clip, patch: int) -> list[tuple[float, float]]:
-    """Return when each run of `patch` kept frames begins and ends, in seconds; the last ends with the video."""
-    times = [float(t) for t in clip.times]  # type: ignore[union-attr]
-    begins = times[::patch]
-    # Frames are evenly spaced in nearly every choice; the last of them lasts as long as those before.
-    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-    end = min(times[-1] + step, max(clip.record.duration or float("inf"), times[-1]))
-    return list(zip(begins, [*begins[1:], end], strict=True))
-
-
-def _placed(value: Any, model: Any) -> Any:
-    """Put a tensor on the model's device; pictures and spectrograms take its dtype too."""
-    if not hasattr(value, "to"):
-        return value
-    if value.is_floating_point() and value.dim() > 1:
-        return value.to(model.device, model.dtype)
-    return value.to(model.device)
+def _masks(inputs: Mapping[str, Any]) -> list[list[bool]]:
+    return [[bool(real) for real in row] for row in inputs["attention_mask"].tolist()]

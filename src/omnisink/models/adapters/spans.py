@@ -53,21 +53,16 @@ Unit = tuple[int, float | None, float | None]
 
 
 def find_spans(
-    ids: Sequence[int],
-    token_mask: Sequence[bool],
-    placeholders: dict[int, Modality],
-    units: dict[Modality, list[Unit]],
+    modalities: Sequence[Modality], token_mask: Sequence[bool], units: dict[Modality, list[Unit]]
 ) -> list[Span]:
     """Cut one row into spans.
 
     Parameters
     ----------
-    ids : sequence of int
-        Token ids, (S,).
+    modalities : sequence of str
+        Modality of every token, (S,).
     token_mask : sequence of bool
         False at padding, which belongs to no span.
-    placeholders : dict of int to str
-        The token id that stands for each modality.
     units : dict of str to list of (int, float, float)
         For a modality, in order: how many of its tokens stand for which seconds. A unit may be spread over several
         runs, where video and audio take turns.
@@ -78,7 +73,7 @@ def find_spans(
         The spans in order, without overlap.
     """
     queues = {modality: list(found) for modality, found in units.items()}
-    kinds = [placeholders.get(i, "text") if r else None for i, r in zip(ids, token_mask, strict=True)]
+    kinds = [modality if real else None for modality, real in zip(modalities, token_mask, strict=True)]
     spans: list[Span] = []
     for kind, group in groupby(range(len(kinds)), key=lambda p: kinds[p]):
         if kind is None:
