@@ -16,6 +16,7 @@ from omnisink.models.provenance import versions as versions
 if TYPE_CHECKING:
     from omnisink.models.adapters.spans import Modality
     from omnisink.models.loaded import Loaded
+    from omnisink.questions.prompt import Encoded
 
 #: What every generator of random numbers takes that a seed is given to: NumPy's and Optuna's take 32 bits.
 LARGEST_SEED = 2**32 - 1
