@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,9 @@ from typer.testing import CliRunner
 
 from omnisink import OmnisinkError, OutRo, find_sinks, load_model
 from omnisink.cli.app import app
+from omnisink.evaluation.tasks.prompts import prompt_of
+from omnisink.evaluation.tasks.task import find_task
+from omnisink.models.adapters.qwen2_5_omni import Qwen25Omni
 from omnisink.models.loaded import Loaded
 from omnisink.questions.items import Item
 from omnisink.results.records import read_records
@@ -165,6 +169,16 @@ def test_it_is_evaluated_on_avhbench(folder: Path, clip: Path, tmp_path: Path) -
     records = read_records(out)
     assert len(records) == 8
     assert not [record["error"] for record in records if record.get("error")]
+
+
+def test_a_protocol_gives_it_no_other_familys_system_message(
+    loaded: Loaded, clip: Path, tmp_path: Path, families: Callable[[str], Loaded]
+) -> None:
+    first = find_task("avhbench").load(lay_out("avhbench", tmp_path, clip.read_bytes()))[0]
+    assert first.system == Qwen25Omni.default_system
+    assert prompt_of(loaded, first).system is None
+    assert prompt_of(loaded, replace(first, system="Be brief.")).system == "Be brief."
+    assert prompt_of(families("qwen2_5_omni"), first).system == first.system
 
 
 def test_an_item_of_a_study_is_run_and_recorded(loaded: Loaded, clip: Path) -> None:
