@@ -18,7 +18,8 @@ from omnisink.models.gguf.places import find_gguf
 from omnisink.models.headers import check_layers
 from omnisink.models.hub import find_cached, first_line, has_weights, require
 from omnisink.models.loaded import Loaded
-from omnisink.models.outside import find_loader, load_outside, read_weights
+from omnisink.models.outside import check_complete, find_loader, load_outside, read_weights
+from omnisink.models.ports import find_port
 
 #: Names that need no Hub, and what a record calls their weights.
 _EMBEDDED = {embedded.NAME: embedded.HUB_NAME, smolomni.NAME: "omnisink/SmolOmni"}
@@ -192,6 +193,10 @@ def _load_checkpoint(
             return Loaded(*load_outside(own, folder, options), name, source=source, revision=revised)
     common = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     with _one_line(name):
+        if (port := find_port(folder)) is not None:
+            model, report, tokenizer, processor = port(name, folder, options, download)
+            check_complete(name, model, report)
+            return Loaded(model, tokenizer, processor, name, source=source, revision=revised)
         config = AutoConfig.from_pretrained(folder, **common)
         # Omni models that also speak: only the part that understands and answers is read.
         config = getattr(config, "thinker_config", config)

@@ -6,7 +6,7 @@ processor. It is found by ``model_type`` in the folder's config.json, and asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,31 @@ def read_weights(model_class: Any, folder: Path, name: str = "", **options: Any)
     model, report = model_class.from_pretrained(
         folder, use_safetensors=True, output_loading_info=True, **{"local_files_only": True, **options}
     )
+    check_complete(name or folder.name, model, report)
+    return model
+
+
+def check_complete(name: str, model: Any, report: Mapping[str, Any]) -> None:
+    """Refuse a model of which weights are missing; transformers fills them with random numbers and goes on.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the error.
+    model : PreTrainedModel
+        The model.
+    report : mapping
+        What `from_pretrained` says with ``output_loading_info=True``.
+
+    Raises
+    ------
+    OmnisinkError
+        Naming the first weight.
+    """
     if missing := sorted(report["missing_keys"]):
         raise OmnisinkError(
-            f"{name or folder.name} lacks {len(missing)} weights of {type(model).__name__}, "
-            f"the first being {missing[0]}"
+            f"{name} lacks {len(missing)} weights of {type(model).__name__}, the first being {missing[0]}"
         )
-    return model
 
 
 def _kinds(made: Any) -> str:

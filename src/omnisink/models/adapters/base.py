@@ -46,6 +46,8 @@ class Adapter(ABC):
     media_texts: ClassVar[Mapping[Modality, str]] = MappingProxyType({})
     #: Samples per second of the sound they hear.
     audio_rate: ClassVar[int] = 16_000
+    #: Whether a checkpoint that takes media has the file of a processor in its folder.
+    has_processor_file: ClassVar[bool] = True
 
     def default_frames(self, parts: ModelParts) -> FrameChoice:
         """Return the rule by which the family picks frames of a video."""

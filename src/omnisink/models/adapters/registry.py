@@ -14,6 +14,7 @@ from omnisink.models.adapters.qwen2_5_vl import Qwen25VL
 from omnisink.models.adapters.qwen3_omni import Qwen3Omni
 from omnisink.models.adapters.qwen3_vl import Qwen3VL
 from omnisink.models.adapters.text import TextOnly
+from omnisink.models.adapters.video_llama2 import VideoLLaMA2
 from omnisink.models.adapters.videollama3 import VideoLLaMA3
 
 #: Entry points of this group name a subclass of `Adapter`.
@@ -28,6 +29,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     VideoLLaMA3,
     LlavaOneVision,
     Phi4Multimodal,
+    VideoLLaMA2,
 )
 
 
@@ -39,7 +41,7 @@ def adapter_of(model_type: str, *, with_processor: bool) -> Adapter:
     model_type : str
         ``config.model_type``.
     with_processor : bool
-        Whether a processor was saved with the model. Without one the model takes text only.
+        Whether a processor was saved with the model. Without one most models take text only.
 
     Returns
     -------
@@ -47,9 +49,10 @@ def adapter_of(model_type: str, *, with_processor: bool) -> Adapter:
         For an unknown family, an adapter that takes text and explains why it refuses media.
     """
     found = _from_outside(model_type)  # Such a model may have a processor of another kind, or need none.
-    if found is None and not with_processor:
+    known = found or find_adapter(model_type)
+    if found is None and not with_processor and (known is None or known.has_processor_file):
         return TextOnly()
-    return found or find_adapter(model_type) or TextOnly(unknown=model_type)
+    return known or TextOnly(unknown=model_type)
 
 
 def find_adapter(model_type: str) -> Adapter | None:

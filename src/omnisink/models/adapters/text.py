@@ -46,8 +46,6 @@ class TextOnly(Adapter):
 
     def process(self, parts: ModelParts, texts: list[str], prompts: Sequence[Prompt], media: Sequence[Media]) -> Any:
         """Turn texts into tokens, padded on the left whatever the tokenizer's own habit is."""
-        import torch
-
         tokenizer = parts.tokenizer
         rows = []
         for text, prompt in zip(texts, prompts, strict=True):
@@ -58,12 +56,7 @@ class TextOnly(Adapter):
                 tokenizer.encode(asked, add_special_tokens=bare)
                 + tokenizer.encode(prompt.reply, add_special_tokens=False)
             )
-        longest = max(map(len, rows))
-        # What stands at a masked place is never seen; some tokenizers have no padding token.
-        filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        ids = torch.tensor([[filler or 0] * (longest - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-        return {"input_ids": ids, "attention_mask": mask}
+        return pad_left(rows, tokenizer)
 
     def _text(self, parts: ModelParts, prompt: Prompt, media: Media) -> str:
         return self._written(parts, self._messages(parts, prompt, media)) + prompt.reply
@@ -79,3 +72,15 @@ class TextOnly(Adapter):
             if not of_parts:
                 raise
             return write_parts(parts, messages)
+
+
+def pad_left(rows: Sequence[Sequence[int]], tokenizer: Any) -> dict[str, Any]:
+    """Return ``input_ids`` and ``attention_mask`` of sequences of ids, (B, S) int64, padded on the left."""
+    import torch
+
+    longest = max(map(len, rows))
+    # What stands at a masked place is never seen; some tokenizers have no padding token.
+    filler = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    ids = torch.tensor([[filler or 0] * (longest - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask}

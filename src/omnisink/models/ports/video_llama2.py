@@ -1,0 +1,209 @@
+"""VideoLLaMA 2 and the pictures of 2.1-AV: transformers' Qwen2 or Mistral, CLIP or SigLIP, and the STC connector.
+
+The released classes put a tower's features in the place of one id, and call generate with embeddings. Here the id is
+repeated, once for each token, so that positions of ids are positions of tokens and a batch is padded on the left as in
+any other model. Without padding both compute the same. No released weights were run with it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from omnisink.errors import OmnisinkError
+from omnisink.models.ports.stc import PADDINGS, STCConnector, stc_length, stc_names
+from omnisink.models.ports.towers import build_tower, find_tower, patch_features, read_tower, tower_prefix
+
+#: Frames of a video where the checkpoint does not say, as in the released code.
+DEFAULT_FRAMES = 8
+#: The words in a prompt where the media go.
+WORDS = {"image": "<image>", "video": "<video>"}
+
+
+class _Seeing:
+    """What a decoder needs to see: tower, connector, and their features in the place of the placeholders."""
+
+    # The sound of 2.1-AV, the pooling head of SigLIP, and a buffer that CLIP once saved.
+    _keys_to_ignore_on_load_unexpected = (r"audio_tower", r"mm_projector_a", r"vision_tower\.head", r"position_ids")
+
+    def _add_eyes(self, config: Any) -> None:
+        self.vision_tower = build_tower(config.vision_config)
+        self.mm_projector = STCConnector(
+            config.vision_config.hidden_size, config.hidden_size, PADDINGS[config.mm_projector_type]
+        )
+        self.post_init()  # type: ignore[attr-defined]
+
+    def media_tokens(self, frames: int) -> tuple[int, int]:
+        """Return how many temporal steps a number of frames becomes, and how many tokens each has."""
+        eyes: Any = self.vision_tower.config
+        padding = self.mm_projector.padding
+        side = stc_length(eyes.image_size // eyes.patch_size, padding)
+        return stc_length(frames, padding), side * side
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run the decoder on text and media.
+
+        Parameters
+        ----------
+        input_ids : Tensor
+            (B, S) int64 with placeholders.
+        attention_mask : Tensor
+            (B, S), 0 at padding.
+        inputs_embeds : Tensor
+            (B, S, W), in the place of ids and media.
+        pixel_values : Tensor
+            (B, 3, H, W), a picture of each sequence. It is seen as a video in which nothing moves.
+        pixel_values_videos : Tensor
+            (B, T, 3, H, W), a video of each sequence.
+        **options
+            Of the decoder's own forward pass.
+        """
+        if inputs_embeds is None and input_ids is not None:
+            inputs_embeds = self._embed(input_ids, pixel_values, pixel_values_videos)
+        return super().forward(attention_mask=attention_mask, inputs_embeds=inputs_embeds, **options)  # type: ignore[misc]
+
+    def _embed(self, ids: Tensor, picture: Tensor | None, video: Tensor | None) -> Tensor:
+        config: Any = self.config  # type: ignore[attr-defined]
+        places = {"image": ids == config.image_token_id, "video": ids == config.video_token_id}
+        # The placeholders may lie beyond the embedding's last row.
+        words = ids.masked_fill(places["image"] | places["video"], 0)
+        embeds: Tensor = self.get_input_embeddings()(words)  # type: ignore[attr-defined]
+        for name, pixels in (("image", picture), ("video", video)):
+            if pixels is not None and places[name].any():
+                tokens = self.see(pixels).to(embeds)
+                here = places[name].sum().item()
+                if here != tokens.shape[:2].numel():
+                    raise OmnisinkError(
+                        f"{here} placeholders of {name} are in the prompts, and the {name} has "
+                        f"{tokens.shape[:2].numel()} tokens: give whole prompts with their media"
+                    )
+                embeds = embeds.masked_scatter(places[name].unsqueeze(-1), tokens)
+        return embeds
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """Turn pictures (B, 3, H, W) or videos (B, T, 3, H, W) into tokens (B, N, W)."""
+        config: Any = self.config  # type: ignore[attr-defined]
+        still = pixels.dim() == 4
+        frames = pixels.unsqueeze(1) if still else pixels
+        patches = patch_features(self.vision_tower, frames.flatten(0, 1), config.mm_vision_select_layer)
+        patches = patches.unflatten(0, frames.shape[:2])
+        return self.mm_projector(patches.expand(-1, config.num_frames, -1, -1) if still else patches)  # type: ignore[no-any-return]
+
+    def _get_logits_processor(self, *values: Any, **named: Any) -> Any:
+        """Let a repetition penalty look at new tokens only, as the release does, which gives `generate` embeddings."""
+        made = super()._get_logits_processor(*values, **named)  # type: ignore[misc]
+        length = named.get("input_ids_seq_length", values[1] if len(values) > 1 else None)
+        for one in made:
+            if hasattr(one, "prompt_ignore_length"):
+                one.prompt_ignore_length = length
+        return made
+
+
+class VideoLlama2Qwen2(_Seeing, Qwen2ForCausalLM):
+    """VideoLLaMA 2.1, and 2 with Qwen2."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._add_eyes(config)
+
+
+class VideoLlama2Mistral(_Seeing, MistralForCausalLM):
+    """VideoLLaMA 2."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._add_eyes(config)
+
+
+_DECODERS: dict[str, tuple[Any, Any]] = {
+    "videollama2": (VideoLlama2Mistral, MistralConfig),
+    "videollama2_mistral": (VideoLlama2Mistral, MistralConfig),
+    "videollama2_qwen2": (VideoLlama2Qwen2, Qwen2Config),
+}
+
+
+def load_video_llama2(
+    name: str, folder: Path, options: dict[str, Any], download: bool
+) -> tuple[Any, dict[str, Any], Any, Any]:
+    """Load a released checkpoint of VideoLLaMA 2 or 2.1, or of 2.1-AV without its sound.
+
+    Parameters
+    ----------
+    name : str
+        The checkpoint, for messages.
+    folder : Path
+        With ``config.json``, safetensors and the tokenizer, as on the Hub.
+    options : dict
+        For `from_pretrained`.
+    download : bool
+        Whether the vision tower's configuration may be fetched from the Hub.
+
+    Returns
+    -------
+    tuple of PreTrainedModel, dict, tokenizer, ImageProcessor
+        The model, transformers' loading report, and what turns questions into inputs.
+
+    Raises
+    ------
+    OmnisinkError
+        If the vision tower is not here, or it or the connector is of a kind that is not ported.
+    """
+    config, processor = _read_config(name, folder, download)
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True)
+    tokenizer.add_tokens(list(WORDS.values()), special_tokens=True)
+    config.image_token_id, config.video_token_id = tokenizer.convert_tokens_to_ids(list(WORDS.values()))
+    # Without a word in front, so that a decoder's own names are left as they are.
+    eyes = "vision_tower." + tower_prefix(config.vision_config)
+    names = {
+        r"^model\.vision_tower\.vision_tower\.vision_model\.": eyes,
+        **stc_names(r"^model\.mm_projector", "mm_projector"),
+    }
+    model, report = _DECODERS[config.model_type][0].from_pretrained(
+        folder,
+        config=config,
+        key_mapping=names,
+        use_safetensors=True,
+        output_loading_info=True,
+        local_files_only=True,
+        **options,
+    )
+    # The released code also stops where the tokenizer's own end comes.
+    ends = model.generation_config.eos_token_id
+    known = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    model.generation_config.eos_token_id = sorted({*known, tokenizer.eos_token_id} - {None})
+    return model, report, tokenizer, processor
+
+
+def _read_config(name: str, folder: Path, download: bool) -> tuple[Any, Any]:
+    """Return the decoder's configuration with the tower's inside, and the tower's image processor."""
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind, tower = written.get("mm_projector_type"), written.get("mm_vision_tower")
+    if kind not in PADDINGS:
+        raise OmnisinkError(
+            f"{name} has the connector {kind!r} (mm_projector_type in config.json); ported are {', '.join(PADDINGS)}"
+        )
+    if not isinstance(tower, str):
+        raise OmnisinkError(f"{name} names no vision tower: mm_vision_tower in its config.json")
+    if written.get("mm_vision_select_feature", "patch") != "patch":
+        raise OmnisinkError(
+            f"{name} gives its connector more than patches (mm_vision_select_feature), which is not ported"
+        )
+    model_type = written.pop("model_type")
+    config = _DECODERS[model_type][1].from_dict(written)
+    config.model_type = model_type
+    config.vision_config, processor = read_tower(tower, find_tower(tower, folder, download=download))
+    config.num_frames = written.get("num_frames") or DEFAULT_FRAMES
+    config.mm_vision_select_layer = written.get("mm_vision_select_layer", -2)
+    return config, processor
