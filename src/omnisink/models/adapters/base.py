@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omnisink.errors import OmnisinkError
-from omnisink.media import FrameChoice, read_clip, read_image
-from omnisink.models.adapters.counts import facts_of
+from omnisink.media import Clip, FrameChoice, read_clip, read_image
+from omnisink.models.adapters.counts import facts_of, grid_times
 from omnisink.models.adapters.embedding import check_columns, given, placed
 from omnisink.models.adapters.refusals import (
     media_tokens,
@@ -57,6 +57,10 @@ class Adapter(ABC):
         """Return how many frames make one temporal step of the video's tokens."""
         video_processor = getattr(parts.processor, "video_processor", None)
         return int(getattr(video_processor, "temporal_patch_size", None) or 1)
+
+    def grid_times(self, parts: ModelParts, clip: Clip) -> list[tuple[float, float]]:
+        """Return when each temporal step of the video's tokens begins and ends, in seconds."""
+        return grid_times(clip, self.temporal_patch(parts))
 
     def placeholders(self, parts: ModelParts, prompt: Prompt) -> dict[int, Modality]:
         """Return the token ids that stand for media in a prompt, each with its modality."""

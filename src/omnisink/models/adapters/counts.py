@@ -73,7 +73,7 @@ def facts_of(
     elif facts.audio_tokens:
         raise OmnisinkError(f"the processor made {facts.audio_tokens} audio tokens although no sound was asked for")
     if media.video is not None:
-        facts.grid_times = grid_times(media.video, adapter.temporal_patch(parts))
+        facts.grid_times = adapter.grid_times(parts, media.video)
         if facts.video_tokens < len(facts.grid_times):
             raise OmnisinkError(
                 f"{prompt.video} did not reach the prompt: {len(facts.grid_times)} steps of frames became "

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from omnisink.errors import OmnisinkError
-from omnisink.media import FrameChoice
+from omnisink.media import Clip, FrameChoice
 from omnisink.media.choice import Indices, Times
-from omnisink.models.adapters.base import Adapter, grid_times
+from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.counts import grid_times
 from omnisink.models.adapters.text import pad_left
 from omnisink.models.templates import Message, write_text
-from omnisink.questions.prompt import Facts, Media, Prompt
+from omnisink.questions.prompt import Media, Prompt
 
 if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts
@@ -128,13 +129,13 @@ class VideoLLaMA2(Adapter):
                 ids += parts.tokenizer.encode(piece, add_special_tokens=False)
         return ids
 
-    def _facts(self, parts: ModelParts, prompt: Prompt, media: Media, row: int, made: dict[str, Any]) -> Facts:
-        facts = super()._facts(parts, prompt, media, row, made)
-        if media.video is not None:
-            # With padding the first step has the first frame only, and every later one begins a frame earlier.
-            steps, _ = parts.model.media_tokens(len(media.frames))
-            single = grid_times(media.video, 1)
-            first = parts.model.mm_projector.padding
-            edges = [single[max(0, 2 * i - first)][0] for i in range(steps)]
-            facts.grid_times = list(zip(edges, [*edges[1:], single[-1][1]], strict=True))
-        return facts
+    def grid_times(self, parts: ModelParts, clip: Clip) -> list[tuple[float, float]]:
+        """Return the times of the connector's steps.
+
+        With padding the first step has the first frame only, and every later one begins a frame earlier.
+        """
+        steps, _ = parts.model.media_tokens(len(clip.frames))  # type: ignore[arg-type]
+        single = grid_times(clip, 1)
+        first = parts.model.mm_projector.padding
+        edges = [single[max(0, 2 * i - first)][0] for i in range(steps)]
+        return list(zip(edges, [*edges[1:], single[-1][1]], strict=True))
