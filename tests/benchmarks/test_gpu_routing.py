@@ -28,7 +28,8 @@ def test_steps_are_compared_with_the_share_of_heads_routed_that_is_aimed_at(mode
     with torch.inference_mode():
         ratio, rest = routing.measured(model, 64, batch, compiles=False, threshold=routing.NOTHING)
     heads = batch * 7 * 2
-    assert abs(rest["data"]["share"] - 0.6) <= max(0.02, 0.51 / heads)
+    # The steps that are compared are later ones than those by which the threshold was chosen: a head may differ.
+    assert abs(rest["data"]["share"] - 0.6) <= max(0.02, 1.51 / heads)
     assert ratio.pairs >= 3
     assert f"{rest['data']['share']:.0%} routed" in rest["detail"]
     assert "baseline math" in rest["detail"]

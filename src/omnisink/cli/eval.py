@@ -153,6 +153,15 @@ def evaluate(
     needs_model = found.needs_model or names_all(methods)
     # Mistyped names cost no model; what `all` stands for, only the model says.
     made = None if names_all(methods) else line()
+    chosen = Settings(
+        {} if made is None else made.methods,
+        score=score,
+        batch_size=size,
+        threads=running.threads,
+        retry_errors=running.retry_errors,
+        frames=frames,
+        share=running.share,
+    )
     facts = {
         "versions": options.versions(),
         "command": shlex.join(["omnisink", *sys.argv[1:]]),
@@ -173,15 +182,7 @@ def evaluate(
         facts["left_out"] = made.left_out
         if rank.first and made.left_out:
             note(made.sentence())
-    chosen = Settings(
-        made.methods,
-        score=score,
-        batch_size=size,
-        threads=running.threads,
-        retry_errors=running.retry_errors,
-        frames=frames,
-        share=running.share,
-    )
+    chosen = replace(chosen, methods=made.methods)
     check_run(out, instances, chosen, facts)
     if running.engine == "ray":
         from omnisink.evaluation.running.engine_ray import run_on_ray

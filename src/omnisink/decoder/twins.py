@@ -36,6 +36,7 @@ from omnisink.decoder.twin_inputs import (
     step_inputs,
 )
 from omnisink.decoder.twin_state import TwinState
+from omnisink.maths.host import is_eager_cpu
 
 #: Inputs of a twin's prefill: from the arguments of the first pass, by name, to its own.
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -123,10 +124,12 @@ class Twins:
             return
         self._lock.acquire()  # Other threads wait until the twins of this pass have run too.
         self._entered = True
-        cache = self._named(args, kwargs).get("past_key_values")
+        named = self._named(args, kwargs)
+        cache = named.get("past_key_values")
         self._prefill = not continues(cache, self._layer, self._owner)
         self._empty = [None if cache is None or not self._prefill else deepcopy(cache) for _ in self._changes]
-        if self._prefill and self._changes and not compiled:
+        # What is equal is found by reading tensors, for which an accelerator would have to be waited for.
+        if self._prefill and self._changes and not compiled and is_eager_cpu(prompt_of(named)):
             self._sharing.enter_context(share(self._anatomy, self._layers))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
