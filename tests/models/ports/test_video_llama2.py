@@ -239,7 +239,7 @@ def test_a_checkpoint_without_a_part_is_refused(folders, tmp_path):
 
 def test_what_it_cannot_be_asked_is_refused(models, clip, picture):
     loaded = models("videollama2_qwen2")
-    with pytest.raises(OmnisinkError, match="cannot hear: the port of VideoLLaMA 2 has no BEATs"):
+    with pytest.raises(OmnisinkError, match="cannot hear: the family takes no audio, as BEATs"):
         loaded.inputs("What?", audio=clip)
     with pytest.raises(OmnisinkError, match="one of them at a time"):
         loaded.inputs("What?", video=clip, image=picture)

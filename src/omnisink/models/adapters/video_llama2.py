@@ -66,7 +66,7 @@ class VideoLLaMA2(Adapter):
 
     def lacks(self, name: str, modality: str) -> str:
         """Say that the sound of 2.1-AV is not there."""
-        return f"{name} cannot hear: the port of VideoLLaMA 2 has no BEATs, the part of 2.1-AV that takes audio"
+        return f"{super().lacks(name, modality)}, as BEATs, the part of 2.1-AV that hears, is not ported"
 
     def content(self, prompt: Prompt, media: Media) -> list[dict[str, Any]]:
         """Return the word that stands for the media and the question, a line each; without media the line is empty."""
@@ -97,16 +97,17 @@ class VideoLLaMA2(Adapter):
 
         made: dict[str, Any] = {}
         counts = [len(m.frames) if m.video is not None else parts.model.config.num_frames for m in media]
-        if media[0].video is not None:
-            if min(counts) != max(counts) or min(counts) < 2:
+        # Rows without media have no part in these; the rest follow one another as their placeholders do.
+        clips = [list(m.frames) for m in media if m.video is not None]
+        if clips:
+            if len({len(clip) for clip in clips}) > 1 or len(clips[0]) < 2:
                 raise OmnisinkError(
-                    f"the videos of a batch must have one number of frames, two or more; these have {counts}. "
-                    "Leave the choice of frames out, or ask one at a time"
+                    f"the videos of a batch must have one number of frames, two or more; these have "
+                    f"{[len(clip) for clip in clips]}. Leave the choice of frames out, or ask one at a time"
                 )
-            seen = [self._pixels(parts, list(m.frames)) for m in media]
-            made["pixel_values_videos"] = torch.stack(seen)
-        elif media[0].image is not None:
-            made["pixel_values"] = self._pixels(parts, [m.image for m in media])
+            made["pixel_values_videos"] = torch.stack([self._pixels(parts, clip) for clip in clips])
+        if shown := [m.image for m in media if m.image is not None]:
+            made["pixel_values"] = self._pixels(parts, shown)
         rows = [
             self._ids(parts, text.removesuffix(prompt.reply) if prompt.reply else text, count)
             + parts.tokenizer.encode(prompt.reply, add_special_tokens=False)

@@ -64,9 +64,9 @@ class _Seeing:
         inputs_embeds : Tensor
             (B, S, W), in the place of ids and media.
         pixel_values : Tensor
-            (B, 3, H, W), a picture of each sequence. It is seen as a video in which nothing moves.
+            (B, 3, H, W), a picture of each sequence that has one. It is seen as a video in which nothing moves.
         pixel_values_videos : Tensor
-            (B, T, 3, H, W), a video of each sequence.
+            (B, T, 3, H, W), a video of each sequence that has one.
         **options
             Of the decoder's own forward pass.
         """
