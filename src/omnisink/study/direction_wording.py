@@ -35,7 +35,10 @@ def sentences(section: Mapping[str, Any]) -> list[str]:
         where,
     ]
     parts = [row for row in rows if row["by"] not in ("sink", "random", "opposite")]
-    return said + wording.conditions(parts)
+    on_one = [row for row in parts if row["loss_low"] is None]
+    said += wording.conditions([row for row in parts if row["loss_low"] is not None])
+    # Sinks at the first token and after it are compared on the texts that have both.
+    return said + [f"On the one text that has both, {one[0].lower()}{one[1:]}" for one in wording.directions(on_one)]
 
 
 def answer(section: Mapping[str, Any]) -> str:
