@@ -23,6 +23,11 @@ def prompt_of(inputs: Mapping[str, Any]) -> Tensor:
     raise refusals.no_prompt(sorted(inputs))
 
 
+def is_free_to_read(tensor: Tensor) -> bool:
+    """Whether the values of a tensor can be looked at without waiting, as on the CPU; an accelerator's queue stalls."""
+    return tensor.device.type == "cpu"
+
+
 def prompt_mask(inputs: Mapping[str, Any]) -> Tensor:
     """Return the token mask of a prompt, (B, S) long, also where its attention mask is prepared already."""
     prompt, given = prompt_of(inputs), inputs.get("attention_mask")

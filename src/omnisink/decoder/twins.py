@@ -29,6 +29,7 @@ from omnisink.decoder.replay import share
 from omnisink.decoder.rotary_offsets import Offsets, offsets_in_one, read_offsets, write_offsets
 from omnisink.decoder.twin_inputs import (
     ahead_of,
+    is_free_to_read,
     placed_anew,
     prompt_mask,
     prompt_of,
@@ -36,7 +37,6 @@ from omnisink.decoder.twin_inputs import (
     step_inputs,
 )
 from omnisink.decoder.twin_state import TwinState
-from omnisink.maths.host import is_eager_cpu
 
 #: Inputs of a twin's prefill: from the arguments of the first pass, by name, to its own.
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -128,8 +128,8 @@ class Twins:
         cache = named.get("past_key_values")
         self._prefill = not continues(cache, self._layer, self._owner)
         self._empty = [None if cache is None or not self._prefill else deepcopy(cache) for _ in self._changes]
-        # What is equal is found by reading tensors, for which an accelerator would have to be waited for.
-        if self._prefill and self._changes and not compiled and is_eager_cpu(prompt_of(named)):
+        # What is equal is found by reading tensors.
+        if self._prefill and self._changes and not compiled and is_free_to_read(prompt_of(named)):
             self._sharing.enter_context(share(self._anatomy, self._layers))
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
