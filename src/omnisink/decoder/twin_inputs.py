@@ -24,7 +24,7 @@ def prompt_of(inputs: Mapping[str, Any]) -> Tensor:
 
 
 def is_free_to_read(tensor: Tensor) -> bool:
-    """Whether the values of a tensor can be looked at without waiting, as on the CPU; an accelerator's queue stalls."""
+    """Whether the values of a tensor can be looked at without waiting, as on the CPU, where nothing is queued."""
     return tensor.device.type == "cpu"
 
 
