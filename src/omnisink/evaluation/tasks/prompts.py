@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omnisink.evaluation.tasks.instance import Instance
 from omnisink.media import FrameChoice
-from omnisink.models.adapters.registry import ADAPTERS
+from omnisink.models.adapters.registry import own_system
 from omnisink.models.loaded import Loaded
 from omnisink.questions.prompt import Prompt
 
@@ -19,14 +19,8 @@ def prompt_of(loaded: Loaded, instance: Instance, frames: FrameChoice | None = N
         video=instance.video,
         image=instance.image,
         sound=sound,
-        system=_system(loaded, instance.system),
+        system=own_system(loaded.adapter, instance.system),
         frames=frames,
         text_first=instance.text_first,
         reply=instance.reply,
     )
-
-
-def _system(loaded: Loaded, message: str | None) -> str | None:
-    """Return a protocol's system message; None, for the family's own, where another family is tuned with it."""
-    owners = [adapter for adapter in ADAPTERS if message and adapter.default_system == message]
-    return None if len(owners) == 1 and not isinstance(loaded.adapter, owners[0]) else message

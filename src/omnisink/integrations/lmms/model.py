@@ -21,6 +21,7 @@ from omnisink.integrations.lmms.messages import AUDIO, Messages, prompt_of, visu
 from omnisink.integrations.lmms.settings import Generation, read_generation, read_method
 from omnisink.media import Uniform
 from omnisink.models.adapters.asking import answer, attached
+from omnisink.models.adapters.registry import own_system
 from omnisink.models.last_rows import last_log_likelihoods
 from omnisink.models.loading import load_model
 from omnisink.questions.likelihood import token_log_likelihoods
@@ -180,7 +181,8 @@ class OmnisinkChat(lmms):  # type: ignore[misc]
         """Write messages and turn them into a prompt; an error names the question."""
         hears = "audio" in self.loaded.adapter.modalities
         try:
-            return prompt_of(write(), hears=hears, audio=self.audio, frames=self.frames, store=store)
+            prompt = prompt_of(write(), hears=hears, audio=self.audio, frames=self.frames, store=store)
+            return replace(prompt, system=own_system(self.loaded.adapter, prompt.system))
         except OmnisinkError as error:
             raise OmnisinkError(f"{name}: {error}") from None
 

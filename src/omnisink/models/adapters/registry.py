@@ -68,6 +68,25 @@ def find_adapter(model_type: str) -> Adapter | None:
     return next((adapter() for adapter in ADAPTERS if model_type in adapter.model_types), None)
 
 
+def own_system(adapter: Adapter, message: str | None) -> str | None:
+    """Return a system message for a model, or None, for its family's own, where it is that of another family.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        Of the model that is asked.
+    message : str or None
+        What a protocol asks for.
+
+    Returns
+    -------
+    str or None
+        The message, or None.
+    """
+    owners = [known for known in ADAPTERS if message and known.default_system == message]
+    return None if len(owners) == 1 and not isinstance(adapter, owners[0]) else message
+
+
 def _from_outside(model_type: str) -> Adapter | None:
     """Return the adapter of another package, or None."""
     for point in entry_points(group=GROUP):
