@@ -239,7 +239,7 @@ def test_code_that_names_a_class_under_auto_model_alone_is_loaded(copy, base, an
 
 
 def test_a_type_that_only_a_package_knows_says_to_import_it(copy):
-    edit_config(copy, model_type="videollama2_qwen2")
+    edit_config(copy, model_type="ola_qwen")
     with pytest.raises(OmnisinkError, match="does not recognize this architecture.* import that package before"):
         load_model(copy)
 
