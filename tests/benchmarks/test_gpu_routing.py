@@ -18,6 +18,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def model():
+    torch.manual_seed(0)  # Some random weights have no threshold that routes as many heads as are wanted.
     return measured_model("tiny", CPU)
 
 
@@ -27,9 +28,9 @@ def test_steps_are_compared_with_the_share_of_heads_routed_that_is_aimed_at(mode
     before = model.config._attn_implementation
     with torch.inference_mode():
         ratio, rest = routing.measured(model, 64, batch, compiles=False, threshold=routing.NOTHING)
-    # The share is that of the last step compared, which another number of steps leaves with other keys than the one by
-    # which the threshold was chosen: how many there are follows the clock, and a few heads may differ.
-    assert abs(rest["data"]["share"] - 0.6) <= 0.11
+    heads = batch * 7 * 2
+    # The share is that of the last step compared, a later one than that by which the threshold was chosen.
+    assert abs(rest["data"]["share"] - 0.6) <= max(0.02, 1.51 / heads)
     assert ratio.pairs >= 3
     assert f"{rest['data']['share']:.0%} routed" in rest["detail"]
     assert "baseline math" in rest["detail"]
