@@ -69,7 +69,7 @@ class Calibration:
     items : int
         How many items were used.
     crowded : tuple of int
-        Layers at which so many tokens are massive in half of the prompts that they are no exceptions, and so no sinks:
+        Layers at which too many tokens are massive, in half of the prompts, to be exceptions, and so sinks:
         more than `CROWD` tokens, and more than `CROWD_SHARE` of all.
     """
 

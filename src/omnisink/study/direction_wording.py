@@ -20,7 +20,7 @@ def sentences(section: Mapping[str, Any]) -> list[str]:
     )
     if section.get("crowded"):
         where += (
-            f" At {_layers(section['crowded'])} so many tokens are massive that they are no sinks: these are left "
+            f" At {_layers(section['crowded'])} too many tokens are massive to be sinks: these layers are left "
             "out, except under “at every layer”."
         )
     if all(row["loss_low"] is None for row in rows):
