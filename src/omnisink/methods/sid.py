@@ -107,10 +107,6 @@ class SID(Contrast):
                 "give another layer"
             )
 
-    def can_skip_layer(self, layer: int, context: Context) -> bool:
-        """Let every layer be skipped: the model's own pass is neither looked at nor changed."""
-        return True
-
     def attends_in(self) -> frozenset[str]:
         """Return that its branches hide keys in every pass."""
         return frozenset({"prompt", "steps"})

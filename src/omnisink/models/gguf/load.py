@@ -118,7 +118,7 @@ def read_gguf(file: Path, dtype: str | torch.dtype = "auto") -> Contents:
     weights = {to: torch.empty(header.tensors[name].shape, dtype=kind) for name, to in names.items()}
     data = np.memmap(file, np.uint8, "r")
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        digest = pool.submit(_sha256, file)
+        digest = pool.submit(file_sha256, file)
         work = [
             pool.submit(
                 unpack,
@@ -178,7 +178,8 @@ def _names(header: Header, architecture: Architecture, config: Any) -> dict[str,
     return {name: to for name, to in names.items() if to is not None}
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal, read in pieces."""
     digest = hashlib.sha256()
     with file.open("rb") as opened:
         while part := opened.read(_AT_ONCE):
