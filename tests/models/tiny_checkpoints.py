@@ -8,7 +8,8 @@ from typing import Any
 
 import transformers
 
-from tests.models import tiny_ports, tiny_vision_checkpoints
+from omnisink.verification.ports import video_llama2
+from tests.models import tiny_vision_checkpoints
 from tests.models.tiny_parts import MROPE, QWEN_EYES, TEXT, save, template, token_ids, tokenizer
 
 EARS: dict[str, Any] = {
@@ -140,6 +141,6 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "videollama3": tiny_vision_checkpoints.videollama3,
     "llava_onevision": tiny_vision_checkpoints.llava_onevision,
     "phi4_multimodal": tiny_vision_checkpoints.phi4_multimodal,
-    "videollama2_qwen2": tiny_ports.videollama2_qwen2,
+    "videollama2_qwen2": video_llama2.videollama2_qwen2,
 }
 HEARING = ("qwen2_5_omni", "qwen3_omni", "phi4_multimodal")

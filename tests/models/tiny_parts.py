@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-#: Width and shape that all text decoders share.
-TEXT: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 8192,
-}
+from omnisink.verification.ports.checkpoints import TEXT, tokenizer
+
+__all__ = ["MROPE", "QWEN_EYES", "TEXT", "VL_ROLES", "save", "template", "token_ids", "tokenizer"]
+
 MROPE: dict[str, Any] = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [1, 1, 2]}
 QWEN_EYES: dict[str, Any] = {
     "depth": 2,
@@ -42,20 +36,6 @@ def template(video: str, image: str, audio: str = "") -> str:
         "{% if p.type == 'video' %}" + video + "{% elif p.type == 'image' %}" + image + "{% elif p.type == 'audio' %}"
         "" + audio + "{% else %}{{ p.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
-
-
-def tokenizer(roles: dict[str, str]) -> Any:
-    """Make a tokenizer of single bytes with special tokens for the roles."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = ["<pad>", "<|im_start|>", "<|im_end|>", *roles.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    inner = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens(letters[: 3 + len(roles)])
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<|im_end|>", extra_special_tokens=roles
     )
 
 

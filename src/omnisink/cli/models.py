@@ -1,4 +1,4 @@
-"""`omnisink models`: the families omnisink is verified on, and the verification itself."""
+"""`omnisink models`: the families and ported models omnisink is verified on, and the verification itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from omnisink.errors import OmnisinkError
 
 if TYPE_CHECKING:
     from omnisink.verification.family import Family
+    from omnisink.verification.ports.row import PortedModel
     from omnisink.verification.verify import Result
 
 #: What the verification runs with; any strength would do, as long as it moves the outputs.
@@ -22,34 +23,38 @@ GAMMA = 0.5
 
 
 def models(
-    names: Annotated[list[str] | None, typer.Argument(help="Families to take. [default: all]")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Families and ported models to take. [default: all]")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Run a tiny model of each family, offline.")] = False,
     write: Annotated[
         str | None,
         typer.Option(
             metavar="PAGE",
-            help="With --verify: replace the table in this page, such as docs/models.md; with --device cuda, its "
+            help="With --verify: replace the tables in this page, such as docs/models.md; with --device cuda, its "
             "column for GPUs.",
         ),
     ] = None,
     device: options.DeviceOption = None,
     json: options.JsonFlag = False,
 ) -> None:
-    """List the model families, or verify that each does what is promised. Exit status 1 if one does not."""
+    """List model families and ported models, or verify that each does what is promised. Exit status 1 if not."""
     from omnisink.verification.families import FAMILIES
+    from omnisink.verification.ports import PORTED
 
-    unknown = [name for name in names or () if name not in FAMILIES]
+    unknown = [name for name in names or () if name not in {**FAMILIES, **PORTED}]
     if unknown:
-        raise OmnisinkError(f"unknown family {unknown[0]!r}: use some of {', '.join(FAMILIES)}")
+        raise OmnisinkError(f"unknown family {unknown[0]!r}: use some of {', '.join([*FAMILIES, *PORTED])}")
     chosen = [family for name, family in FAMILIES.items() if not names or name in names]
+    ported = [port for name, port in PORTED.items() if not names or name in names]
     if write is not None and (not verify or names):
         raise OmnisinkError("--write goes with --verify, and with all families: a table of some would lose the others")
     if device is not None and not verify:
         raise OmnisinkError("--device goes with --verify: it says where the models run")
     if not verify:
-        _list(chosen, json)
+        _list(chosen, ported, json)
         return
-    results = _verify(chosen, write, device, json)
+    results = _verify(chosen, ported, write, device, json)
     deviating = [result for result in results if not result.as_expected]
     for result in deviating:
         problems = "; ".join(result.problems) or result.refusal
@@ -58,59 +63,77 @@ def models(
         raise typer.Exit(1)
 
 
-def _list(families: list[Family], json: bool) -> None:
+def _list(families: list[Family], ported: list[PortedModel], json: bool) -> None:
+    entries: list[Family | PortedModel] = [*families, *ported]
     if json:
         keys = ("name", "title", "modalities", "example", "expectation", "note", "backends")
-        print_json([{key: getattr(family, key) for key in keys} for family in families])
+        print_json([{key: getattr(one, key) for key in keys} for one in entries])
         return
-    print(_counted(Counter(f.expectation for f in families)))
+    print(_summary(Counter(f.expectation for f in families), Counter(p.expectation for p in ported)))
     print()
-    rows = [(f.name, f.expectation, "+".join(f.modalities), f.title) for f in families]
+    rows = [(f.name, f.expectation, "+".join(f.modalities), f.title) for f in entries]
     print_columns([("name", "promise", "takes", "family"), *rows], least=3)
     print()
-    # Families that share a note share a line.
+    # Those that share a note share a line.
     noted: dict[str, list[str]] = {}
-    for family in families:
-        if family.note:
-            noted.setdefault(family.note, []).append(family.name)
+    for entry in entries:
+        if entry.note:
+            noted.setdefault(entry.note, []).append(entry.name)
     for said, names in noted.items():
         stdout().print(text(f"{', '.join(names)}: {said}"))
     note("--verify runs a tiny model of each and checks the promise")
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    """Say how many families have each outcome: "41 families: 31 supported, 6 partial, 4 refused"."""
+def _summary(families: Mapping[str, int], ported: Mapping[str, int]) -> str:
+    """Say how many have each outcome: "41 families: 31 supported, 6 partial; 3 ported models: 3 supported"."""
+    said = (_counted(families, "family", "families"), _counted(ported, "ported model", "ported models"))
+    return "; ".join(part for part in said if part)
+
+
+def _counted(counts: Mapping[str, int], one: str, several: str) -> str:
     total = sum(counts.values())
     parts = ", ".join(f"{count} {what}" for what, count in counts.items())
-    return f"{total} {'family' if total == 1 else 'families'}: {parts}"
+    return f"{total} {one if total == 1 else several}: {parts}" if total else ""
 
 
-def _verify(families: list[Family], write: str | None, device: str | None, json: bool) -> list[Result]:
+def _verify(
+    families: list[Family], ported: list[PortedModel], write: str | None, device: str | None, json: bool
+) -> list[Result]:
     from rich.progress import Progress
 
     from omnisink.cli.output import stderr
 
     method = method_options.make_outro("", GAMMA)
     from omnisink.models.loading import check_device
-    from omnisink.verification.support_table import read_page
+    from omnisink.verification import support_table
+    from omnisink.verification.ports import table
+    from omnisink.verification.ports.verify import verify_ports
     from omnisink.verification.verify import verify_all
 
     place = check_device(device)
     if write is not None:
-        read_page(write)
+        support_table.read_page(write)
+        table.read_page(write)
     quiet()
     with Progress(console=stderr(), transient=True) as bar:
-        task = bar.add_task("verifying", total=len(families) + 1)
-        results = verify_all(families, method, lambda title: bar.update(task, advance=1, description=title), place)
+        task = bar.add_task("verifying", total=len(families) + len(ported) + 1)
+
+        def show(title: str) -> None:
+            bar.update(task, advance=1, description=title)
+
+        results = verify_all(families, method, show, place)
+        of_ports = verify_ports(ported, method, show, place)
     if write is not None:
-        _write(results, write, place)
+        _write(results, of_ports, write, place)
+    counts = [Counter(result.outcome for result in some) for some in (results, of_ports)]
+    results += of_ports
     if json:
         where = {"device": _named(place), "versions": options.versions()}
         print_json({**where, "results": [result.to_dict() for result in results]})
         return results
     deviating = sum(not result.as_expected for result in results)
     kept = "each does what is promised" if not deviating else f"{deviating} not as promised, marked with !"
-    print(f"{_counted(Counter(result.outcome for result in results))}; {kept}")
+    print(f"{_summary(*counts)}; {kept}")
     print()
     rows = [
         (r.name, r.outcome if r.as_expected else f"{r.outcome}!", f"{r.seconds:.1f}", ", ".join(r.backends), r.title)
@@ -120,15 +143,17 @@ def _verify(families: list[Family], write: str | None, device: str | None, json:
     return results
 
 
-def _write(results: list[Result], page: str, place: Any) -> None:
-    """Write what was found into the table of a page: whole from the CPU, one column from another device."""
+def _write(results: list[Result], ported: list[Result], page: str, place: Any) -> None:
+    """Write what was found into the tables of a page: whole from the CPU, one column from another device."""
     import datetime
 
+    from omnisink.verification.ports.table import write_ports
     from omnisink.verification.support_table import write_gpu_column, write_table
 
     if place.type == "cpu":
         write_table(results, page, options.versions())
-        note(f"the table of {page} is written")
+        write_ports(ported, page, options.versions())
+        note(f"the tables of {page} are written")
     else:
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         write_gpu_column(results, page, options.versions(), _named(place), today)

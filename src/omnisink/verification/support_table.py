@@ -77,7 +77,7 @@ def write_gpu_column(
         raise OmnisinkError(
             f"{path} has no table yet to add a column to: run `omnisink models --verify --write` first"
         )
-    said = f"On a GPU: {device}, {date}, with {_listed(versions)}."
+    said = f"On a GPU: {device}, {date}, with {versions_in_words(versions)}."
     made = _with_column(old.strip("\n"), said, {r.title: _gpu_cell(r) for r in results})
     Path(path).write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}", encoding="utf-8")
 
@@ -95,7 +95,13 @@ def read_page(path: str | Path) -> str:
 
 def table(results: Iterable[Result], versions: dict[str, str]) -> str:
     """Return the table in Markdown."""
-    lines = ["", f"Verified with {_listed(versions)}.", "", _line(_HEAD), _line(["---"] * len(_HEAD))]
+    lines = [
+        "",
+        f"Verified with {versions_in_words(versions)}.",
+        "",
+        markdown_row(_HEAD),
+        markdown_row(["---"] * len(_HEAD)),
+    ]
     for result in results:
         note = "; ".join(result.problems) if result.outcome == "failed" else result.note
         cells = [
@@ -106,7 +112,7 @@ def table(results: Iterable[Result], versions: dict[str, str]) -> str:
             ", ".join(result.backends),
             result.refusal if result.outcome == "absent" else note,
         ]
-        lines.append(_line(cell.replace("|", "\\|") for cell in cells))
+        lines.append(markdown_row(escaped(cell) for cell in cells))
     return "\n".join([*lines, ""])
 
 
@@ -118,7 +124,7 @@ def _gpu_cell(result: Result) -> str:
         found = "**failed**: " + "; ".join(result.problems)
     else:
         found = ("" if result.outcome == "supported" else f"{result.outcome}: ") + ", ".join(result.backends)
-    return found.replace("|", "\\|")
+    return escaped(found)
 
 
 def _with_column(block: str, said: str, column: dict[str, str]) -> str:
@@ -133,7 +139,7 @@ def _with_column(block: str, said: str, column: dict[str, str]) -> str:
             lines.append(line)
             continue
         if set(line) <= set("|- "):
-            lines.append(_line(["---"] * (len(_HEAD) + 1)))
+            lines.append(markdown_row(["---"] * (len(_HEAD) + 1)))
             continue
         row = next(rows)
         if not head:
@@ -143,7 +149,7 @@ def _with_column(block: str, said: str, column: dict[str, str]) -> str:
             lines += ["", said, ""]
         cells = [cell for name, cell in zip(head, row, strict=True) if name != _GPU]
         cells.insert(_PLACE, _GPU if row is head else column.get(row[0], _NOT_RUN))
-        lines.append(_line(cells))
+        lines.append(markdown_row(cells))
     return "\n".join(lines)
 
 
@@ -153,9 +159,16 @@ def _rows(block: str) -> list[list[str]]:
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-def _line(cells: Iterable[str]) -> str:
+def escaped(cell: str) -> str:
+    """Return a cell of a table in which no bar ends it."""
+    return cell.replace("|", "\\|")
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """Return one line of a table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _listed(versions: dict[str, str]) -> str:
+def versions_in_words(versions: dict[str, str]) -> str:
+    """Return versions as a sentence has them."""
     return ", ".join(f"{name} {number}" for name, number in versions.items())

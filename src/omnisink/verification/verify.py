@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,16 +15,11 @@ import torch
 from torch import Tensor
 
 from omnisink.errors import UnsupportedModelError
+from omnisink.verification.compare import NEW_TOKENS, Attach, compare, problem_of, repeatable, same
 from omnisink.verification.family import AbsentClassError, Family
 from omnisink.verification.tiny import planted_positions
 
-#: ``with attach(model) as trace``, as the methods of omnisink are.
-Attach = Callable[[Any], AbstractContextManager[Any]]
-
 _LENGTHS = (16, 11)
-_NEW_TOKENS = 3
-#: Rounding of float32 through a few layers, relative to the size of what is compared.
-_TOLERANCE = 2e-5
 
 
 @dataclass
@@ -139,13 +133,13 @@ def verify(family: Family, attach: Attach, device: str | torch.device = "cpu") -
     passed: list[str] = []
     first: list[Tensor] | None = None
     # Compiled for the CPU, flex attention takes minutes.
-    with torch.compiler.set_stance("force_eager"), _repeatable(), warnings.catch_warnings():
+    with torch.compiler.set_stance("force_eager"), repeatable(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for backend in family.backends:
             problems: list[str] = []
             try:
                 found = _verify_backend(family, backend, attach, torch.device(device), result, problems)
-                if first is not None and not _same(found, first):
+                if first is not None and not same(found, first):
                     problems.append(f"differs from {family.backends[0]}")
                 first = first or found
             except AbsentClassError as error:
@@ -154,7 +148,7 @@ def verify(family: Family, attach: Attach, device: str | torch.device = "cpu") -
             except UnsupportedModelError as error:
                 result.refusal = str(error)
             except Exception as error:  # Whatever it is, the other families are still to be verified.
-                problems.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+                problems.append(problem_of(error))
             if not problems and not result.refusal:
                 passed.append(backend)
             result.problems += [f"{backend}: {problem}" for problem in problems]
@@ -187,7 +181,7 @@ def _verify_backend(
         unpadded = {k: v[b : b + 1, start:] for k, v in inputs.items()}
         with attach(model):
             single = _logits(model, unpadded)
-        if not _same([step[b : b + 1] for step in changed], single):
+        if not same([step[b : b + 1] for step in changed], single):
             problems.append(f"prompt {b} gives other logits in a padded batch than by itself")
     if family.multimodal_inputs is not None:
         _compare(model, _moved(family.multimodal_inputs(model), device), attach, "multimodal", problems)
@@ -199,32 +193,10 @@ def _moved(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
-@contextmanager
-def _repeatable() -> Iterator[None]:
-    """Let cuDNN convolve in the same way each time: outputs before and after the block are compared to the bit."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
-
-
 def _compare(
     model: Any, inputs: dict[str, Any], attach: Attach, what: str, problems: list[str]
 ) -> tuple[list[Tensor], Any]:
-    """Run before, inside and after the block."""
-    before = _logits(model, inputs)
-    with attach(model) as trace:
-        inside = _logits(model, inputs)
-    after = _logits(model, inputs)
-    if not all(torch.equal(a, b) for a, b in zip(before, after, strict=True)):
-        problems.append(f"{what}: outputs after the block differ from those before it")
-    if not sum(trace.rotated_tokens.values()):
-        problems.append(f"{what}: no token was rotated")
-    if _same(inside[:1], before[:1]):
-        problems.append(f"{what}: the method changed nothing")
-    return inside, trace
+    return compare(lambda: _logits(model, inputs), attach, model, what, problems)
 
 
 def _logits(model: Any, inputs: dict[str, Any]) -> list[Tensor]:
@@ -233,17 +205,10 @@ def _logits(model: Any, inputs: dict[str, Any]) -> list[Tensor]:
     writer = getattr(model, "thinker", model)
     made = writer.generate(
         **inputs,
-        max_new_tokens=_NEW_TOKENS,
+        max_new_tokens=NEW_TOKENS,
         do_sample=False,
         eos_token_id=None,
         return_dict_in_generate=True,
         output_logits=True,
     )
     return list(made.logits)
-
-
-def _same(found: list[Tensor], expected: list[Tensor]) -> bool:
-    if len(found) != len(expected):
-        return False
-    pairs = zip(found, expected, strict=True)
-    return all(float((a - b).abs().max()) <= _TOLERANCE * max(1.0, float(b.abs().max())) for a, b in pairs)

@@ -20,9 +20,9 @@ from omnisink import OmnisinkError, OutRo, find_sinks, load_model
 from omnisink.media import Uniform
 from omnisink.models.adapters.video_llama2 import MiddleOfPieces
 from omnisink.models.loaded import Loaded
+from omnisink.verification.ports import video_llama2
 from tests.cli.command import run
 from tests.made_once import made_once
-from tests.models import tiny_ports
 
 KINDS = ["videollama2_qwen2", "videollama2_mistral"]
 
@@ -39,7 +39,7 @@ def folders(tmp_path_factory):
     def make(kind: str) -> Path:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return made_once(tmp_path_factory, f"ports-{kind}", getattr(tiny_ports, kind))
+            return made_once(tmp_path_factory, f"ports-{kind}", getattr(video_llama2, kind))
 
     return make
 

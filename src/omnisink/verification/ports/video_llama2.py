@@ -1,4 +1,4 @@
-"""Tiny checkpoints of the ported models, with the names of weights and the files of the released ones."""
+"""VideoLLaMA 2: tiny checkpoints with the released names of weights and files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from safetensors.torch import save_file
-from torch import Tensor
-
-from tests.models.tiny_parts import TEXT, tokenizer
+from omnisink.verification.ports.checkpoints import TEXT, decoder_of, tokenizer
+from omnisink.verification.ports.row import PortedModel
 
 _QWEN = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -31,9 +27,11 @@ _EYES: dict[str, Any] = {
 }
 
 
-def _connector(seen: int, width: int) -> dict[str, Tensor]:
+def _connector(seen: int, width: int) -> dict[str, Any]:
     """Return random weights of the STC connector with the names and shapes of the release, which are timm's."""
-    made: dict[str, Tensor] = {}
+    import torch
+
+    made: dict[str, Any] = {}
     for stage, first in (("s1", seen), ("s2", width)):
         for block in range(1, 5):
             enters = first if block == 1 else width
@@ -60,8 +58,19 @@ def _connector(seen: int, width: int) -> dict[str, Tensor]:
 
 
 def _save(
-    folder: Path, decoder: Any, model_type: str, eyes: Any, processor: Any, tower: str, connector: str, chat: str
+    folder: Path,
+    decoder: Any,
+    model_type: str,
+    eyes: Any,
+    processor: Any,
+    tower: str,
+    connector: str,
+    chat: str,
+    beside: tuple[str, ...] = (),
 ) -> Path:
+    import torch
+    from safetensors.torch import save_file
+
     made = tokenizer({})
     made.chat_template = chat
     made.save_pretrained(folder)
@@ -73,8 +82,7 @@ def _save(
         name: (w * 0.1 / max(float(w.std()), 1e-3) if w.dim() > 1 and "mm_projector" not in name else w).contiguous()
         for name, w in weights.items()
     }
-    # What belongs to the sound of 2.1-AV lies beside the rest, and is left alone.
-    weights["model.mm_projector_a.0.weight"] = torch.zeros(2, 2)
+    weights |= {name: torch.zeros(2, 2) for name in beside}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = decoder.config.to_dict() | {
         "model_type": model_type,
@@ -93,18 +101,29 @@ def _save(
     return folder
 
 
-def videollama2_qwen2(folder: Path) -> Path:
-    """Save VideoLLaMA 2.1: Qwen2, SigLIP, the connector without padding."""
+def videollama2_qwen2(folder: Path, beside: tuple[str, ...] = ()) -> Path:
+    """Save VideoLLaMA 2.1: Qwen2, SigLIP, the connector without padding; `beside` names further weights."""
+    import transformers
+
     made = tokenizer({})
     config = transformers.Qwen2Config(**TEXT, vocab_size=len(made) + 8, pad_token_id=0, tie_word_embeddings=False)
     eyes = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**_EYES))
     processor = transformers.SiglipImageProcessor(size={"height": 42, "width": 42})
     decoder = transformers.Qwen2ForCausalLM(config)
-    return _save(folder, decoder, "videollama2_qwen2", eyes, processor, "siglip-tiny", "stc_connector_v35", _QWEN)
+    return _save(
+        folder, decoder, "videollama2_qwen2", eyes, processor, "siglip-tiny", "stc_connector_v35", _QWEN, beside
+    )
+
+
+def videollama2_1_av(folder: Path) -> Path:
+    """Save VideoLLaMA 2.1-AV, where weights that belong to its sound lie beside the rest."""
+    return videollama2_qwen2(folder, ("model.mm_projector_a.0.weight",))
 
 
 def videollama2_mistral(folder: Path) -> Path:
     """Save VideoLLaMA 2: Mistral, CLIP, the connector with padding; its placeholders lie beyond the embedding."""
+    import transformers
+
     made = tokenizer({})
     config = transformers.MistralConfig(**TEXT, vocab_size=len(made), pad_token_id=0, sliding_window=None)
     eyes = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**_EYES))
@@ -112,3 +131,37 @@ def videollama2_mistral(folder: Path) -> Path:
     processor = transformers.CLIPImageProcessor(**size)
     decoder = transformers.MistralForCausalLM(config)
     return _save(folder, decoder, "videollama2_mistral", eyes, processor, "clip-tiny", "stc_connector", _LLAMA)
+
+
+ROWS = (
+    PortedModel(
+        "videollama2_1",
+        "VideoLLaMA 2.1",
+        "videollama2_qwen2",
+        ("text", "image", "video"),
+        "DAMO-NLP-SG/VideoLLaMA2.1-7B-16F",
+        videollama2_qwen2,
+        lambda folder: decoder_of(folder, "Qwen2ForCausalLM"),
+        lacks="connectors other than STC",
+    ),
+    PortedModel(
+        "videollama2",
+        "VideoLLaMA 2",
+        "videollama2_mistral",
+        ("text", "image", "video"),
+        "DAMO-NLP-SG/VideoLLaMA2-7B-16F",
+        videollama2_mistral,
+        lambda folder: decoder_of(folder, "MistralForCausalLM"),
+        lacks="the variants on Mixtral, Gemma 2 and Phi-3; connectors other than STC",
+    ),
+    PortedModel(
+        "videollama2_1_av",
+        "VideoLLaMA 2.1-AV",
+        "videollama2_qwen2",
+        ("text", "image", "video"),
+        "FOLDER",
+        videollama2_1_av,
+        lambda folder: decoder_of(folder, "Qwen2ForCausalLM"),
+        lacks="sound: BEATs is not ported, and its weights come pickled",
+    ),
+)

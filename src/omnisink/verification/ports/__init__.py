@@ -1,0 +1,12 @@
+"""The ported models, each with a tiny checkpoint that the verification makes, loads and asks.
+
+The entries of a port are in a file of its name, in a tuple `ROWS`; `PORTED` lists the files.
+"""
+
+from __future__ import annotations
+
+from omnisink.verification.ports import video_llama2
+from omnisink.verification.ports.row import PortedModel
+
+#: Every ported model by name.
+PORTED: dict[str, PortedModel] = {row.name: row for row in (*video_llama2.ROWS,)}
