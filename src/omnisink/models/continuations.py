@@ -9,23 +9,27 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.finite import finite_logits
 from omnisink.models.last_rows import last_rows
+from omnisink.models.parts import ModelParts
 
 
 class _Forced(LogitsProcessor):  # type: ignore[misc]
     """Leave one token to choose at every step, the given one."""
 
-    def __init__(self, tokens: Tensor, prompt_length: int) -> None:
-        self._tokens, self._start = tokens, prompt_length
+    def __init__(self, tokens: Tensor) -> None:
+        self._tokens = tokens
+        self._start: int | None = None  # A prompt that is given as embeddings has no ids here.
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._start = input_ids.shape[1] if self._start is None else self._start
         at = input_ids.shape[1] - self._start
         return torch.full_like(scores, float("-inf")).scatter_(1, self._tokens[:, at : at + 1], 0.0)
 
 
 def continuation_log_likelihoods(
-    model: Any, inputs: Mapping[str, Any], continuations: Sequence[Sequence[int]]
+    parts: ModelParts, inputs: Mapping[str, Any], continuations: Sequence[Sequence[int]]
 ) -> list[Tensor]:
     """Return the log-likelihoods of every next token while each prompt is continued with given tokens.
 
@@ -35,8 +39,8 @@ def continuation_log_likelihoods(
 
     Parameters
     ----------
-    model : PreTrainedModel
-        With `generate`.
+    parts : ModelParts
+        With a model that generates.
     inputs : mapping
         ``input_ids`` and ``attention_mask``, (B, S), padded on the left, and whatever else the prompts have.
     continuations : sequence of sequence of int
@@ -53,12 +57,14 @@ def continuation_log_likelihoods(
         If logits are not finite.
     """
     ids = inputs["input_ids"]
+    adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
     longest = max(map(len, continuations))
     # A shorter one goes on with its last token; what follows cannot change what came before.
     tokens = torch.tensor([[*one, *[one[-1]] * (longest - len(one))] for one in continuations], device=ids.device)
-    with last_rows(model), finite_logits(model):
-        returned = model.generate(
-            **inputs,
+    with last_rows(parts.model), finite_logits(parts.model):
+        returned = adapter.generate(
+            parts,
+            inputs,
             max_new_tokens=longest,
             min_new_tokens=None,
             do_sample=False,
@@ -66,7 +72,7 @@ def continuation_log_likelihoods(
             eos_token_id=None,  # A token that ends an answer may be among the given ones.
             output_logits=True,
             return_dict_in_generate=True,
-            logits_processor=[_Forced(tokens, ids.shape[1])],
+            logits_processor=[_Forced(tokens)],
         )
     rows = torch.stack(returned.logits, dim=1).float().log_softmax(dim=-1)
     return [row[: len(one)] for row, one in zip(rows, continuations, strict=True)]

@@ -159,3 +159,13 @@ class Encoded(dict[str, Any]):
     def with_data(self, data: dict[str, Any]) -> Encoded:
         """Return other inputs for the same prompts."""
         return Encoded(data, self.prompts, self.facts, self.modalities)
+
+    def without_last(self, count: int) -> Encoded:
+        """Return the inputs without the last `count` tokens of every sequence, which must be text."""
+        batch = self["input_ids"].shape
+        data = {
+            name: value[:, :-count] if tuple(getattr(value, "shape", ()))[:2] == batch else value
+            for name, value in self.items()
+        }
+        modalities = None if self.modalities is None else [row[:-count] for row in self.modalities]
+        return Encoded(data, self.prompts, self.facts, modalities)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,33 @@ def test_likelihoods_fit_what_is_generated(clips: Path, theirs: dict[str, dict[s
     assert all(math.exp(a) + math.exp(b) <= 1 + 1e-4 for (a, _), (b, _) in zip(likely, others, strict=True))
     with pytest.raises(OmnisinkError, match="several rounds"):
         model.generate_until_multi_round([])
+
+
+@pytest.mark.parametrize(("method", "same"), [("baseline", True), ("outro:relax", False)])
+def test_relaxed_sinks_do_not_see_the_continuation_that_is_scored(method: str, same: bool) -> None:
+    import torch
+    from lmms_eval.api.instance import Instance
+    from lmms_eval.models import get_model
+
+    from omnisink.integrations.lmms.questions import to_text, to_visual
+    from omnisink.models.adapters.asking import attached
+    from omnisink.models.last_rows import last_log_likelihoods
+
+    model = get_model("omnisink", force_simple=True)(pretrained="smolomni", method=method)
+    docs = load_questions("synthav", "strict")
+    model.task_dict = {"synthav": {"test": docs}}
+    of, text = {"task": "synthav", "doc_id": 0, "repeats": 1}, "It is a wrong answer"
+    scored, _ = model.loglikelihood(
+        [Instance("loglikelihood", (to_text(docs[0]), text, to_visual, 0, "synthav", "test"), 0, of)]
+    )[0]
+    prompt = model._simple(Instance("", (to_text(docs[0]), "", to_visual, 0, "synthav", "test"), 0, of), Path)[1]
+    inputs = model.loaded.adapter.encode(model.loaded, [replace(prompt, reply=text)])
+    tokens = torch.tensor(model.loaded.tokenizer.encode(text, add_special_tokens=False))
+    with torch.inference_mode(), attached(model.method, model.loaded, inputs):
+        rows = last_log_likelihoods(model.loaded, inputs, len(tokens) + 1)[0, :-1]
+    in_one_pass = float(rows.gather(1, tokens[:, None]).sum())
+    assert len(tokens) > 2
+    assert (abs(scored - in_one_pass) < 1e-3) == same
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:

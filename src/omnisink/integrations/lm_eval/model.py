@@ -242,7 +242,7 @@ class OmnisinkLM(HFLM):  # type: ignore[misc]
     def _rows_of_continuations(self, batch: Sequence[_Pair]) -> list[Tensor]:
         inputs = self._padded([context for context, _ in batch], left=True)
         with attached(self.method, self.loaded, inputs):
-            return continuation_log_likelihoods(self.loaded.model, inputs, [continuation for _, continuation in batch])
+            return continuation_log_likelihoods(self.loaded, inputs, [continuation for _, continuation in batch])
 
     def _rows_of_texts(self, batch: Sequence[_Pair]) -> list[Tensor]:
         inputs = self._padded([context + continuation[:-1] for context, continuation in batch], left=False)

@@ -22,7 +22,7 @@ from omnisink.integrations.lmms.settings import Generation, read_generation, rea
 from omnisink.media import Uniform
 from omnisink.models.adapters.asking import answer, attached
 from omnisink.models.adapters.registry import own_system
-from omnisink.models.last_rows import last_log_likelihoods
+from omnisink.models.continuations import continuation_log_likelihoods
 from omnisink.models.loading import load_model
 from omnisink.questions.likelihood import token_log_likelihoods
 from omnisink.questions.prompt import Encoded, Prompt
@@ -37,11 +37,12 @@ class _Asked:
     name: str
     prompt: Prompt
     generation: Generation
+    continuation: tuple[int, ...] = ()
 
     @property
     def kind(self) -> tuple[Any, ...]:
         """Properties that the questions of a batch share."""
-        return (*self.prompt.media, repr(self.generation))  # An option may be a list.
+        return (*self.prompt.media, repr(self.generation), len(self.continuation))  # An option may be a list.
 
 
 class OmnisinkChat(lmms):  # type: ignore[misc]
@@ -243,8 +244,8 @@ class OmnisinkSimple(OmnisinkChat):
         Returns
         -------
         list of (float, bool)
-            Log-likelihood of all tokens of the continuation in nats, and whether each was the likeliest. One pass over
-            prompt and continuation; a method works on both.
+            Log-likelihood of all tokens of the continuation in nats, and whether each was the likeliest. They are
+            scored one by one, as they would be generated: no sink sees the continuation beforehand.
 
         Raises
         ------
@@ -257,7 +258,8 @@ class OmnisinkSimple(OmnisinkChat):
                 continuation = request.args[1]
                 name, prompt, doc = self._simple(request, store)
                 text = continuation(doc) if callable(continuation) else continuation
-                asked.append(_Asked(name, replace(prompt, reply=str(text)), Generation(1)))
+                tokens = self.loaded.tokenizer.encode(str(text), add_special_tokens=False)
+                asked.append(_Asked(name, replace(prompt, reply=str(text)), Generation(1), tuple(tokens)))
             return self._each(asked, self._likelihoods)
 
     def _asked(self, requests: Sequence[Any], store: Callable[[Any], Path]) -> list[_Asked]:
@@ -275,21 +277,20 @@ class OmnisinkSimple(OmnisinkChat):
         return name, self._prompt(name, lambda: visual_message(visuals or [], context), store), doc
 
     def _likelihoods(self, batch: Sequence[_Asked], inputs: Encoded) -> list[tuple[float, bool]]:
-        ids = inputs["input_ids"]
-        spelled = [self.loaded.tokenizer.encode(one.prompt.reply, add_special_tokens=False) for one in batch]
-        for one, tokens, row in zip(batch, spelled, ids.tolist(), strict=True):
-            if not tokens or row[-len(tokens) :] != tokens:
+        for one, row in zip(batch, inputs["input_ids"].tolist(), strict=True):
+            count = len(one.continuation)
+            if not count or tuple(row[-count:]) != one.continuation:
                 raise OmnisinkError(
                     f"{one.name}: {one.prompt.reply!r} does not begin at a token of its own after the prompt"
                 )
-        longest = max(map(len, spelled))
-        with torch.inference_mode(), attached(self.method, self.loaded, inputs):
-            rows = last_log_likelihoods(self.loaded, inputs, longest + 1)[:, :-1]
+        prompts = inputs.without_last(len(batch[0].continuation))
+        with torch.inference_mode(), attached(self.method, self.loaded, prompts):
+            rows = continuation_log_likelihoods(self.loaded, prompts, [one.continuation for one in batch])
         found = []
-        for row, tokens in zip(rows, spelled, strict=True):
-            own, wanted = row[-len(tokens) :], torch.tensor(tokens, device=row.device)
-            likely = bool((own.argmax(dim=1) == wanted).all())
-            found.append((float(token_log_likelihoods(own, wanted).sum()), likely))
+        for row, one in zip(rows, batch, strict=True):
+            wanted = torch.tensor(one.continuation, device=row.device)
+            likely = bool((row.argmax(dim=1) == wanted).all())
+            found.append((float(token_log_likelihoods(row, wanted).sum()), likely))
         return found
 
 
