@@ -66,7 +66,7 @@ class Side:
         return self.wall[-1]
 
 
-def theirs(folder: Path, methods: Sequence[str], clips: Path, questions: int, batch_size: int) -> Said:
+def theirs(folder: Path, methods: Sequence[str], clips: Path, questions: int, dtype: str, batch_size: int) -> Said:
     """Run lmms-eval once for every method."""
     said: Said = {}
     ids = [instance.id for instance in find_task("synthav").load(clips)]
@@ -74,7 +74,7 @@ def theirs(folder: Path, methods: Sequence[str], clips: Path, questions: int, ba
         out = folder / str(number)
         options = {
             "model": "omnisink",
-            "model_args": f"pretrained=smolomni,method={method}",
+            "model_args": f"pretrained=smolomni,dtype={dtype},method={method}",
             "include_path": tasks_folder(),
             "tasks": "synthav",
             "limit": questions,
@@ -90,13 +90,14 @@ def theirs(folder: Path, methods: Sequence[str], clips: Path, questions: int, ba
     return said
 
 
-def ours(folder: Path, methods: Sequence[str], clips: Path, questions: int) -> Said:
+def ours(folder: Path, methods: Sequence[str], clips: Path, questions: int, dtype: str) -> Said:
     """Run `omnisink eval` once for all methods; the comparison is left out, as lmms-eval makes none."""
     options = {
         "model": "smolomni",
         "task": "synthav",
         "data": clips,
         "limit": questions,
+        "dtype": dtype,
         "methods": ",".join(methods),
         "out": folder / "run",
     }
@@ -146,6 +147,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=16, help="lmms-eval's; omnisink looks for its own")
     parser.add_argument("--methods", type=int, nargs="+", choices=[1, 4], default=[1, 4], help="how many at once")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of both")
     parser.add_argument("--dry-run", action="store_true", help="print, record nothing")
     given = parser.parse_args()
     rows = []
@@ -154,19 +156,20 @@ def main() -> None:
         clips = folder / "clips"
         _start(["omnisink", "synthav", "--out", str(clips), "--n", str(given.questions)], folder, clips)
         for methods in (case for case in CASES if len(case) in given.methods):
-            plain = Side(lambda at, m=methods: ours(at, m, clips, given.questions), folder)
-            harness = Side(lambda at, m=methods: theirs(at, m, clips, given.questions, given.batch_size), folder)
+            plain = Side(lambda at, m=methods: ours(at, m, clips, given.questions, given.dtype), folder)
+            harness = Side(
+                lambda at, m=methods: theirs(at, m, clips, given.questions, given.dtype, given.batch_size), folder
+            )
             ratio = compare(plain.run, harness.run, given.pairs, warm_up=0)
             check_same(harness.said, plain.said)
             what = "one method" if len(methods) == 1 else f"{len(methods)} methods"
-            case = (
-                f"{given.questions} questions, {what}, lmms-eval {version('lmms_eval')}, batches of {given.batch_size}"
-            )
+            case = f"{given.questions} questions, {what}, {given.dtype}, lmms-eval {version('lmms_eval')}"
+            case += f" in batches of {given.batch_size}"
             clock, cpu = sum(harness.wall) / sum(plain.wall), sum(harness.cpu) / sum(plain.cpu)
             print(f"{case}: omnisink is {ratio.p50:.2f} times as fast ({ratio.p20:.2f} to {ratio.p80:.2f})")
             print(f"  clock: {sum(harness.wall):.0f} s and {sum(plain.wall):.0f} s, {clock:.2f} times")
             print(f"  processors: {sum(harness.cpu):.0f} s and {sum(plain.cpu):.0f} s, {cpu:.2f} times", flush=True)
-            rows.append({"model": "lmms", "dtype": "float32", "case": case, **rounded(ratio)})
+            rows.append({"model": "lmms", "dtype": given.dtype, "case": case, **rounded(ratio)})
     if not given.dry_run:
         append(rows)
         write_lmms_table()
