@@ -216,14 +216,16 @@ class CompositeConfig(PreTrainedConfig):
 
 
 class Composite(PreTrainedModel):
-    """Holds a language model."""
+    """Holds parts by the names that it is given; the configuration names the first of them only if asked to."""
 
     config_class = CompositeConfig
 
-    def __init__(self, language_model):
-        super().__init__(CompositeConfig(llm_config=language_model.config))
+    def __init__(self, named=False, **parts):
+        first = next(iter(parts.values()))
+        super().__init__(CompositeConfig(llm_config=first.config if named else None))
         self.projector = nn.Linear(2, 2)
-        self.language_model = language_model
+        for name, part in parts.items():
+            setattr(self, name, part)
 
     def forward(self, **kwargs):
-        return self.language_model(**kwargs)
+        return self.llm(**kwargs)

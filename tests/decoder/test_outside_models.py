@@ -9,7 +9,6 @@ from transformers import DynamicCache
 from omnisink import OutRo, UnsupportedModelError, find_sinks
 from omnisink.decoder.attention_code import uses_interface
 from tests.decoder.outside_llamas import (
-    Composite,
     MaskHandedOn,
     OwnEager,
     OwnMask,
@@ -240,17 +239,3 @@ def test_eager_attention_past_the_interface_says_to_load_with_sdpa():
             OutRo()(model),
         ):
             model(input_ids=ids)
-
-
-def test_a_composite_says_which_part_to_pass():
-    model = Composite(tiny_llama())
-    for wrapped, name in ((model, "language_model"), (torch.nn.DataParallel(tiny_llama()), "module")):
-        with pytest.raises(UnsupportedModelError, match=rf"pass the language model in it, model\.{name}$"):
-            with OutRo()(wrapped):
-                pass
-    with pytest.raises(UnsupportedModelError, match="no list of decoder layers"):
-        find_sinks(model, input_ids=prompt(9))
-    ids = prompt(11, (0, 4))
-    with torch.inference_mode(), OutRo()(model.language_model) as trace:
-        model(input_ids=ids)
-    assert trace.sinks.positions(0) == [0, 4]

@@ -14,7 +14,7 @@ from tests.reference_outro import prompt, tiny_llama
 
 PACKAGE = Path(omnisink.__file__).parent
 #: Lines of all files on the list, as they were counted last; files may shrink, and the number with them.
-LINES = 3089
+LINES = 3097
 
 
 def listed() -> list[str]:

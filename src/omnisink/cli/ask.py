@@ -126,6 +126,7 @@ def ask(
             **({} if inputs.modalities is None else {"positions": options.EMBEDDED}),
             "answer": said.text,
             "answer_without": None if without is None else without.text,
+            **({"decoder": said.trace.decoder} if said.trace is not None and said.trace.decoder else {}),
             **_reported(said.trace, tokens),
             "versions": options.versions(),
         }

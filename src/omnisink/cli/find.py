@@ -93,8 +93,9 @@ def find(
         marks = resolve_criterion(criterion.value, wanted_channels)
     check_model(model, loading.device, loading.dtype, wanted_layers or ())
     loaded = options.load(model, loading, about=about)
+    anatomy = read_anatomy(loaded.model)
     if wanted_layers is not None:
-        _check_layers(wanted_layers, len(read_anatomy(loaded.model).layers))
+        _check_layers(wanted_layers, len(anatomy.layers))
     spans = None
     inputs: dict[str, Any]
     with media.warnings_noted():
@@ -110,6 +111,8 @@ def find(
         found = find_sinks(loaded, inputs, criterion=marks, layers=wanted_layers)
     tokens = options.token_texts(loaded, inputs["input_ids"][0].tolist())
     said: dict[str, Any] = {} if from_method is None else {"method": settings_of(from_method)}
+    if anatomy.path:
+        said["decoder"] = anatomy.path
     if getattr(inputs, "modalities", None) is not None:
         said["positions"] = options.EMBEDDED
     data, counts = found.to_json(tokens), None
@@ -139,6 +142,8 @@ def find(
         stdout().print(text(found.table(tokens)))
         if counts is not None:
             stdout().print(text("\n" + media.summary(counts)))
+        if anatomy.path:
+            note(f"the language model is model.{anatomy.path}")
         if getattr(inputs, "modalities", None) is not None:
             note(f"positions count {options.EMBEDDED}")
     if out is not None:

@@ -195,7 +195,9 @@ def _shipped() -> list[Item]:
 
 
 def _describe(loaded: Loaded) -> dict[str, Any]:
-    config = loaded.model.config.get_text_config(decoder=True)
+    from omnisink.decoder.anatomy import read_anatomy
+
+    config: Any = read_anatomy(loaded.model).text_model.config
     return {
         **options.describe(loaded),
         "layers": config.num_hidden_layers,

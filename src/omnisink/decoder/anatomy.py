@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from omnisink.decoder import refusals, suggestions
+from omnisink.decoder import composites, refusals
 from omnisink.decoder.attention_code import resolve_interface, uses_interface
 
 #: Part of decoder layers that carry several residual streams at once: "a token's activation" has no single meaning.
@@ -63,6 +63,8 @@ class Anatomy:
         The causal self-attention of each layer that has one.
     unreachable : dict of int to str
         Layers a method cannot act on, with the reason.
+    path : str
+        Where the decoder was found in a model that holds one under a name of its own, as ``"language_model"``.
     """
 
     model: nn.Module
@@ -70,10 +72,16 @@ class Anatomy:
     layers: tuple[nn.Module, ...]
     attention: dict[int, AttentionSite] = field(default_factory=dict)
     unreachable: dict[int, str] = field(default_factory=dict)
+    path: str = ""
 
     def backends(self) -> set[str]:
         """Names of the attention implementations that the layers ask for now."""
         return {site.backend for site in self.attention.values()}
+
+
+def as_written(model: nn.Module) -> Any:
+    """Return the model that `torch.compile` was given; the module it returns shows none of the model's arguments."""
+    return getattr(model, "_orig_mod", model)
 
 
 def read_anatomy(model: nn.Module) -> Anatomy:
@@ -94,14 +102,34 @@ def read_anatomy(model: nn.Module) -> Anatomy:
     UnsupportedModelError
         If there is no such decoder, or it cannot be reached through the attention interface.
     """
-    name = type(model).__name__
-    config = getattr(model, "config", None)
-    if config is None or not hasattr(config, "get_text_config"):
-        raise refusals.no_configuration(name, suggestions.inner(model, _find_layers))
-    if getattr(config, "is_encoder_decoder", False):
+    model = as_written(model)
+    config: Any = getattr(model, "config", None)
+    found = _read(model, config.get_text_config(decoder=True)) if hasattr(config, "get_text_config") else None
+    found = found or composites.read_inner(model, _read)
+    if not found.attention:
+        name = ".".join(part for part in (type(model).__name__, found.path) if part)
+        raise refusals.unreachable(name, next(iter(found.unreachable.values())))
+    return found
+
+
+def _read(model: nn.Module, text_config: Any) -> Anatomy | None:
+    """Return the decoder that runs a text configuration; None where there are no such layers."""
+    name, depth = type(model).__name__, getattr(text_config, "num_hidden_layers", None)
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise refusals.encoder_decoder(name)
-    text_config = config.get_text_config(decoder=True)
-    text_model, layers = _find_layers(model, text_config)
+    owners = [
+        (module, tuple(child))
+        for module in model.modules()
+        for child in module.children()
+        if isinstance(child, nn.ModuleList) and len(child) == depth and _belongs(module, text_config)
+    ]
+    # Lists beside the layers (per-layer norms, projections) have the same length and no attention.
+    owners = [o for o in owners if any(_attention_modules(layer) for layer in o[1])] or owners[:1]
+    if not owners:
+        return None
+    if len(owners) > 1:
+        raise refusals.several_decoders(name, composites.paths(model, [owner for owner, _ in owners]))
+    text_model, layers = owners[0]
     if any(_STACKED_STREAMS in child for layer in layers for child, _ in layer.named_children()):
         raise refusals.stacked_streams(name)
     sites: dict[int, AttentionSite] = {}
@@ -113,27 +141,7 @@ def read_anatomy(model: nn.Module) -> Anatomy:
         else:
             interface, eager = resolve_interface(found)
             sites[index] = AttentionSite(found, interface, eager, _window(text_config, found, index))
-    if not sites:
-        raise refusals.unreachable(name, next(iter(unreachable.values())))
     return Anatomy(model, text_model, layers, sites, unreachable)
-
-
-def _find_layers(model: nn.Module, text_config: Any) -> tuple[nn.Module, tuple[nn.Module, ...]]:
-    """Return the owner of the decoder layers and the layers."""
-    depth = getattr(text_config, "num_hidden_layers", None)
-    owners = [
-        (module, tuple(child))
-        for module in model.modules()
-        for child in module.children()
-        if isinstance(child, nn.ModuleList) and len(child) == depth and _belongs(module, text_config)
-    ]
-    # Lists beside the layers (per-layer norms, projections) have the same length and no attention.
-    owners = [o for o in owners if any(_attention_modules(layer) for layer in o[1])] or owners[:1]
-    if not owners:
-        raise refusals.no_layers(type(model).__name__, depth, suggestions.inner(model, _find_layers))
-    if len(owners) > 1:
-        raise refusals.several_decoders(type(model).__name__, [type(owner).__name__ for owner, _ in owners])
-    return owners[0]
 
 
 def _belongs(module: nn.Module, text_config: Any) -> bool:
@@ -155,9 +163,9 @@ def _self_attention(layer: nn.Module) -> nn.Module | str:
         if getattr(modules[0], "indexer", None) is not None:
             return "sparse attention: an indexer chooses each query's keys, so the head outputs share no dense prompt"
         if getattr(modules[0], "is_causal", True) is False:
-            return "its attention is not causal: every token sees the whole prompt already"
+            return composites.NOT_CAUSAL
         return modules[0]
-    return suggestions.why_no_attention(layer, len(modules))
+    return composites.why_no_attention(layer, len(modules))
 
 
 def _is_cross_attention(layer: nn.Module, attention: nn.Module) -> bool:

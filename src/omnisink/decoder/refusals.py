@@ -50,11 +50,10 @@ def no_layers(model: str, depth: int | None, instead: str) -> UnsupportedModelEr
     return UnsupportedModelError(f"{model}: no list of {what} was found under its text configuration{instead}")
 
 
-def several_decoders(model: str, owners: list[str]) -> UnsupportedModelError:
-    """Refuse a model with more than one decoder."""
-    return UnsupportedModelError(
-        f"{model} has more than one text decoder ({', '.join(owners)}); pass the one you mean"
-    )
+def several_decoders(model: str, paths: list[str]) -> UnsupportedModelError:
+    """Refuse a model with more than one decoder, with what to pass in its place."""
+    named = " or ".join(f"model.{path}" for path in paths)
+    return UnsupportedModelError(f"{model} has more than one text decoder; pass the one you mean, {named}")
 
 
 def packed(keyword: str) -> UnsupportedModelError:

@@ -131,13 +131,13 @@ class Method(SettingsFirst, Listed, Profiled, Intervention):
     def _attached(self, model: Any, spans: Any = None, branch: int | None = None) -> Iterator[Trace]:
         """Attach the method for the length of a block, in one branch or in all (`omnisink.decoder.twins`)."""
         decoder = model if isinstance(model, nn.Module) else model_of(model, f"{type(self).__name__}(...)()")
-        anatomy = read_anatomy(getattr(decoder, "_orig_mod", decoder))
+        anatomy = read_anatomy(decoder)
         self.check(anatomy)
         if (profile := vars(self).get("_profile")) is not None:
             # Of this and `__call__`, their context managers, and the user's `with`.
             profile.warn(anatomy, stacklevel=5)
         context = Context(self, anatomy, self.trace_type(self.criterion_settings(), anatomy.model))
-        context.tokenizer = getattr(model, "tokenizer", None)
+        context.trace.decoder, context.tokenizer = anatomy.path, getattr(model, "tokenizer", None)
         if self.needs_spans:
             context.prompt_spans = PromptSpans(anatomy, type(self).__name__, spans)
         name = f"{type(self).__name__} in branch {branch}" if branch else type(self).__name__

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omnisink.decoder.anatomy import as_written
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.errors import UnsupportedModelError
 from omnisink.methods.criteria import Criterion, resolve_criterion
@@ -87,9 +88,7 @@ def find_sinks(
     finder = SinkFinder(resolve_criterion(criterion, channels), layers_of(layers, "find_sinks()"))
     decoder = model_of(model, "find_sinks()")
     taken = inputs_of(model, prompt, inputs, "find_sinks()")
-    written = getattr(
-        decoder, "_orig_mod", decoder
-    )  # What torch.compile() returns shows none of the model's arguments.
+    written = as_written(decoder)
     if type(written).forward is nn.Module.forward:
         raise UnsupportedModelError(
             f"{type(written).__name__} has no forward pass of its own; pass the part that reads prompts, its thinker"

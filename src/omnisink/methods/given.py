@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omnisink.decoder.anatomy import as_written
 from omnisink.decoder.intervention import Intervention
 from omnisink.errors import OmnisinkError, shown
 from omnisink.models.adapters.spans import Span
@@ -130,7 +131,7 @@ def inputs_of(given: Any, prompt: Any, inputs: Mapping[str, Any], call: str) -> 
 
 def _refuse_misspelt(given: Any, inputs: Mapping[str, Any], call: str) -> None:
     """Refuse what is nearly an argument of the call: most models take any name, and do nothing with it."""
-    written = getattr(model_of(given, call), "_orig_mod", given)
+    written = as_written(model_of(given, call))
     known = inspect.signature(type(written).forward).parameters if isinstance(written, nn.Module) else {}
     for name in inputs.keys() - known:
         if close := get_close_matches(name, _OWN, n=1, cutoff=0.8):
@@ -166,8 +167,7 @@ def _tokens(given: Any, texts: list[str], call: str) -> dict[str, Any]:
             "tokenizer.pad_token = tokenizer.eos_token"
         )
     made = dict(tokenizer(texts, return_tensors="pt", padding=len(texts) > 1, padding_side="left"))
-    written: nn.Module = getattr(model, "_orig_mod", model)  # torch.compile() hides the model's arguments.
-    names = inspect.signature(type(written).forward).parameters
+    names = inspect.signature(type(as_written(model)).forward).parameters
     if "token_type_ids" not in names:
         made.pop("token_type_ids", None)
     if not made["input_ids"].numel():

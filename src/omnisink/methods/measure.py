@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnisink.decoder.anatomy import read_anatomy
+from omnisink.decoder.anatomy import as_written, read_anatomy
 from omnisink.decoder.context import AttentionCall, Context
 from omnisink.decoder.masks import visible_keys
 from omnisink.errors import OmnisinkError, shown
@@ -247,11 +247,10 @@ def record(
         received,
         tuple(by_modality),
     )
-    written: nn.Module = getattr(decoder, "_orig_mod", decoder)  # torch.compile() hides the model's arguments.
-    names = inspect.signature(type(written).forward).parameters
+    names = inspect.signature(type(as_written(decoder)).forward).parameters
     # Layers that share keys and values (Gemma 4) run on the tokens alone whose logits are asked for; all are to be
     # measured.
-    parts = bool(getattr(read_anatomy(written).text_model.config, "num_kv_shared_layers", 0))
+    parts = bool(getattr(read_anatomy(decoder).text_model.config, "num_kv_shared_layers", 0))
     for name, quiet in (("use_cache", False), ("logits_to_keep", 0 if parts else 1)):
         if name in names:
             taken.setdefault(name, quiet)

@@ -114,8 +114,8 @@ def fingerprint(model: nn.Module | Anatomy) -> dict[str, Any]:
         bfloat16, which is the same whether a model runs in float32 or in bfloat16. It is None where parameters are of
         other types, as in a quantised model, or not in memory.
     """
-    anatomy = model if isinstance(model, Anatomy) else read_anatomy(getattr(model, "_orig_mod", model))
-    config = anatomy.model.config.get_text_config(decoder=True)  # type: ignore[operator, union-attr]
+    anatomy = model if isinstance(model, Anatomy) else read_anatomy(model)
+    config = anatomy.text_model.config
     shape = {name: getattr(config, name, None) for name in _SHAPE}
     return {**shape, "num_hidden_layers": len(anatomy.layers), "weights": _checksum(anatomy.text_model)}
 

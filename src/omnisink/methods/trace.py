@@ -22,7 +22,15 @@ class Trace(BlockRecords):
     """What a method found and did in the last prefill of its block, and in what was generated from it.
 
     Reading it may wait for the accelerator; the method itself never does.
+
+    Attributes
+    ----------
+    decoder : str
+        Path of the language model that was found in the model, as ``"language_model"``; empty where the model is one,
+        or its configuration leads to it.
     """
+
+    decoder: str = ""
 
     @property
     def record(self) -> Any:

@@ -17,7 +17,8 @@ def trace_in_brief(trace: Trace) -> str:
     if trace.is_empty:
         return "no prompt has been run inside the block"
     try:
-        parts = [in_brief(trace.sinks)]
+        parts = [f"on model.{trace.decoder}"] if trace.decoder else []
+        parts.append(in_brief(trace.sinks))
         if rotated := _of(trace, "rotated_tokens"):
             parts.append(f"{sum(rotated.values()):,d} token positions rotated at {len(rotated)} layers")
         if relaxed := _of(trace, "relaxed"):

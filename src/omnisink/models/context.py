@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from omnisink.decoder.configuration import text_config
 from omnisink.errors import OmnisinkError
 from omnisink.models.parts import ModelParts
 
@@ -33,7 +34,7 @@ def context_length(config: Any) -> int | None:
         Tokens, with rotary scaling counted; None where the configuration names no limit, as of state-space models.
         A sliding window is not a limit: tokens behind it are not attended to, but they may be there.
     """
-    text = config.get_text_config(decoder=True)
+    text = text_config(config)
     length = next((value for name in _NAMES if (value := _positive(getattr(text, name, None)))), None)
     if length is None:
         return None
@@ -131,7 +132,7 @@ def _positions(model: Any, inputs: Mapping[str, Any]) -> list[int]:
     number of positions. Where few frames stand for a long time it is the other way round; then the tokens count.
     """
     tokens = [int(n) for n in inputs["attention_mask"].sum(dim=1)]
-    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    rope = getattr(text_config(model.config), "rope_parameters", None) or {}
     locate = getattr(model, "_prepare_position_ids_for_generation", None)
     if "mrope_section" not in rope or locate is None:
         return tokens
@@ -143,7 +144,7 @@ def _positions(model: Any, inputs: Mapping[str, Any]) -> list[int]:
 
 def _computes_positions(config: Any) -> bool:
     """Whether positions are rotary, without a last one, and not a table with a row for each."""
-    text = config.get_text_config(decoder=True)
+    text = text_config(config)
     return getattr(text, "rope_parameters", None) is not None or not hasattr(text, "max_position_embeddings")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from omnisink.errors import OmnisinkError
 from omnisink.maths.finite import cause_of_nonfinite
 from omnisink.maths.host import is_eager_cpu
+from omnisink.models.writer import output_layer
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def finite_logits(model: Any) -> Iterator[None]:
     OmnisinkError
         In the block or at its end. It names the weights if they are the cause.
     """
-    head = model.get_output_embeddings()
+    head = output_layer(model)
     if head is None:
         yield
         return

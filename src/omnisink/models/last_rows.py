@@ -11,6 +11,7 @@ from torch import Tensor
 from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.finite import finite_logits
 from omnisink.models.parts import ModelParts
+from omnisink.models.writer import output_layer
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def last_rows(model: Any, count: int | None = 1) -> Iterator[None]:
     count : int or None
         Number of tokens; None is all.
     """
-    head = model.get_output_embeddings()
+    head = output_layer(model)
     if count is None or head is None:
         yield
         return

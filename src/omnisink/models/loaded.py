@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omnisink.models.adapters.asking import answer, gather
 from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.parts import ModelParts
+from omnisink.models.writer import writer_of
 from omnisink.results.frames import html_table
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ class Loaded(ModelParts):
         size = f"{sum(w.numel() for w in weights) / 1e6:,.1f} million parameters, {kinds} on {places}"
         takes = ["text", *sorted(self.adapter.modalities)]
         origin = [("from", self.source)] if self.source else []
-        return [("class", type(self.model).__name__), ("with", size), ("takes", ", ".join(takes)), *origin]
+        kind = [("class", type(self.model).__name__)]
+        if (writer := writer_of(self.model)) is not self.model:
+            kind.append(("with the language model", type(writer).__name__))
+        return [*kind, ("with", size), ("takes", ", ".join(takes)), *origin]
 
     def __getattr__(self, name: str) -> Any:
         """Say where the model is, to those who look for one of its attributes here."""

@@ -59,7 +59,7 @@ def zero_layer(runner: ItemRunner, layer: int) -> ZeroedHeads:
         ``loss`` and ``right``, a list over heads each.
     """
     site = runner.anatomy.attention[layer].module
-    config = runner.loaded.model.config.get_text_config(decoder=True)
+    config: Any = runner.anatomy.text_model.config
     heads = int(getattr(site, "num_heads", None) or config.num_attention_heads)
     outcomes = [runner.run(ZeroHeads(((layer, head),)), start=layer) for head in range(heads)]
     return {"layer": layer, "loss": [o.loss for o in outcomes], "right": [o.right for o in outcomes]}

@@ -91,12 +91,13 @@ def _decoders(place: str, module: nn.Module) -> tuple[dict[str, nn.Module], str]
         if name and not is_model:
             continue
         try:
-            read_anatomy(getattr(part, "_orig_mod", part))
+            anatomy = read_anatomy(part)
         except UnsupportedModelError as error:
             if is_model:
                 of_model = of_model or str(error)
             else:
                 of_module = str(error)
         else:
-            found[name] = part
+            inner = f"{name}.{anatomy.path}".strip(".")
+            found[inner] = part.get_submodule(anatomy.path) if anatomy.path else part
     return {f"{place}.{name}".rstrip("."): part for name, part in found.items()}, of_model or of_module

@@ -14,6 +14,7 @@ from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.context import room_for_answers, warn_of_cut
 from omnisink.models.finite import finite_logits
 from omnisink.models.last_rows import last_rows
+from omnisink.models.writer import ends_of
 from omnisink.questions.choices import check_choices
 from omnisink.questions.parsing import parse_letter
 from omnisink.questions.prompt import Encoded, Facts, Prompt
@@ -183,7 +184,7 @@ def answer(
     block = attached(method, parts, inputs)
     with torch.inference_mode(), last_rows(parts.model), finite_logits(parts.model), block as trace:
         returned = adapter.generate(parts, inputs, **flags)
-    ends = _ends(parts.model)
+    ends = ends_of(parts.model)
     # Who gives embeddings to `generate` gets new tokens only.
     prompt = inputs["input_ids"] if inputs.modalities is None else inputs["input_ids"][:, :0]
     made = new_tokens(returned, prompt, int(flags["max_new_tokens"]))
@@ -225,12 +226,6 @@ def spans_for(parts: ModelParts, rows: Sequence[Sequence[Span]], length: int) ->
     for modality in adapter.modalities - masks.keys():
         masks[modality] = torch.zeros(len(rows), length, dtype=torch.bool)
     return masks
-
-
-def _ends(model: Any) -> set[int]:
-    """Return the tokens that end an answer."""
-    ends = model.generation_config.eos_token_id
-    return set(ends) if isinstance(ends, list) else set() if ends is None else {ends}
 
 
 def _length(row: list[int], ends: set[int]) -> int:
