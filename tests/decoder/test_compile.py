@@ -10,6 +10,7 @@ from omnisink import OmnisinkError, OutRo, find_sinks
 from omnisink.methods.criteria import Positions, SinkDimension
 from omnisink.methods.measure import record
 from omnisink.methods.sink_router import SinkRouter
+from tests.decoder.outside_llamas import Composite
 from tests.reference_outro import prompt, tiny_llama
 
 #: Traces and guards as for any compiler, and runs the graph as it is: what is tested here is the tracing.
@@ -122,8 +123,9 @@ def test_what_only_the_device_knows_is_reported_when_the_block_ends():
         compiled(input_ids=prompt(4, ()), past_key_values=cache)
 
 
-def test_sinks_of_a_compiled_model_are_found():
-    model, ids = tiny_llama(num_hidden_layers=3), prompt(13, (0, 6))
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: Composite(llm=model)], ids=["plain", "composite"])
+def test_sinks_of_a_compiled_model_are_found(wrap):
+    model, ids = wrap(tiny_llama(num_hidden_layers=3)), prompt(13, (0, 6))
     compiled = torch.compile(model, backend="eager")
     found = find_sinks(compiled, input_ids=ids)
     assert found.to_json() == find_sinks(model, input_ids=ids).to_json()

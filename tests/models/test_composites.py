@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,53 @@ def test_commands_take_the_folder(kind: str, folders: Any, tmp_path: Path) -> No
     said = json.loads(asked.stdout)
     assert said["answer_without"] is not None
     assert said.get("decoder", "") == KINDS[kind][1]
+
+
+def changed(folder: Path, target: Path, **settings: Any) -> Path:
+    """Copy a checkpoint with other settings; None takes one away."""
+    shutil.copytree(folder, target)
+    written = json.loads((target / "config.json").read_text()) | settings
+    (target / "config.json").write_text(json.dumps({k: v for k, v in written.items() if v is not None}))
+    return target
+
+
+CLASS = "internvl_like.InternVLLike"
+
+
+@pytest.mark.parametrize(
+    ("auto_map", "message"),
+    [
+        (None, "does not recognize this architecture.* import that package before load_model is called"),
+        ({"AutoModel": f"{CLASS}Model"}, "does not recognize this architecture.* import that package"),
+        ({"AutoConfig": f"{CLASS}Config"}, "names no class for the model: put AutoModel or AutoModelForCausalLM into"),
+        (
+            {"AutoConfig": f"{CLASS}Config", "AutoModelForVision2Seq": f"{CLASS}Model"},
+            "names no class for the model: put AutoModel or AutoModelForCausalLM into",
+        ),
+    ],
+)
+def test_a_folder_that_leads_to_no_class_says_what_to_do(
+    auto_map: dict[str, str] | None, message: str, folders: Any, tmp_path: Path
+) -> None:
+    folder = changed(folders("internvl_like"), tmp_path / "other", auto_map=auto_map)
+    with pytest.raises(OmnisinkError, match=message):
+        load_model(folder, trust_remote_code=True)
+
+
+def test_other_names_of_auto_map_are_taken(folders: Any, tmp_path: Path) -> None:
+    auto = {"AutoConfig": f"{CLASS}Config", "AutoModelForMultimodalLM": f"{CLASS}Model"}
+    folder = changed(folders("internvl_like"), tmp_path / "other", auto_map=auto)
+    assert type(load_model(folder, trust_remote_code=True).model).__name__ == "InternVLLikeModel"
+
+
+def test_code_for_another_transformers_and_a_missing_tokenizer_say_what_to_do(folders: Any, tmp_path: Path) -> None:
+    folder = changed(folders("internvl_like"), tmp_path / "bare")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(OmnisinkError, match="No tokenizer that can be read lies in the folder"):
+        load_model(folder, trust_remote_code=True)
+    folder = changed(folders("internvl_like"), tmp_path / "old")
+    code = folder / "internvl_like.py"
+    code.write_text(code.read_text() + "\n\nfrom transformers import LogitsWarper\n")
+    with pytest.raises(OmnisinkError, match="LogitsWarper.* was written for another release of transformers"):
+        load_model(folder, trust_remote_code=True)

@@ -53,7 +53,7 @@ class ICD(Contrast):
     derived: ClassVar[str] = "the words of the disturbance; that it stands behind the media, as in SID"
     needs: ClassVar[str] = "a second pass for every token; pictures, video or sound in the prompt; a tokenizer"
     cost: ClassVar[str] = "as much as the model again"
-    tested: ClassVar[str] = "dynamic caches and none; seven families that see or hear"
+    tested: ClassVar[str] = "dynamic caches and none; families that see or hear"
     presets: ClassVar[Mapping[str, Preset]] = {
         "sampler": Preset("The weights that the release's sampler takes by itself.", {"alpha": 0.5}),
     }

@@ -46,7 +46,7 @@ class PAIGuidance(Contrast):
     derived: ClassVar[str] = "leaving out video and sound, on models that take them"
     needs: ClassVar[str] = "a second pass for every token; pictures, video or sound in the prompt"
     cost: ClassVar[str] = "a second pass over the text, and one more for every token"
-    tested: ClassVar[str] = "dynamic caches and none; seven families that see or hear"
+    tested: ClassVar[str] = "dynamic caches and none; families that see or hear"
     search_space: ClassVar[Mapping[str, Range]] = {"alpha": FloatRange(0.03, 2.0)}
     presets: ClassVar[Mapping[str, Preset]] = {
         "release": Preset("The strength of the release's command line without an argument.", {"alpha": 1.0}),

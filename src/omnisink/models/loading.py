@@ -16,6 +16,7 @@ from omnisink.models.facts import PROCESSOR_FILES, model_type_of
 from omnisink.models.gguf.load import load_gguf
 from omnisink.models.gguf.places import find_gguf
 from omnisink.models.headers import check_layers
+from omnisink.models.hints import hint_for
 from omnisink.models.hub import find_cached, first_line, has_weights, require
 from omnisink.models.loaded import Loaded
 from omnisink.models.outside import check_complete, find_loader, load_outside, read_weights
@@ -228,8 +229,8 @@ def _model_class(config: Any) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
 
     own = getattr(config, "auto_map", None) or {}
-    for auto in ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModel"):
-        if auto in own:
+    for auto in ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModel", *sorted(own)):
+        if auto in own and auto.startswith("AutoModel") and hasattr(transformers, auto):
             return getattr(transformers, auto)
     for name in config.architectures or (_THINKERS.get(config.model_type),):
         found = getattr(transformers, name or "", None)
@@ -267,10 +268,5 @@ def _one_line(name: str) -> Iterator[None]:
                 f"{name} could not be loaded: it comes with code of its own. "
                 "Read it, then allow it with trust_remote_code=True, or --trust-remote-code on the command line"
             ) from error
-        hint = ""
-        if "does not recognize this architecture" in str(error):
-            hint = (
-                ". If a package of its own knows the type, import that package before load_model is called, or give "
-                "the type a loader with the entry point omnisink.models (docs/write-an-adapter.md)"
-            )
-        raise OmnisinkError(f"{name} could not be loaded: {first_line(error).rstrip('.')}{hint}") from error
+        said = first_line(error).rstrip(".:")
+        raise OmnisinkError(f"{name} could not be loaded: {said}{hint_for(error)}") from error

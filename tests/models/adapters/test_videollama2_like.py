@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -194,3 +195,19 @@ def test_an_item_of_a_study_is_run_and_recorded(loaded: Loaded, clip: Path) -> N
         logits = loaded.model(torch.cat([ids, tokens[:, :-1]], dim=1), images=clips).logits[0, -tokens.shape[1] :]
     own = torch.nn.functional.cross_entropy(logits.float(), tokens[0])
     assert changed.loss == pytest.approx(float(own), abs=1e-4)
+
+
+def test_a_study_runs_on_it(folder: Path, clip: Path, tmp_path: Path) -> None:
+    """The first question of a study, in the smallest settings, on one item about a clip with sound."""
+    data, out = tmp_path / "items.jsonl", tmp_path / "study"
+    shutil.copy(clip, tmp_path)
+    item = {"id": "one", "question": QUESTION, "choices": ["bell", "drum"], "answer": "A", "video": clip.name}
+    data.write_text(json.dumps(item))
+    run(
+        *("study", "--model", folder, "--data", data, "--out", out, "--questions", "identification"),
+        *("--gamma", "0.8", "--seeds", "1"),
+    )
+    results = json.loads((out / "results.json").read_text())
+    assert results["run"]["failed"] == {}
+    assert set(results["readings"]) == {"identification"}
+    assert (out / "page.html").is_file()
