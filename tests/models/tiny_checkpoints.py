@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 
-from omnisink.verification.ports import video_llama2
+from omnisink.verification.ports import imagebind_llm, video_llama2
 from tests.models import tiny_vision_checkpoints
 from tests.models.tiny_parts import MROPE, QWEN_EYES, TEXT, save, template, token_ids, tokenizer
 
@@ -142,5 +142,6 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "llava_onevision": tiny_vision_checkpoints.llava_onevision,
     "phi4_multimodal": tiny_vision_checkpoints.phi4_multimodal,
     "videollama2_qwen2": video_llama2.videollama2_qwen2,
+    "imagebind_llm": imagebind_llm.imagebind_llm,
 }
 HEARING = ("qwen2_5_omni", "qwen3_omni", "phi4_multimodal")

@@ -124,6 +124,7 @@ def ask(
             "system": files.system,
             "prompt_tokens": len(tokens),
             **({} if inputs.modalities is None else {"positions": options.EMBEDDED}),
+            **options.media_tokens(loaded, inputs),
             "answer": said.text,
             "answer_without": None if without is None else without.text,
             **({"decoder": said.trace.decoder} if said.trace is not None and said.trace.decoder else {}),

@@ -115,6 +115,7 @@ def find(
         said["decoder"] = anatomy.path
     if getattr(inputs, "modalities", None) is not None:
         said["positions"] = options.EMBEDDED
+    said |= options.media_tokens(loaded, inputs)
     data, counts = found.to_json(tokens), None
     if said and spans is None:
         data = dumps({**loads(data), **said}, ensure_ascii=False)
@@ -146,6 +147,8 @@ def find(
             note(f"the language model is model.{anatomy.path}")
         if getattr(inputs, "modalities", None) is not None:
             note(f"positions count {options.EMBEDDED}")
+        if "media_tokens" in said:
+            note(f"media tokens: {said['media_tokens']}")
     if out is not None:
         write_text(out, data + "\n")
         note(f"written to {out}")

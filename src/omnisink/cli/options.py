@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,6 +152,15 @@ def token_texts(loaded: Loaded, ids: list[int]) -> list[str]:
 
 #: What positions count where one id can stand for many tokens.
 EMBEDDED = "embedded tokens, as the decoder reads them, and not ids of the prompt"
+
+#: What is said of a model whose prompts have no tokens of media.
+NO_MEDIA_TOKENS = "none: this model takes media as one vector beside the prompt, and all spans are of text"
+
+
+def media_tokens(loaded: Loaded, inputs: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is said where a question's media have no tokens in its prompt; else nothing."""
+    asked = any(any(prompt.media) for prompt in getattr(inputs, "prompts", ()))
+    return {"media_tokens": NO_MEDIA_TOKENS} if asked and not loaded.adapter.media_are_tokens else {}
 
 
 def prompt_tokens(loaded: Loaded, inputs: Encoded) -> list[str]:

@@ -48,6 +48,8 @@ class Adapter(ABC):
     audio_rate: ClassVar[int] = 16_000
     #: Whether a checkpoint that takes media has the file of a processor in its folder.
     has_processor_file: ClassVar[bool] = True
+    #: Whether media become tokens of the prompt. Where they do not, counts of media are 0 and all spans are of text.
+    media_are_tokens: ClassVar[bool] = True
 
     def default_frames(self, parts: ModelParts) -> FrameChoice:
         """Return the rule by which the family picks frames of a video."""
@@ -215,7 +217,7 @@ class Adapter(ABC):
         self._check(parts, prompts)
         media = self.read(parts, prompts) if media is None else media
         for prompt, read in zip(prompts, media, strict=True):
-            if read.sound is not None:  # Before hours of sound become a spectrogram.
+            if read.sound is not None and self.media_are_tokens:  # Before hours of sound become a spectrogram.
                 tokens = self.audio_tokens(len(read.samples))
                 refuse_short_sound(prompt.sound, len(read.samples), self.audio_rate, tokens)
                 check_length(parts, tokens, "tokens of sound")

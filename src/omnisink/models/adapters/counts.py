@@ -61,9 +61,11 @@ def facts_of(
         0.0,
         media.records(),
     )
+    samples = 0 if media.sound is None else len(media.samples)
+    facts.audio_seconds = samples / adapter.audio_rate
+    if not adapter.media_are_tokens:
+        return facts
     if media.sound is not None:
-        samples = len(media.samples)
-        facts.audio_seconds = samples / adapter.audio_rate
         expected = adapter.audio_tokens(samples)
         if facts.audio_tokens != expected or expected < 1:
             raise OmnisinkError(

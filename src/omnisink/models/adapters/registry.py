@@ -7,6 +7,7 @@ from typing import Any
 
 from omnisink.errors import OmnisinkError
 from omnisink.models.adapters.base import Adapter
+from omnisink.models.adapters.imagebind_llm import ImageBindLLM
 from omnisink.models.adapters.llava_onevision import LlavaOneVision
 from omnisink.models.adapters.phi4_multimodal import Phi4Multimodal
 from omnisink.models.adapters.qwen2_5_omni import Qwen25Omni
@@ -30,6 +31,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     LlavaOneVision,
     Phi4Multimodal,
     VideoLLaMA2,
+    ImageBindLLM,
 )
 
 

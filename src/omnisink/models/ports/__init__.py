@@ -14,6 +14,7 @@ from typing import Any
 
 #: The module and the function that load each model type; nothing of them is imported before a model needs it.
 PORTS: dict[str, tuple[str, str]] = {
+    "imagebind_llm": ("omnisink.models.ports.imagebind_llm", "load_imagebind_llm"),
     "videollama2": ("omnisink.models.ports.video_llama2", "load_video_llama2"),
     "videollama2_mistral": ("omnisink.models.ports.video_llama2", "load_video_llama2"),
     "videollama2_qwen2": ("omnisink.models.ports.video_llama2", "load_video_llama2"),
