@@ -87,7 +87,8 @@ class VCD(Contrast):
         model = context.anatomy.model
         if not any(hasattr(model.config, name) for name in ("vision_config", "audio_config", "thinker_config")):
             raise UnsupportedModelError(
-                f"{type(model).__name__} reads text only: {type(self).__name__} needs pictures or sound"
+                f"{type(model).__name__} reads text only, or takes media as one vector: {type(self).__name__} needs "
+                "pictures or sound"
             )
         change = partial(with_noise, names=self._names(), step=self.noise_step, seed=self.seed)
         encoded = EncodedMedia(context.anatomy, change)

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnisink import MediaError, OmnisinkError, OutRo, find_sinks, load_model
+from omnisink import MediaError, OmnisinkError, OutRo, UnsupportedModelError, find_sinks, load_model
 from omnisink.media import Uniform
+from omnisink.methods import PAI
 from omnisink.models.adapters.imagebind_llm import EndsOfClips
 from omnisink.models.loaded import Loaded
 from omnisink.models.ports import imagebind_inputs
@@ -245,12 +246,25 @@ def test_a_sound_without_a_frame_is_refused(loaded, tmp_path):
         loaded.inputs("What?", audio=tmp_path / "click.wav")
 
 
-def test_commands_find_and_ask(folder, clip, picture):
-    found = run("find", str(picture), "What is it?", "--model", str(folder))
+def test_methods_on_tokens_of_pictures_are_refused(loaded, picture):
+    with pytest.raises(UnsupportedModelError, match="names no token that stands for them"):
+        loaded.ask("What?", image=picture, method=PAI())
+
+
+def test_commands_find_ask_and_evaluate(folder, clip, picture, tmp_path):
+    model = ["--model", str(folder)]
+    found = run("find", str(picture), "What is it?", *model)
     assert found.returncode == 0, found.stderr
     assert "media tokens: none: this model takes media as one vector" in found.stderr
-    said = json.loads(run("find", str(clip), "What is it?", "--model", str(folder), "--json").stdout)
+    said = json.loads(run("find", str(clip), "What is it?", *model, "--json").stdout)
     assert {span["modality"] for span in said["spans"]} == {"text"}
     assert said["media_tokens"].startswith("none")
-    asked = run("ask", str(clip), "What is it?", "--model", str(folder), "--compare", "--max-new-tokens", "4")
+    asked = run("ask", str(clip), "What is it?", *model, "--compare", "--max-new-tokens", "4")
     assert asked.returncode == 0, asked.stderr
+    mine = tmp_path / "mine.jsonl"
+    question = {"question": "What is it?", "choices": ["a", "b"], "answer": "A"}
+    files = [{"video": Path(shutil.copy(clip, tmp_path)).name}, {"image": Path(shutil.copy(picture, tmp_path)).name}]
+    mine.write_text("\n".join(json.dumps({**question, **file, "id": str(i)}) for i, file in enumerate(files)))
+    chosen = ["--task", str(mine), "--methods", "baseline,outro", "--out", str(tmp_path / "out")]
+    done = run("eval", *chosen, *model, "--no-page")
+    assert done.returncode == 0, done.stderr

@@ -216,14 +216,14 @@ def attached(
 
 
 def spans_for(parts: ModelParts, rows: Sequence[Sequence[Span]], length: int) -> dict[str, Any]:
-    """Return spans of prompts as a method takes them: (B, S) bool for each modality that the model takes."""
+    """Return spans of prompts as a method takes them: (B, S) bool for each modality that becomes tokens."""
     import torch
 
     from omnisink.decoder.spans import masks_of_spans
 
     adapter = adapter_of(parts.model.config.model_type, with_processor=parts.processor is not None)
     masks = masks_of_spans(rows, length)
-    for modality in adapter.modalities - masks.keys():
+    for modality in (adapter.modalities if adapter.media_are_tokens else frozenset()) - masks.keys():
         masks[modality] = torch.zeros(len(rows), length, dtype=torch.bool)
     return masks
 
