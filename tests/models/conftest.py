@@ -10,14 +10,14 @@ import torch
 from omnisink import load_model
 from omnisink.models.loaded import Loaded
 from tests.made_once import made_once
-from tests.models.tiny_checkpoints import CHECKPOINTS
+from tests.models.tiny_checkpoints import BESIDE, CHECKPOINTS
 
 
 def seeded(name: str, folder: Path) -> Path:
     """Make a checkpoint whose weights do not depend on the tests that ran before: some make models say nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return CHECKPOINTS[name](folder)
+        return {**CHECKPOINTS, **BESIDE}[name](folder)
 
 
 @pytest.fixture(scope="session")

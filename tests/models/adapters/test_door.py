@@ -24,7 +24,7 @@ from omnisink.questions.choices import with_choices
 from omnisink.questions.items import Item
 from omnisink.questions.prompt import Prompt
 from omnisink.study.item_runner import item_runner
-from tests.models.tiny_checkpoints import CHECKPOINTS
+from tests.models.tiny_checkpoints import BESIDE, CHECKPOINTS
 
 QUESTION = "Which of these is a zebra made of quartz?"
 CHOICES = ("bell", "drum")
@@ -47,7 +47,7 @@ def first_prompt(loaded: Loaded) -> Iterator[list[Any]]:
         hook.remove()
 
 
-@pytest.fixture(params=list(CHECKPOINTS))
+@pytest.fixture(params=[*CHECKPOINTS, *BESIDE])
 def loaded(request, families, monkeypatch) -> Loaded:
     """Load a family, and let the command line load the same."""
     found: Loaded = families(request.param)

@@ -15,7 +15,7 @@ from omnisink import OmnisinkError, OutRo, load_model
 from omnisink.models.adapters.registry import ADAPTERS
 from omnisink.models.loaded import Loaded
 from tests.models.adapters.page_examples import installed
-from tests.models.tiny_checkpoints import CHECKPOINTS, HEARING
+from tests.models.tiny_checkpoints import BESIDE, CHECKPOINTS, HEARING
 from tests.models.tiny_parts import TEXT, save, template, token_ids, tokenizer
 
 
@@ -100,7 +100,7 @@ def test_the_picture_reaches_the_model_in_a_padded_batch_too(loaded: Loaded, pho
 
 
 def test_every_adapter_is_tested_on_a_checkpoint_of_its_own(families: Callable[[str], Loaded]) -> None:
-    tested = {type(families(name).adapter) for name in CHECKPOINTS}
+    tested = {type(families(name).adapter) for name in (*CHECKPOINTS, *BESIDE)}
     assert [adapter.__name__ for adapter in ADAPTERS if adapter not in tested] == []
     assert {name for name in CHECKPOINTS if "audio" in families(name).adapter.modalities} == set(HEARING)
     types = [model_type for adapter in ADAPTERS for model_type in adapter.model_types]
