@@ -209,6 +209,15 @@ def test_the_checkpoint_of_the_first_training_has_no_lora_and_no_biases(folder, 
     torch.testing.assert_close(made, run_llama(w, inputs["input_ids"][0].tolist(), vector), rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_that_was_saved_is_loaded_again(loaded, picture, tmp_path):
+    loaded.model.save_pretrained(tmp_path)
+    loaded.tokenizer.save_pretrained(tmp_path)
+    inputs, again = loaded.inputs("What is it?", image=picture), load_model(tmp_path)
+    with torch.inference_mode():
+        made = again.model(**again.inputs("What is it?", image=picture)).logits
+        torch.testing.assert_close(made, loaded.model(**inputs).logits, rtol=1e-5, atol=1e-5)
+
+
 def test_checkpoints_with_other_weights_are_refused(folder, tmp_path):
     with pytest.raises(OmnisinkError, match=r"1 weights that .* no place for here.* connector\.norms\.0\.bias"):
         load_model(changed(folder, tmp_path / "a", lambda w: w.update({"image_bind_norm_1.bias": torch.zeros(32)})))

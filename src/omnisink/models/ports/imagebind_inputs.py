@@ -64,8 +64,9 @@ def see_video(frames: NDArray[np.uint8], pairs: Sequence[tuple[int, int]], side:
     height, width = frames.shape[1:3]
     shorter = min(height, width)
     size = [side if edge == shorter else int(edge / shorter * side) for edge in (height, width)]
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
-    pixels = normalize(F.interpolate(pixels, size, mode="bilinear", align_corners=False), _MEAN, _STD)
+    # One after the other: a frame of 4K takes 100 MB as floats.
+    small = [F.interpolate(f.permute(2, 0, 1)[None] / 255, size, mode="bilinear") for f in torch.from_numpy(frames)]
+    pixels = normalize(torch.cat(small), _MEAN, _STD)
     along = 2 if height > width else 3
     over = pixels.shape[along] - side
     crops = [pixels.narrow(along, start, side) for start in (0, -(-over // 2), over)]

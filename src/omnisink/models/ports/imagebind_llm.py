@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaMLP, LlamaRMSNorm
 
@@ -30,6 +29,12 @@ TEMPLATE = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{{ messages[-1].content }}\n\n### Response:"
 )
+
+
+class ImageBindLlamaConfig(LlamaConfig):  # type: ignore[misc]
+    """Llama's configuration under a name of its own, which a model that is saved keeps."""
+
+    model_type = "imagebind_llm"
 
 
 class GatedAttention(LlamaAttention):  # type: ignore[misc]
@@ -51,13 +56,15 @@ class GatedAttention(LlamaAttention):  # type: ignore[misc]
         return (output if media_embeds is None else output + self.media_output(media_embeds), *rest)
 
     def media_output(self, media_embeds: Tensor) -> Tensor:
-        """Return what media (B, W) add to the attention's output, (B, 1, W): the projection is linear."""
+        """Return what media (B, W) add to the attention's output, (B, 1, W)."""
         entered = media_embeds + self.prefix
-        value = F.linear(entered, self.v_proj.weight)
+        value = self.v_proj(entered)
         if self.lora_v is not None:
             value = value - self.lora_v(entered)
         gated = value.unflatten(-1, (len(self.gate), -1)) * self.gate.tanh().unsqueeze(-1)
-        return F.linear(gated.flatten(-2), self.o_proj.weight).unsqueeze(1)
+        # The layers are called, so that offloaded and quantized ones do too; the difference is without the bias.
+        with_it, without = self.o_proj(torch.stack([gated.flatten(-2), torch.zeros_like(value)]))
+        return (with_it - without).unsqueeze(1)  # type: ignore[no-any-return]
 
 
 class Connector(nn.Module):
@@ -80,6 +87,8 @@ class Connector(nn.Module):
 
 class ImageBindLlama(LlamaForCausalLM):  # type: ignore[misc]
     """Llama with gated attention in its last layers, ImageBind, and the connector."""
+
+    config_class = ImageBindLlamaConfig
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -164,8 +173,7 @@ def load_imagebind_llm(
     tokenizer = _read_tokenizer(name, folder)
     written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     # Llama has one switch for the biases of all four projections of attention.
-    config: Any = LlamaConfig.from_dict(written | {"attention_bias": True, "mlp_bias": True})
-    config.model_type = written["model_type"]
+    config: Any = ImageBindLlamaConfig.from_dict(written | {"attention_bias": True, "mlp_bias": True})
     released = {
         key: weight for file in sorted(folder.glob("*.safetensors")) for key, weight in load_file(file).items()
     }
