@@ -142,7 +142,8 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "llava_onevision": tiny_vision_checkpoints.llava_onevision,
     "phi4_multimodal": tiny_vision_checkpoints.phi4_multimodal,
     "videollama2_qwen2": video_llama2.videollama2_qwen2,
+    "videollama2_av": video_llama2.videollama2_1_av,
 }
 #: Models whose prompts have no tokens of media.
 BESIDE: dict[str, Callable[[Path], Path]] = {"imagebind_llm": imagebind_llm.imagebind_llm}
-HEARING = ("qwen2_5_omni", "qwen3_omni", "phi4_multimodal")
+HEARING = ("qwen2_5_omni", "qwen3_omni", "phi4_multimodal", "videollama2_av")

@@ -218,12 +218,14 @@ def warnings_noted(several: bool = False) -> Iterator[None]:
 
     With `several`, where many questions are asked, that is one note: the first warning, and how many others there are.
     """
-    from omnisink.models.context import LongPromptWarning
+    from omnisink.models.context import LongPromptWarning, UnheardWarning
 
+    kinds = (LongPromptWarning, UnheardWarning)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", LongPromptWarning)
+        for kind in kinds:
+            warnings.simplefilter("always", kind)
         yield
-    messages = list(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, LongPromptWarning)))
+    messages = list(dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, kinds)))
     if several and messages[1:]:
         messages = [f"{messages[0]} ({len(messages) - 1:,} more warnings of this kind)"]
     for line in messages:

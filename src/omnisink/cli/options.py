@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omnisink.cli.media import warnings_noted
 from omnisink.cli.output import quiet, working
 from omnisink.errors import OmnisinkError, shown
 from omnisink.models.provenance import describe as describe
@@ -136,7 +137,7 @@ def load(model: str, loading: LoadingOptions = LOADING, *, about: Collection[Mod
 
     What the model is to be asked `about` beside text is checked first, against its configuration.
     """
-    with working(f"loading {model}"):
+    with working(f"loading {model}"), warnings_noted():
         from omnisink.models.facts import check_can_answer
         from omnisink.models.loading import load_model
 

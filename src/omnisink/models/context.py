@@ -20,6 +20,10 @@ class LongPromptWarning(UserWarning):
     """A prompt is longer than the model's context and was run because that was allowed, or left an answer no room."""
 
 
+class UnheardWarning(UserWarning):
+    """A model was loaded without the part that hears, or hears only a part of a sound."""
+
+
 def context_length(config: Any) -> int | None:
     """Return how many positions a model was made for.
 

@@ -12,8 +12,10 @@ from omnisink.models import embedded, smolomni
 from omnisink.models.adapters.base import Adapter
 from omnisink.models.adapters.registry import adapter_of
 from omnisink.models.adapters.spans import Modality
+from omnisink.models.adapters.video_llama2_av import VideoLLaMA2AV
 from omnisink.models.gguf.architectures import peek
 from omnisink.models.hub import find_cached
+from omnisink.models.ports.ears import SUFFIX, will_hear
 
 
 class Question(Protocol):
@@ -119,6 +121,8 @@ def known_adapter(name_or_path: str | Path, *, revision: str | None = None) -> A
     model_type = str(config.get("model_type"))
     if isinstance(thinker, dict):
         model_type = str(thinker.get("model_type") or _THINKER.get(model_type))
+    if f"{model_type}{SUFFIX}" in VideoLLaMA2AV.model_types and will_hear(folder, config):
+        model_type += SUFFIX
     return adapter_of(model_type, with_processor=any((folder / file).is_file() for file in PROCESSOR_FILES))
 
 

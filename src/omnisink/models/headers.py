@@ -79,7 +79,7 @@ def check_layers(name: str, folder: Path) -> None:
     depth, where = max(_depths(config), default=(0, ""))
     if depth <= 1:
         return
-    tensors = sum(_tensors(file, name) for file in folder.glob("*.safetensors"))
+    tensors = sum(len(_header(file, name)) for file in folder.glob("*.safetensors"))
     if depth > tensors:
         raise OmnisinkError(
             f"{name} cannot be loaded: its config.json has {where} {shown(depth)}, and its weights are of {tensors} "
@@ -98,8 +98,34 @@ def _depths(config: dict[str, Any]) -> Iterator[tuple[int, str]]:
                 yield value, key
 
 
-def _tensors(path: Path, name: str) -> int:
-    """Count the tensors that the header of a file in safetensors names."""
+def tensor_shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in a file in safetensors, without reading them.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        The model, for the error.
+
+    Returns
+    -------
+    dict of str to tuple of int
+        By name.
+
+    Raises
+    ------
+    OmnisinkError
+        If the file has no header.
+    """
+    try:
+        return {one: tuple(held["shape"]) for one, held in _header(path, name).items() if one != "__metadata__"}
+    except (KeyError, TypeError) as error:
+        raise OmnisinkError(f"{name} could not be loaded: {path.name} has no header of safetensors") from error
+
+
+def _header(path: Path, name: str) -> dict[str, Any]:
+    """Return what the header of a file in safetensors says of every tensor."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -110,4 +136,4 @@ def _tensors(path: Path, name: str) -> int:
         raise OmnisinkError(
             f"{name} could not be loaded: {path.name} has no header of safetensors: {error}"
         ) from error
-    return len(header) if isinstance(header, dict) else 0
+    return header if isinstance(header, dict) else {}

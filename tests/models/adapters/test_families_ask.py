@@ -58,9 +58,11 @@ def test_video_spans_carry_the_times_of_their_frames(family, families, clip):
 def test_audio_spans_run_through_the_sound_without_a_gap(family, families, clip):
     loaded = families(family)
     inputs = loaded.inputs("What is heard?", audio=clip)
-    heard = [s for s in loaded.spans(inputs)[0] if s.modality == "audio"]
+    # Silence that a family adds has no time; tokens of one time may have a span each.
+    heard = [s for s in loaded.spans(inputs)[0] if s.modality == "audio" and s.begins is not None]
     assert heard[0].begins == 0.0
-    assert all(a.ends == pytest.approx(b.begins) for a, b in pairwise(heard))
+    times = dict.fromkeys((s.begins, s.ends) for s in heard)
+    assert all(ends == pytest.approx(begins) for (_, ends), (begins, _) in pairwise(times))
     assert heard[-1].ends == pytest.approx(inputs.facts[0].audio_seconds, abs=0.1)
     first, last = heard[0].time(heard[0].start), heard[-1].time(heard[-1].stop - 1)
     assert first is not None

@@ -16,6 +16,7 @@ from omnisink.models.adapters.qwen3_omni import Qwen3Omni
 from omnisink.models.adapters.qwen3_vl import Qwen3VL
 from omnisink.models.adapters.text import TextOnly
 from omnisink.models.adapters.video_llama2 import VideoLLaMA2
+from omnisink.models.adapters.video_llama2_av import VideoLLaMA2AV
 from omnisink.models.adapters.videollama3 import VideoLLaMA3
 
 #: Entry points of this group name a subclass of `Adapter`.
@@ -31,6 +32,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     LlavaOneVision,
     Phi4Multimodal,
     VideoLLaMA2,
+    VideoLLaMA2AV,
     ImageBindLLM,
 )
 

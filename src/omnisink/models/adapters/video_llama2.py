@@ -15,13 +15,13 @@ from omnisink.media.choice import Indices, Times
 from omnisink.models.adapters.base import Adapter
 from omnisink.models.adapters.counts import grid_times
 from omnisink.models.adapters.text import pad_left
+from omnisink.models.ports.ears import TO_HEAR
 from omnisink.models.templates import Message, write_text
 from omnisink.questions.prompt import Media, Prompt
 
 if TYPE_CHECKING:
     from omnisink.models.parts import ModelParts
 
-_WORD = re.compile("(<image>|<video>)")
 #: The system message of the models on Mistral, word for word, from videollama2/__init__.py.
 _MISTRAL = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being safe.  "
@@ -51,9 +51,9 @@ class MiddleOfPieces:
 
 
 class VideoLLaMA2(Adapter):
-    """VideoLLaMA 2, 2.1, and 2.1-AV without its sound; omnisink's port loads them."""
+    """VideoLLaMA 2, 2.1, and 2.1-AV without what it hears with; omnisink's port loads them."""
 
-    model_types = ("videollama2", "videollama2_mistral", "videollama2_qwen2")
+    model_types: ClassVar[tuple[str, ...]] = ("videollama2", "videollama2_mistral", "videollama2_qwen2")
     has_processor_file: ClassVar[bool] = False
 
     def default_frames(self, parts: ModelParts) -> FrameChoice:
@@ -65,8 +65,9 @@ class VideoLLaMA2(Adapter):
         return 2
 
     def lacks(self, name: str, modality: str) -> str:
-        """Say that the sound of 2.1-AV is not there."""
-        return f"{super().lacks(name, modality)}, as BEATs, the part of 2.1-AV that hears, is not ported"
+        """Say what it takes to hear."""
+        said = super().lacks(name, modality)
+        return f"{said}. Of VideoLLaMA 2.1-AV, {TO_HEAR}" if modality == "audio" else said
 
     def content(self, prompt: Prompt, media: Media) -> list[dict[str, Any]]:
         """Return the word that stands for the media and the question, a line each; without media the line is empty."""
@@ -80,7 +81,7 @@ class VideoLLaMA2(Adapter):
 
     def _messages(self, parts: ModelParts, prompt: Prompt, media: Media) -> list[Message]:
         messages = super()._messages(parts, prompt, media)
-        if parts.model.config.model_type != "videollama2_qwen2":
+        if "qwen2" not in parts.model.config.model_type:
             given = next((said for said in (prompt.system, parts.system) if said is not None), _MISTRAL)
             messages = [message for message in messages if message["role"] != "system"]
             if given:
@@ -96,7 +97,6 @@ class VideoLLaMA2(Adapter):
         import torch
 
         made: dict[str, Any] = {}
-        counts = [len(m.frames) if m.video is not None else parts.model.config.num_frames for m in media]
         # Rows without media have no part in these; the rest follow one another as their placeholders do.
         clips = [list(m.frames) for m in media if m.video is not None]
         if clips:
@@ -109,25 +109,27 @@ class VideoLLaMA2(Adapter):
         if shown := [m.image for m in media if m.image is not None]:
             made["pixel_values"] = self._pixels(parts, shown)
         rows = [
-            self._ids(parts, text.removesuffix(prompt.reply) if prompt.reply else text, count)
+            self._ids(parts, text.removesuffix(prompt.reply) if prompt.reply else text, self.holders(parts, read))
             + parts.tokenizer.encode(prompt.reply, add_special_tokens=False)
-            for text, prompt, count in zip(texts, prompts, counts, strict=True)
+            for text, prompt, read in zip(texts, prompts, media, strict=True)
         ]
         return {**pad_left(rows, parts.tokenizer), **made}
+
+    def holders(self, parts: ModelParts, media: Media) -> dict[str, list[int]]:
+        """Return the words that stand for media, each with the ids that are put in its place."""
+        config = parts.model.config
+        steps, each = parts.model.media_tokens(config.num_frames if media.video is None else len(media.frames))
+        return {"<image>": [config.image_token_id] * steps * each, "<video>": [config.video_token_id] * steps * each}
 
     def _pixels(self, parts: ModelParts, frames: list[Any]) -> Any:
         from PIL import Image
 
         return parts.processor(images=[Image.fromarray(f) for f in frames], return_tensors="pt")["pixel_values"]
 
-    def _ids(self, parts: ModelParts, text: str, frames: int) -> list[int]:
-        config, ids = parts.model.config, []
-        steps, each = parts.model.media_tokens(frames)
-        for piece in _WORD.split(text):
-            if _WORD.fullmatch(piece):
-                ids += [config.video_token_id if piece == "<video>" else config.image_token_id] * (steps * each)
-            else:
-                ids += parts.tokenizer.encode(piece, add_special_tokens=False)
+    def _ids(self, parts: ModelParts, text: str, holders: dict[str, list[int]]) -> list[int]:
+        ids: list[int] = []
+        for piece in re.split(f"({'|'.join(holders)})", text):
+            ids += holders[piece] if piece in holders else parts.tokenizer.encode(piece, add_special_tokens=False)
         return ids
 
     def grid_times(self, parts: ModelParts, clip: Clip) -> list[tuple[float, float]]:

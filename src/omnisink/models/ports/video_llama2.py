@@ -1,4 +1,4 @@
-"""VideoLLaMA 2 and the pictures of 2.1-AV: transformers' Qwen2 or Mistral, CLIP or SigLIP, and the STC connector.
+"""VideoLLaMA 2, 2.1 and 2.1-AV: transformers' Qwen2 or Mistral, CLIP or SigLIP, the STC connector, and BEATs.
 
 The released classes put a tower's features in the place of one id, and call generate with embeddings. Here the id is
 repeated, once for each token, so that positions of ids are positions of tokens and a batch is padded on the left as in
@@ -8,13 +8,17 @@ any other model. Without padding both compute the same. No released weights were
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from omnisink.errors import OmnisinkError
+from omnisink.models.context import UnheardWarning
+from omnisink.models.ports.beats import BEATs, read_beats
+from omnisink.models.ports.ears import SUFFIX, TO_HEAR, TOWER, Ears, find_ears, read_beside
 from omnisink.models.ports.stc import PADDINGS, STCConnector, stc_length, stc_names
 from omnisink.models.ports.towers import build_tower, find_tower, patch_features, read_tower, tower_prefix
 
@@ -22,15 +26,21 @@ from omnisink.models.ports.towers import build_tower, find_tower, patch_features
 DEFAULT_FRAMES = 8
 #: The words in a prompt where the media go.
 WORDS = {"image": "<image>", "video": "<video>"}
+#: The same for a sound by itself; that of a video stands after the video's tokens, without a word.
+SOUND_WORD = "<audio>"
 
 
 class _Seeing:
-    """What a decoder needs to see: tower, connector, and their features in the place of the placeholders."""
+    """What a decoder needs to see and hear: towers, connectors, and their features in the place of placeholders."""
 
-    # The sound of 2.1-AV, the pooling head of SigLIP, and a buffer that CLIP once saved.
+    # What a model without ears leaves alone, the pooling head of SigLIP, and a buffer that CLIP once saved.
     _keys_to_ignore_on_load_unexpected = (r"audio_tower", r"mm_projector_a", r"vision_tower\.head", r"position_ids")
 
-    def _add_eyes(self, config: Any) -> None:
+    def _add_senses(self, config: Any) -> None:
+        if sizes := getattr(config, "beats", None):
+            width = config.hidden_size
+            self.audio_tower = BEATs(**sizes)
+            self.mm_projector_a = nn.Sequential(nn.Linear(sizes["width"], width), nn.GELU(), nn.Linear(width, width))
         self.vision_tower = build_tower(config.vision_config)
         self.mm_projector = STCConnector(
             config.vision_config.hidden_size, config.hidden_size, PADDINGS[config.mm_projector_type]
@@ -51,6 +61,7 @@ class _Seeing:
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
         pixel_values_videos: Tensor | None = None,
+        input_features: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """Run the decoder on text and media.
@@ -67,22 +78,25 @@ class _Seeing:
             (B, 3, H, W), a picture of each sequence that has one. It is seen as a video in which nothing moves.
         pixel_values_videos : Tensor
             (B, T, 3, H, W), a video of each sequence that has one.
+        input_features : Tensor
+            (B, 2998, 128), the spectrogram of each sequence that has a sound, as `fbank` makes it.
         **options
             Of the decoder's own forward pass.
         """
         if inputs_embeds is None and input_ids is not None:
-            inputs_embeds = self._embed(input_ids, pixel_values, pixel_values_videos)
+            inputs_embeds = self._embed(input_ids, pixel_values, pixel_values_videos, input_features)
         return super().forward(attention_mask=attention_mask, inputs_embeds=inputs_embeds, **options)  # type: ignore[misc]
 
-    def _embed(self, ids: Tensor, picture: Tensor | None, video: Tensor | None) -> Tensor:
+    def _embed(self, ids: Tensor, picture: Tensor | None, video: Tensor | None, sound: Tensor | None = None) -> Tensor:
         config: Any = self.config  # type: ignore[attr-defined]
-        places = {"image": ids == config.image_token_id, "video": ids == config.video_token_id}
+        senses = {"image": (picture, self.see), "video": (video, self.see), "audio": (sound, self.hear)}
+        places = {name: ids.eq(getattr(config, f"{name}_token_id", -1)) for name in senses}
         # The placeholders may lie beyond the embedding's last row.
-        words = ids.masked_fill(places["image"] | places["video"], 0)
+        words = ids.masked_fill(places["image"] | places["video"] | places["audio"], 0)
         embeds: Tensor = self.get_input_embeddings()(words)  # type: ignore[attr-defined]
-        for name, pixels in (("image", picture), ("video", video)):
-            if pixels is not None and places[name].any():
-                tokens = self.see(pixels).to(embeds)
+        for name, (medium, encode) in senses.items():
+            if medium is not None and places[name].any():
+                tokens = encode(medium).to(embeds)
                 here = places[name].sum().item()
                 if here != tokens.shape[:2].numel():
                     raise OmnisinkError(
@@ -91,6 +105,10 @@ class _Seeing:
                     )
                 embeds = embeds.masked_scatter(places[name].unsqueeze(-1), tokens)
         return embeds
+
+    def hear(self, spectrograms: Tensor) -> Tensor:
+        """Turn spectrograms (B, T, 128) into tokens (B, N, W)."""
+        return self.mm_projector_a(self.audio_tower(spectrograms))  # type: ignore[no-any-return]
 
     def see(self, pixels: Tensor) -> Tensor:
         """Turn pictures (B, 3, H, W) or videos (B, T, 3, H, W) into tokens (B, N, W)."""
@@ -116,7 +134,7 @@ class VideoLlama2Qwen2(_Seeing, Qwen2ForCausalLM):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._add_eyes(config)
+        self._add_senses(config)
 
 
 class VideoLlama2Mistral(_Seeing, MistralForCausalLM):
@@ -124,7 +142,7 @@ class VideoLlama2Mistral(_Seeing, MistralForCausalLM):
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self._add_eyes(config)
+        self._add_senses(config)
 
 
 _DECODERS: dict[str, tuple[Any, Any]] = {
@@ -137,7 +155,9 @@ _DECODERS: dict[str, tuple[Any, Any]] = {
 def load_video_llama2(
     name: str, folder: Path, options: dict[str, Any], download: bool
 ) -> tuple[Any, dict[str, Any], Any, Any]:
-    """Load a released checkpoint of VideoLLaMA 2 or 2.1, or of 2.1-AV without its sound.
+    """Load a released checkpoint of VideoLLaMA 2, 2.1 or 2.1-AV.
+
+    One of 2.1-AV whose BEATs is not in safetensors is loaded for pictures and videos, with a warning.
 
     Parameters
     ----------
@@ -158,19 +178,22 @@ def load_video_llama2(
     Raises
     ------
     OmnisinkError
-        If the vision tower is not here, or it or the connector is of a kind that is not ported.
+        If the vision tower is not here, or it, a connector or BEATs is of a kind that is not ported.
     """
     config, processor = _read_config(name, folder, download)
     tokenizer = AutoTokenizer.from_pretrained(folder, config=config, local_files_only=True)
     tokenizer.add_tokens(list(WORDS.values()), special_tokens=True)
     config.image_token_id, config.video_token_id = tokenizer.convert_tokens_to_ids(list(WORDS.values()))
+    decoder = _DECODERS[config.model_type][0]
+    ears, audio_names = _give_ears(name, folder, config, tokenizer)
     # Without a word in front, so that a decoder's own names are left as they are.
     eyes = "vision_tower." + tower_prefix(config.vision_config)
     names = {
         r"^model\.vision_tower\.vision_tower\.vision_model\.": eyes,
         **stc_names(r"^model\.mm_projector", "mm_projector"),
+        **audio_names,
     }
-    model, report = _DECODERS[config.model_type][0].from_pretrained(
+    model, report = decoder.from_pretrained(
         folder,
         config=config,
         key_mapping=names,
@@ -179,6 +202,8 @@ def load_video_llama2(
         local_files_only=True,
         **options,
     )
+    if ears is not None and ears.beside:
+        report["missing_keys"] = read_beside(model, ears, names, report["missing_keys"])
     # The released code also stops where the tokenizer's own end comes.
     ends = model.generation_config.eos_token_id
     known = ends if isinstance(ends, list) else [] if ends is None else [ends]
@@ -207,3 +232,27 @@ def _read_config(name: str, folder: Path, download: bool) -> tuple[Any, Any]:
     config.num_frames = written.get("num_frames") or DEFAULT_FRAMES
     config.mm_vision_select_layer = written.get("mm_vision_select_layer", -2)
     return config, processor
+
+
+def _give_ears(name: str, folder: Path, config: Any, tokenizer: Any) -> tuple[Ears | None, dict[str, str]]:
+    """Write into configuration and tokenizer what it takes to hear; return the weights, and patterns of names."""
+    if getattr(config, "mm_audio_tower", None) is None:
+        return None, {}
+    ears = find_ears(name, folder)
+    if ears is None:
+        warnings.warn(f"{name} is loaded for pictures and videos only: {TO_HEAR}", UnheardWarning, stacklevel=2)
+        return None, {}
+    if (kind := getattr(config, "mm_projector_a_type", "linear")) != "mlp2x_gelu":
+        raise OmnisinkError(
+            f"{name} has the connector {kind!r} for sound (mm_projector_a_type in config.json); ported is mlp2x_gelu"
+        )
+    try:
+        config.beats, names = read_beats(
+            {one.removeprefix(TOWER): shape for one, shape in ears.shapes.items() if one.startswith(TOWER)}
+        )
+    except OmnisinkError as error:
+        raise OmnisinkError(f"{name} cannot hear: {error}") from error
+    tokenizer.add_tokens([SOUND_WORD], special_tokens=True)
+    config.audio_token_id = tokenizer.convert_tokens_to_ids(SOUND_WORD)
+    config.model_type += SUFFIX
+    return ears, {**names, r"^model\.mm_projector_a\.": "mm_projector_a."}

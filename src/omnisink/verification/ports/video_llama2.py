@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from omnisink.verification.ports.beats import ears
 from omnisink.verification.ports.checkpoints import TEXT, decoder_of, tokenizer
 from omnisink.verification.ports.row import PortedModel
 
@@ -66,9 +67,8 @@ def _save(
     tower: str,
     connector: str,
     chat: str,
-    beside: tuple[str, ...] = (),
+    hears_with: dict[str, Any] | None = None,
 ) -> Path:
-    import torch
     from safetensors.torch import save_file
 
     made = tokenizer({})
@@ -82,7 +82,7 @@ def _save(
         name: (w * 0.1 / max(float(w.std()), 1e-3) if w.dim() > 1 and "mm_projector" not in name else w).contiguous()
         for name, w in weights.items()
     }
-    weights |= {name: torch.zeros(2, 2) for name in beside}
+    weights |= hears_with or {}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = decoder.config.to_dict() | {
         "model_type": model_type,
@@ -95,14 +95,16 @@ def _save(
         "num_frames": 4,
         "eos_token_id": 2,
     }
+    if hears_with is not None:
+        config |= {"mm_audio_tower": "audio_tower.bin", "mm_projector_a_type": "mlp2x_gelu"}
     (folder / "config.json").write_text(json.dumps(config))
     eyes.config.save_pretrained(folder / tower)
     processor.save_pretrained(folder / tower)
     return folder
 
 
-def videollama2_qwen2(folder: Path, beside: tuple[str, ...] = ()) -> Path:
-    """Save VideoLLaMA 2.1: Qwen2, SigLIP, the connector without padding; `beside` names further weights."""
+def videollama2_qwen2(folder: Path, hears_with: dict[str, Any] | None = None) -> Path:
+    """Save VideoLLaMA 2.1: Qwen2, SigLIP, the connector without padding."""
     import transformers
 
     made = tokenizer({})
@@ -111,13 +113,13 @@ def videollama2_qwen2(folder: Path, beside: tuple[str, ...] = ()) -> Path:
     processor = transformers.SiglipImageProcessor(size={"height": 42, "width": 42})
     decoder = transformers.Qwen2ForCausalLM(config)
     return _save(
-        folder, decoder, "videollama2_qwen2", eyes, processor, "siglip-tiny", "stc_connector_v35", _QWEN, beside
+        folder, decoder, "videollama2_qwen2", eyes, processor, "siglip-tiny", "stc_connector_v35", _QWEN, hears_with
     )
 
 
 def videollama2_1_av(folder: Path) -> Path:
-    """Save VideoLLaMA 2.1-AV, where weights that belong to its sound lie beside the rest."""
-    return videollama2_qwen2(folder, ("model.mm_projector_a.0.weight",))
+    """Save VideoLLaMA 2.1-AV: as 2.1, with BEATs."""
+    return videollama2_qwen2(folder, ears(TEXT["hidden_size"]))
 
 
 def videollama2_mistral(folder: Path) -> Path:
@@ -158,10 +160,10 @@ ROWS = (
         "videollama2_1_av",
         "VideoLLaMA 2.1-AV",
         "videollama2_qwen2",
-        ("text", "image", "video"),
-        "FOLDER",
+        ("text", "image", "video", "audio"),
+        "DAMO-NLP-SG/VideoLLaMA2.1-7B-AV",
         videollama2_1_av,
         lambda folder: decoder_of(folder, "Qwen2ForCausalLM"),
-        lacks="sound: BEATs is not ported, and its weights come pickled",
+        lacks="sound with a picture; sound where its weights are pickled and not converted",
     ),
 )
