@@ -8,7 +8,7 @@ from typing import Any
 
 import transformers
 
-from omnisink.verification.ports import imagebind_llm, video_llama2
+from omnisink.verification.ports import imagebind_llm, video_llama2, video_salmonn2
 from tests.models import tiny_vision_checkpoints
 from tests.models.tiny_parts import MROPE, QWEN_EYES, TEXT, save, template, token_ids, tokenizer
 
@@ -143,7 +143,11 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     "phi4_multimodal": tiny_vision_checkpoints.phi4_multimodal,
     "videollama2_qwen2": video_llama2.videollama2_qwen2,
     "videollama2_av": video_llama2.videollama2_1_av,
+    "video_salmonn2": video_salmonn2.video_salmonn_2,
+    "video_salmonn2_plus": video_salmonn2.video_salmonn2_plus,
 }
 #: Models whose prompts have no tokens of media.
 BESIDE: dict[str, Callable[[Path], Path]] = {"imagebind_llm": imagebind_llm.imagebind_llm}
-HEARING = ("qwen2_5_omni", "qwen3_omni", "phi4_multimodal", "videollama2_av")
+HEARING = ("qwen2_5_omni", "qwen3_omni", "phi4_multimodal", "videollama2_av", "video_salmonn2", "video_salmonn2_plus")
+#: Those that take pictures.
+PICTURES = tuple(name for name in CHECKPOINTS if name != "video_salmonn2")

@@ -15,6 +15,7 @@ from omnisink.models.adapters.spans import Modality
 from omnisink.models.adapters.video_llama2_av import VideoLLaMA2AV
 from omnisink.models.gguf.architectures import peek
 from omnisink.models.hub import find_cached
+from omnisink.models.ports import known_type
 from omnisink.models.ports.ears import SUFFIX, will_hear
 
 
@@ -118,7 +119,7 @@ def known_adapter(name_or_path: str | Path, *, revision: str | None = None) -> A
     if folder is None or config is None:
         return None
     thinker = config.get("thinker_config")
-    model_type = str(config.get("model_type"))
+    model_type = known_type(config)
     if isinstance(thinker, dict):
         model_type = str(thinker.get("model_type") or _THINKER.get(model_type))
     if f"{model_type}{SUFFIX}" in VideoLLaMA2AV.model_types and will_hear(folder, config):
@@ -127,8 +128,8 @@ def known_adapter(name_or_path: str | Path, *, revision: str | None = None) -> A
 
 
 def model_type_of(folder: Path) -> str:
-    """Return ``model_type`` of a folder's config.json; empty where it cannot be read."""
-    return str((_read(folder / "config.json") or {}).get("model_type") or "")
+    """Return the model type of a folder's config.json, see `known_type`; empty where it cannot be read."""
+    return known_type(_read(folder / "config.json") or {})
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from omnisink import MediaError, OmnisinkError
 from omnisink.models.adapters.refusals import media_tokens
-from tests.models.tiny_checkpoints import CHECKPOINTS
+from tests.models.tiny_checkpoints import CHECKPOINTS, PICTURES
 
 
 @pytest.fixture(params=list(CHECKPOINTS))
@@ -48,6 +48,7 @@ def test_other_special_tokens_and_half_placeholders_are_text(loaded):
     assert loaded.inputs("What is <|nothing|>, <imag> or < image >?").facts[0].prompt_tokens > 10
 
 
+@pytest.mark.parametrize("loaded", PICTURES, indirect=True)
 @pytest.mark.parametrize("size", [(10, 3000), (3000, 10)])
 def test_a_picture_of_over_200_to_1_is_one_line(loaded, tmp_path, size):
     path = tmp_path / "long.png"
@@ -63,6 +64,7 @@ SIZES = [(100, 1), (100, 2), (100, 3), (100, 4), (1, 100), (3, 100), (4, 100), (
 THIN = [*((size, "RGB") for size in SIZES), *(((100, 3), mode) for mode in ("RGBA", "P", "L", "LA", "1"))]
 
 
+@pytest.mark.parametrize("loaded", PICTURES, indirect=True)
 @pytest.mark.parametrize(("size", "mode"), THIN)
 def test_thin_pictures_keep_their_colour(loaded, tmp_path, size, mode):
     """Every family's features of a thin picture are those of its pixels, colours last, whatever its shape."""

@@ -74,6 +74,10 @@ class Adapter(ABC):
         """Return the number of audio tokens that this number of samples must become."""
         raise NotImplementedError
 
+    def audio_tokens_in(self, media: Media) -> int:
+        """Return the number of audio tokens of a prompt with these media, if its video has a say in it too."""
+        return self.audio_tokens(len(media.samples))
+
     def audio_units(self, tokens: int, seconds: float) -> list[Unit]:
         """Return which seconds the audio tokens stand for, one unit a second where their rate is fixed."""
         return [(tokens, 0.0, seconds)]

@@ -66,7 +66,7 @@ def facts_of(
     if not adapter.media_are_tokens:
         return facts
     if media.sound is not None:
-        expected = adapter.audio_tokens(samples)
+        expected = adapter.audio_tokens_in(media)
         if facts.audio_tokens != expected or expected < 1:
             raise OmnisinkError(
                 f"the sound of {prompt.sound} did not reach the prompt: its {facts.audio_seconds:.2f} s should be "

@@ -51,7 +51,7 @@ def average_rate(times: NDArray[np.float64]) -> float:
     return (len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 else 1.0
 
 
-def smart_size(height: int, width: int, factor: int, least: int, most: int) -> tuple[int, int]:
+def smart_size(height: int, width: int, factor: int, least: float, most: float) -> tuple[int, int]:
     """Return the size nearest to a frame's whose sides are multiples of `factor` and whose area is within bounds.
 
     Raises
@@ -71,7 +71,7 @@ def smart_size(height: int, width: int, factor: int, least: int, most: int) -> t
     return high, wide
 
 
-def scale(frames: NDArray[np.uint8], factor: int, least: int, most: int) -> Any:
+def scale(frames: NDArray[np.uint8], factor: int, least: float, most: float) -> Any:
     """Scale frames as the utilities do: bicubic, antialiased.
 
     Parameters

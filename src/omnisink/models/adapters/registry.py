@@ -17,6 +17,8 @@ from omnisink.models.adapters.qwen3_vl import Qwen3VL
 from omnisink.models.adapters.text import TextOnly
 from omnisink.models.adapters.video_llama2 import VideoLLaMA2
 from omnisink.models.adapters.video_llama2_av import VideoLLaMA2AV
+from omnisink.models.adapters.video_salmonn2 import VideoSALMONN2
+from omnisink.models.adapters.video_salmonn2_plus import VideoSALMONN2Plus
 from omnisink.models.adapters.videollama3 import VideoLLaMA3
 
 #: Entry points of this group name a subclass of `Adapter`.
@@ -34,6 +36,8 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     VideoLLaMA2,
     VideoLLaMA2AV,
     ImageBindLLM,
+    VideoSALMONN2,
+    VideoSALMONN2Plus,
 )
 
 

@@ -19,6 +19,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.models.context import UnheardWarning
 from omnisink.models.ports.beats import BEATs, read_beats
 from omnisink.models.ports.ears import SUFFIX, TO_HEAR, TOWER, Ears, find_ears, read_beside
+from omnisink.models.ports.generating import PenaltyOnNewTokens, extends
 from omnisink.models.ports.stc import PADDINGS, STCConnector, stc_length, stc_names
 from omnisink.models.ports.towers import build_tower, find_tower, patch_features, read_tower, tower_prefix
 
@@ -30,7 +31,7 @@ WORDS = {"image": "<image>", "video": "<video>"}
 SOUND_WORD = "<audio>"
 
 
-class _Seeing:
+class _Seeing(PenaltyOnNewTokens):
     """What a decoder needs to see and hear: towers, connectors, and their features in the place of placeholders."""
 
     # What a model without ears leaves alone, the pooling head of SigLIP, and a buffer that CLIP once saved.
@@ -54,9 +55,11 @@ class _Seeing:
         side = stc_length(eyes.image_size // eyes.patch_size, padding)
         return stc_length(frames, padding), side * side
 
+    @extends(Qwen2ForCausalLM.forward)  # Mistral's has the same parameters.
     def forward(
         self,
         input_ids: Tensor | None = None,
+        *,
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
@@ -118,15 +121,6 @@ class _Seeing:
         patches = patch_features(self.vision_tower, frames.flatten(0, 1), config.mm_vision_select_layer)
         patches = patches.unflatten(0, frames.shape[:2])
         return self.mm_projector(patches.expand(-1, config.num_frames, -1, -1) if still else patches)  # type: ignore[no-any-return]
-
-    def _get_logits_processor(self, *values: Any, **named: Any) -> Any:
-        """Let a repetition penalty look at new tokens only, as the release does, which gives `generate` embeddings."""
-        made = super()._get_logits_processor(*values, **named)  # type: ignore[misc]
-        length = named.get("input_ids_seq_length", values[1] if len(values) > 1 else None)
-        for one in made:
-            if hasattr(one, "prompt_ignore_length"):
-                one.prompt_ignore_length = length
-        return made
 
 
 class VideoLlama2Qwen2(_Seeing, Qwen2ForCausalLM):

@@ -5,8 +5,10 @@ The entries of a port are in a file of its name, in a tuple `ROWS`; `PORTED` lis
 
 from __future__ import annotations
 
-from omnisink.verification.ports import imagebind_llm, video_llama2
+from omnisink.verification.ports import imagebind_llm, video_llama2, video_salmonn2
 from omnisink.verification.ports.row import PortedModel
 
 #: Every ported model by name.
-PORTED: dict[str, PortedModel] = {row.name: row for row in (*video_llama2.ROWS, *imagebind_llm.ROWS)}
+PORTED: dict[str, PortedModel] = {
+    row.name: row for row in (*video_llama2.ROWS, *video_salmonn2.ROWS, *imagebind_llm.ROWS)
+}

@@ -21,7 +21,7 @@ class PortedModel:
     title : str
         Name for people.
     model_type : str
-        ``model_type`` in the ``config.json`` of its checkpoints.
+        Its type in `PORTS`: the ``model_type`` of ``config.json``, unless that is lent by another model.
     modalities : tuple of str
         Modalities it takes: ``"text"``, ``"image"``, ``"video"``, ``"audio"``.
     example : str
