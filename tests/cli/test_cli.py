@@ -13,7 +13,7 @@ import pytest
 from omnisink import SinkMap, __version__
 from omnisink.errors import OmnisinkError
 from omnisink.verification.families import FAMILIES
-from omnisink.verification.ports import PORTED
+from omnisink.verification.ports import ROWS
 from tests.cli.command import refused, run, run_in_process
 
 VERBS = ("demo", "ask", "find", "study", "eval", "compare", "tasks", "tune", "export", "models", "synthav", "doctor")
@@ -202,9 +202,9 @@ def test_find_writes_the_map_and_prints_the_table(llama_folder, tmp_path):
 
 def test_models_lists_every_family():
     listed = json.loads(run("models", "--json").stdout)
-    assert [entry["name"] for entry in listed] == [*FAMILIES, *PORTED]
+    assert [entry["name"] for entry in listed] == [*FAMILIES, *ROWS]
     shown = run("models").stdout
-    assert all(name in shown for name in (*FAMILIES, *PORTED))
+    assert all(name in shown for name in (*FAMILIES, *ROWS))
 
 
 def test_models_verify_reports_and_succeeds():

@@ -23,7 +23,7 @@ from omnisink.evaluation.comparing.summary import answer, changes_anything, miss
 from omnisink.evaluation.comparing.tables import markdown
 from omnisink.evaluation.tasks.task import task_names
 from omnisink.verification.families import FAMILIES
-from omnisink.verification.ports import PORTED
+from omnisink.verification.ports import ROWS
 from tests.evaluation.scored_runs import FEW, write_scores
 
 LONG = "outro:gamma=0.25,tau=0.125,layers=all"
@@ -145,7 +145,7 @@ def test_lists_have_a_line_for_each_and_fit(verb: str, width: int, monkeypatch: 
     console = Console(width=width, force_terminal=True, color_system=None, highlight=False)
     for module in (columns, omnisink.cli.models, omnisink.cli.tasks):
         monkeypatch.setattr(module, "stdout", lambda: console)
-    names = [*FAMILIES, *PORTED] if verb == "models" else task_names()
+    names = [*FAMILIES, *ROWS] if verb == "models" else task_names()
     with console.capture() as caught:
         CliRunner().invoke(app, [verb], catch_exceptions=False)
     lines = [line.rstrip() for line in caught.get().splitlines()]

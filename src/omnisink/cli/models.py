@@ -40,13 +40,13 @@ def models(
 ) -> None:
     """List model families and ported models, or verify that each does what is promised. Exit status 1 if not."""
     from omnisink.verification.families import FAMILIES
-    from omnisink.verification.ports import PORTED
+    from omnisink.verification.ports import ROWS
 
-    unknown = [name for name in names or () if name not in {**FAMILIES, **PORTED}]
+    unknown = [name for name in names or () if name not in {**FAMILIES, **ROWS}]
     if unknown:
-        raise OmnisinkError(f"unknown family {unknown[0]!r}: use some of {', '.join([*FAMILIES, *PORTED])}")
+        raise OmnisinkError(f"unknown family {unknown[0]!r}: use some of {', '.join([*FAMILIES, *ROWS])}")
     chosen = [family for name, family in FAMILIES.items() if not names or name in names]
-    ported = [port for name, port in PORTED.items() if not names or name in names]
+    ported = [port for name, port in ROWS.items() if not names or name in names]
     if write is not None and (not verify or names):
         raise OmnisinkError("--write goes with --verify, and with all families: a table of some would lose the others")
     if device is not None and not verify:
@@ -85,8 +85,11 @@ def _list(families: list[Family], ported: list[PortedModel], json: bool) -> None
 
 
 def _summary(families: Mapping[str, int], ported: Mapping[str, int]) -> str:
-    """Say how many have each outcome: "41 families: 31 supported, 6 partial; 3 ported models: 3 supported"."""
-    said = (_counted(families, "family", "families"), _counted(ported, "ported model", "ported models"))
+    """Say how many have each outcome: "2 families: 1 supported, 1 partial; 1 ported or outside model: 1 supported"."""
+    said = (
+        _counted(families, "family", "families"),
+        _counted(ported, "ported or outside model", "ported or outside models"),
+    )
     return "; ".join(part for part in said if part)
 
 

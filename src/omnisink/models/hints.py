@@ -21,6 +21,10 @@ _HINTS = (
         f"of its own, or {_LOADER}",
     ),
     (
+        "does not support an attention implementation through",
+        "Leave attn_implementation, or --attn, out: the parts of such a model choose for themselves",
+    ),
+    (
         "Couldn't instantiate the backend tokenizer",
         "No tokenizer that can be read lies in the folder: put the files of the model's tokenizer there",
     ),

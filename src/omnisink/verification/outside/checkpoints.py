@@ -8,7 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from omnisink.verification.ports.checkpoints import TEXT, tokenizer
+from omnisink.verification.ports.checkpoints import TEXT, decoder_of, tokenizer
+from omnisink.verification.ports.row import PortedModel
 
 _CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -62,3 +63,31 @@ def minicpm_like(folder: Path) -> Path:
 def _decoder() -> dict[str, Any]:
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     return {**TEXT, "vocab_size": len(tokenizer({})), "tie_word_embeddings": False, **ids}
+
+
+ROWS = (
+    PortedModel(
+        "internvl_like",
+        "built as InternVL and InternVideo 2.5 are, with their own code",
+        "internvl_like",
+        ("text",),
+        "FOLDER",
+        internvl_like,
+        lambda folder: decoder_of(folder, "Qwen2ForCausalLM", "language_model.", "llm_config"),
+        lacks="media, which need an adapter; language models past the attention interface, such as InternLM2",
+        # What is asked of the whole model does not reach its language model, which takes transformers' choice.
+        backends=("sdpa",),
+        remote_code=True,
+    ),
+    PortedModel(
+        "minicpm_like",
+        "built as MiniCPM-o is, with its own code",
+        "minicpm_like",
+        ("text",),
+        "FOLDER",
+        minicpm_like,
+        lambda folder: decoder_of(folder, "Qwen2ForCausalLM", "llm."),
+        lacks="media, which need an adapter; a talker of the same configuration",
+        remote_code=True,
+    ),
+)

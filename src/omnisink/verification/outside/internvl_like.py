@@ -30,6 +30,7 @@ class InternVLLikeModel(PreTrainedModel):  # type: ignore[misc]
     """Puts what it sees in the place of token 3."""
 
     config_class = InternVLLikeConfig
+    _supports_sdpa = True
 
     def __init__(self, config: InternVLLikeConfig) -> None:
         super().__init__(config)

@@ -26,6 +26,7 @@ class MiniCPMLikeModel(PreTrainedModel):  # type: ignore[misc]
     """Takes its inputs as one mapping, and its `generate` calls that of the language model."""
 
     config_class = MiniCPMLikeConfig
+    _supports_sdpa = True
 
     def __init__(self, config: MiniCPMLikeConfig) -> None:
         super().__init__(config)

@@ -44,7 +44,7 @@ def tokenizer(roles: Mapping[str, str]) -> Any:
     )
 
 
-def decoder_of(folder: Path, decoder_class: str) -> Any:
+def decoder_of(folder: Path, decoder_class: str, prefix: str = "", key: str = "") -> Any:
     """Build a language model of transformers with the weights of a checkpoint that have its names.
 
     Parameters
@@ -53,6 +53,10 @@ def decoder_of(folder: Path, decoder_class: str) -> Any:
         With ``config.json`` and ``model.safetensors``.
     decoder_class : str
         A class of transformers, such as ``"Qwen2ForCausalLM"``. Every one of its weights must be there.
+    prefix : str
+        What comes before their names in the checkpoint, as ``"language_model."``.
+    key : str
+        Where its settings stand in ``config.json``, as ``"llm_config"``; empty where they are not in a part.
 
     Returns
     -------
@@ -65,7 +69,9 @@ def decoder_of(folder: Path, decoder_class: str) -> Any:
 
     kind = transformers_class(decoder_class)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = settings[key] if key else settings
     decoder = kind(kind.config_class.from_dict({**settings, "model_type": kind.config_class.model_type})).float()
     names = decoder.state_dict().keys()
-    decoder.load_state_dict({n: w for n, w in load_file(folder / "model.safetensors").items() if n in names})
+    weights = {n.removeprefix(prefix): w for n, w in load_file(folder / "model.safetensors").items()}
+    decoder.load_state_dict({n: w for n, w in weights.items() if n in names})
     return decoder.eval()

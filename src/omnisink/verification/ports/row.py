@@ -38,6 +38,8 @@ class PortedModel:
         What does not run, for the table.
     backends : tuple of str
         Attention implementations that run it.
+    remote_code : bool
+        Whether the checkpoint brings its own code, which omnisink runs as it is.
     """
 
     name: str
@@ -50,6 +52,7 @@ class PortedModel:
     hears_videos: bool = True
     lacks: str = ""
     backends: tuple[str, ...] = ("sdpa", "eager")
+    remote_code: bool = False
 
     #: A port that does not run is taken out, so that every entry promises the same.
     expectation: ClassVar[Literal["supported"]] = "supported"
@@ -66,4 +69,5 @@ class PortedModel:
         file = next((files[name] for name in files if name in self.modalities), "")
         question = "What is heard?" if file.endswith(".wav") else "What is seen?" if file else "Why is the sea salty?"
         download = "" if self.example == "FOLDER" else " --download"
+        download += " --trust-remote-code" if self.remote_code else ""
         return f'omnisink ask {file + " " if file else ""}"{question}" --model {self.example}{download}'

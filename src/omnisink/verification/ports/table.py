@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from omnisink.results.generated import read_marked, split_marked
-from omnisink.verification.ports import PORTED
+from omnisink.verification.ports import ROWS
 from omnisink.verification.support_table import escaped, markdown_row, versions_in_words
 from omnisink.verification.verify import Result
 
@@ -33,7 +33,7 @@ def write_ports(results: Iterable[Result], path: str | Path, versions: dict[str,
     Parameters
     ----------
     results : iterable of Result
-        One row each, of entries of `PORTED`.
+        One row each, of entries of `ROWS`.
     path : str or Path
         The page.
     versions : dict of str to str
@@ -53,7 +53,7 @@ def table(results: Iterable[Result], versions: dict[str, str]) -> str:
     lines = ["", f"Verified with {versions_in_words(versions)}.", "", markdown_row(_HEAD)]
     lines.append(markdown_row(["---"] * len(_HEAD)))
     for result in results:
-        port = PORTED[result.name]
+        port = ROWS[result.name]
         runs = {
             "supported": ", ".join(result.modalities),
             "absent": f"absent: {result.refusal}",

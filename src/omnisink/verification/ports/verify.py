@@ -18,6 +18,7 @@ from omnisink.errors import OmnisinkError
 from omnisink.extras import install
 from omnisink.models.loaded import Loaded
 from omnisink.models.loading import load_model
+from omnisink.models.writer import output_layer, writer_of
 from omnisink.verification.compare import NEW_TOKENS, Attach, compare, problem_of, repeatable, same
 from omnisink.verification.ports.media import Files, make_files
 from omnisink.verification.ports.row import PortedModel
@@ -137,7 +138,11 @@ class _Check:
         problems: list[str],
     ) -> None:
         self.port, self.files, self.attach, self.problems = port, files, attach, problems
-        self.loaded: Loaded = load_model(folder, device=device, attn_implementation=backend)
+        self.loaded: Loaded = load_model(
+            folder, device=device, attn_implementation=backend, trust_remote_code=port.remote_code
+        )
+        if (found := read_anatomy(self.loaded.model).backends()) != {backend}:
+            problems.append(f"the decoder runs on {', '.join(sorted(found))}")
         first = self.loaded.inputs(_QUESTIONS[1])
         self.planted = int(first["input_ids"][0, 0])
         _plant(self.loaded.model, self.planted)
@@ -223,8 +228,8 @@ def _generated(loaded: Loaded, inputs: Any) -> list[Tensor]:
 
 def _plant(model: Any, token: int) -> None:
     """Give the embedding of a token one massive activation."""
-    embedding = model.get_input_embeddings().weight
-    output = model.get_output_embeddings()
+    embedding = writer_of(model).get_input_embeddings().weight
+    output = output_layer(model)
     if output is not None and output.weight is embedding:
         raise OmnisinkError("the tiny checkpoint ties its embedding to its output layer: save it without")
     with torch.no_grad():
