@@ -5,7 +5,8 @@ The release builds BEATs with settings from its code, or from the pickled file. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,20 @@ def will_hear(folder: Path, config: dict[str, Any]) -> bool:
         return find_ears(folder.name, folder) is not None or not any(folder.glob("*.safetensors"))
     except OmnisinkError:
         return True
+
+
+@contextmanager
+def unreported(ears: Ears | None) -> Iterator[None]:
+    """Keep transformers from reporting as missing in the block what `read_beside` reads after it."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    if ears is not None and ears.beside:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def read_beside(model: Any, ears: Ears, names: dict[str, str], missing: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, Qwen2
 from omnisink.errors import OmnisinkError
 from omnisink.models.context import UnheardWarning
 from omnisink.models.ports.beats import BEATs, read_beats
-from omnisink.models.ports.ears import SUFFIX, TO_HEAR, TOWER, Ears, find_ears, read_beside
+from omnisink.models.ports.ears import SUFFIX, TO_HEAR, TOWER, Ears, find_ears, read_beside, unreported
 from omnisink.models.ports.generating import PenaltyOnNewTokens, extends
 from omnisink.models.ports.stc import PADDINGS, STCConnector, stc_length, stc_names
 from omnisink.models.ports.towers import build_tower, find_tower, patch_features, read_tower, tower_prefix
@@ -187,15 +187,16 @@ def load_video_llama2(
         **stc_names(r"^model\.mm_projector", "mm_projector"),
         **audio_names,
     }
-    model, report = decoder.from_pretrained(
-        folder,
-        config=config,
-        key_mapping=names,
-        use_safetensors=True,
-        output_loading_info=True,
-        local_files_only=True,
-        **options,
-    )
+    with unreported(ears):
+        model, report = decoder.from_pretrained(
+            folder,
+            config=config,
+            key_mapping=names,
+            use_safetensors=True,
+            output_loading_info=True,
+            local_files_only=True,
+            **options,
+        )
     if ears is not None and ears.beside:
         report["missing_keys"] = read_beside(model, ears, names, report["missing_keys"])
     # The released code also stops where the tokenizer's own end comes.
