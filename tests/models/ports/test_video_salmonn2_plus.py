@@ -147,13 +147,19 @@ def test_logits_are_those_of_the_parts_put_together_by_hand(loaded, plain, weigh
 
 
 def test_without_sound_it_is_qwen2_5_vl_to_the_bit(loaded, plain, clip, picture):
-    seen: list[dict[str, Any]] = [{"image": picture}, {"video": clip, "audio": False, "frames": FEW}]
+    # After a video of more steps than rows, positions of transformers 5.23 are not those of the release.
+    seen: list[dict[str, Any]] = [{"image": picture}, {"video": clip, "audio": False, "frames": Uniform(2)}]
     for media in [{}, *seen]:
         inputs = loaded.inputs("What is seen?", **media)
         options = {"max_new_tokens": 5, "do_sample": False}
         with torch.inference_mode():
             assert torch.equal(loaded.model(**inputs).logits, plain(**inputs).logits)
             assert torch.equal(loaded.model.generate(**inputs, **options), plain.generate(**inputs, **options))
+    inputs = loaded.inputs("What is seen?", video=clip, audio=False)
+    with torch.inference_mode():
+        positions, _ = loaded.model.model.get_rope_index(**inputs)
+        given = {**inputs, "position_ids": positions}
+        assert torch.equal(loaded.model(**inputs).logits, plain(**given).logits)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +207,7 @@ def test_prompts_are_written_as_in_the_release(loaded, clip):
     answer = "<|im_start|>assistant\n"
     assert text() == f"{start}What?{end}{answer}"
     assert text(audio=clip) == f"{start}<|vision_start|>{'<|audio_pad|>' * 60}<|vision_end|>\nWhat?{end}{answer}"
-    step = "<|video_pad|>" * 64
+    step = "<|video_pad|>" * 4
     turns = f"{step}{'<|audio_pad|>' * 4}{step}{'<|audio_pad|>' * 56}"
     assert text(video=clip, frames=FEW) == f"{start}<|vision_start|>{turns}<|vision_end|>\nWhat?{end}{answer}"
 

@@ -82,7 +82,7 @@ class VideoSALMONN2Plus(HearsInPieces):
         if clips:
             # In single precision, in which the release counts.
             made["second_per_grid_ts"] = torch.tensor([_seconds_of_step(clip) for clip in clips])
-            videos = [_scaled(clip) for clip in clips]
+            videos = [_scaled(clip, processor.video_processor.size) for clip in clips]
             kept = {"do_resize": False, "do_sample_frames": False, "cap_pixels_per_frame": False}
             made |= processor.video_processor(videos=videos, return_tensors="pt", **kept)
         if shown := pictures(media):
@@ -160,7 +160,9 @@ def _seconds_of_step(clip: Clip) -> float:
     return 2 * clip_seconds(clip) / len(clip.times)  # type: ignore[arg-type]
 
 
-def _scaled(clip: Clip) -> Any:
+def _scaled(clip: Clip, own: Any) -> Any:
+    """Scale frames by the release's bounds, or by those of a checkpoint that was made for small pictures."""
     frames: Any = clip.frames
     share = 0.95 * _MOST_FRAMES / len(frames) if len(frames) < _MOST_FRAMES else 1.0
-    return scale(frames, 28, _LEAST_PIXELS, share * _MOST_PIXELS)
+    small = own["longest_edge"] < _PICTURE["shortest_edge"]
+    return scale(frames, 28, _LEAST_PIXELS, own["longest_edge"] if small else share * _MOST_PIXELS)

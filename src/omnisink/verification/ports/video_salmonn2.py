@@ -102,7 +102,7 @@ def video_salmonn2_plus(folder: Path) -> Path:
     transformers.Qwen2_5_VLProcessor(
         image_processor=transformers.Qwen2VLImageProcessor(),
         tokenizer=made,
-        video_processor=transformers.Qwen2VLVideoProcessor(),
+        video_processor=transformers.Qwen2VLVideoProcessor(size={"shortest_edge": 56 * 56, "longest_edge": 56 * 56}),
     ).save_pretrained(folder)
     text = {**TEXT, "vocab_size": len(made), "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 2}
     named = {f"{role}_id": made.convert_tokens_to_ids(token) for role, token in _ROLES.items()}
