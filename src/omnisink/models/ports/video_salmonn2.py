@@ -153,7 +153,7 @@ class VideoSALMONN2(PenaltyOnNewTokens, Qwen2ForCausalLM):
         return torch.cat([tokens.unflatten(1, (side, side)), breaks], dim=2).flatten(1, 2)
 
     def _pooled(self, tokens: Tensor) -> Tensor:
-        pool = {"max": F.max_pool2d, "average": F.avg_pool2d}[self.config.mm_spatial_pool_mode]
+        pool: Any = {"max": F.max_pool2d, "average": F.avg_pool2d}[self.config.mm_spatial_pool_mode]
         side = round(tokens.shape[1] ** 0.5)
         return pool(tokens.mT.unflatten(2, (side, side)), self.config.mm_spatial_pool_stride).flatten(2).mT
 

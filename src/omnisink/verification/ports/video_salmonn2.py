@@ -66,7 +66,7 @@ def _qformer(width: int, inner: int) -> dict[str, Any]:
 
     seen = QFORMER["encoder_width"]
     made = {"embeddings.position_ids": torch.arange(512)[None]}
-    shapes = {"embeddings.LayerNorm": (width,)}
+    shapes: dict[str, tuple[int, ...]] = {"embeddings.LayerNorm": (width,)}
     for layer in (f"encoder.layer.{i}" for i in range(QFORMER["num_hidden_layers"])):
         for part, enters in (("attention", width), ("crossattention", seen)):
             shapes[f"{layer}.{part}.self.query"] = (width, width)
