@@ -155,7 +155,8 @@ class VideoSALMONN2(PenaltyOnNewTokens, Qwen2ForCausalLM):
     def _pooled(self, tokens: Tensor) -> Tensor:
         pool: Any = {"max": F.max_pool2d, "average": F.avg_pool2d}[self.config.mm_spatial_pool_mode]
         side = round(tokens.shape[1] ** 0.5)
-        return pool(tokens.mT.unflatten(2, (side, side)), self.config.mm_spatial_pool_stride).flatten(2).mT
+        grid: Tensor = pool(tokens.mT.unflatten(2, (side, side)), self.config.mm_spatial_pool_stride)
+        return grid.flatten(2).mT
 
     def hear(self, spectrograms: Tensor, pieces: Any) -> Tensor:
         """Turn pieces of sound (N, M, 3000) into tokens (N, 60, W), to which the place of the piece is added."""
