@@ -202,6 +202,6 @@ def test_a_study_runs_on_it(loaded: Loaded, clip: Path, tmp_path: Path) -> None:
     """The first question of a study on one item about a clip with sound; drawing its page would take the longest."""
     item = Item(id="one", question=QUESTION, choices=("bell", "drum"), answer="A", video=clip)
     plan = Plan(questions=("identification",), gammas=(0.8,), seeds=1)
-    results = run_study(loaded, [item], plan, tmp_path / "study")
+    results = run_study(loaded, [item], plan, tmp_path / "study", facts={"model": {"name": "videollama2"}})
     assert results["run"]["failed"] == {}
     assert set(results["readings"]) == {"identification"}
