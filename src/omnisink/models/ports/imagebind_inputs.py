@@ -96,6 +96,6 @@ def _extractor() -> Any:
     from transformers import ASTFeatureExtractor
 
     with warnings.catch_warnings():
-        # The lowest of so many mel bins lie between two frequencies, and are empty, as they are in the release.
+        # Some of the lowest mel bins lie between two frequencies and are empty, as they are in the release.
         warnings.filterwarnings("ignore", message="At least one mel filter has all zero values")
         return ASTFeatureExtractor(num_mel_bins=BINS, max_length=LENGTH, mean=-4.268, std=9.138 / 2)
