@@ -102,7 +102,7 @@ def place(kinds: list[int], side: int = 0, seconds: float = 0.0) -> Tensor:
 
 
 def by_hand(plain: Any, weights: dict[str, Tensor], inputs: Any, steps: list[int]) -> dict[str, Tensor]:
-    """Return embeddings and positions of a prompt about a video with sound, whose steps are followed by so many."""
+    """Return embeddings and positions of a prompt about a video, each step followed by a piece of sound."""
     frames = plain.model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"]).pooler_output[0]
     sounds = hear(weights, inputs["input_features"]).flatten(0, 1).split(steps)
     turns = [part for pair in zip(frames.chunk(len(steps)), sounds, strict=True) for part in pair]

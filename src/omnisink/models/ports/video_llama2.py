@@ -20,6 +20,7 @@ from omnisink.models.context import UnheardWarning
 from omnisink.models.ports.beats import BEATs, read_beats
 from omnisink.models.ports.ears import SUFFIX, TO_HEAR, TOWER, Ears, find_ears, read_beside, unreported
 from omnisink.models.ports.generating import PenaltyOnNewTokens, extends
+from omnisink.models.ports.placeholders import fill
 from omnisink.models.ports.stc import PADDINGS, STCConnector, stc_length, stc_names
 from omnisink.models.ports.towers import build_tower, find_tower, patch_features, read_tower, tower_prefix
 
@@ -99,14 +100,7 @@ class _Seeing(PenaltyOnNewTokens):
         embeds: Tensor = self.get_input_embeddings()(words)  # type: ignore[attr-defined]
         for name, (medium, encode) in senses.items():
             if medium is not None and places[name].any():
-                tokens = encode(medium).to(embeds)
-                here = places[name].sum().item()
-                if here != tokens.shape[:2].numel():
-                    raise OmnisinkError(
-                        f"{here} placeholders of {name} are in the prompts, and the {name} has "
-                        f"{tokens.shape[:2].numel()} tokens: give whole prompts with their media"
-                    )
-                embeds = embeds.masked_scatter(places[name].unsqueeze(-1), tokens)
+                embeds = fill(embeds, places[name], encode(medium), name)
         return embeds
 
     def hear(self, spectrograms: Tensor) -> Tensor:
@@ -121,6 +115,19 @@ class _Seeing(PenaltyOnNewTokens):
         patches = patch_features(self.vision_tower, frames.flatten(0, 1), config.mm_vision_select_layer)
         patches = patches.unflatten(0, frames.shape[:2])
         return self.mm_projector(patches.expand(-1, config.num_frames, -1, -1) if still else patches)  # type: ignore[no-any-return]
+
+
+# The name is kept by a model that is saved; under the decoder's own it would be loaded as one of text only.
+class VideoLlama2Qwen2Config(Qwen2Config):  # type: ignore[misc]
+    """Qwen2's configuration under the name of VideoLLaMA 2.1."""
+
+    model_type = "videollama2_qwen2"
+
+
+class VideoLlama2MistralConfig(MistralConfig):  # type: ignore[misc]
+    """Mistral's configuration under the name of VideoLLaMA 2."""
+
+    model_type = "videollama2_mistral"
 
 
 class VideoLlama2Qwen2(_Seeing, Qwen2ForCausalLM):
@@ -140,9 +147,9 @@ class VideoLlama2Mistral(_Seeing, MistralForCausalLM):
 
 
 _DECODERS: dict[str, tuple[Any, Any]] = {
-    "videollama2": (VideoLlama2Mistral, MistralConfig),
-    "videollama2_mistral": (VideoLlama2Mistral, MistralConfig),
-    "videollama2_qwen2": (VideoLlama2Qwen2, Qwen2Config),
+    "videollama2": (VideoLlama2Mistral, VideoLlama2MistralConfig),
+    "videollama2_mistral": (VideoLlama2Mistral, VideoLlama2MistralConfig),
+    "videollama2_qwen2": (VideoLlama2Qwen2, VideoLlama2Qwen2Config),
 }
 
 
@@ -220,9 +227,7 @@ def _read_config(name: str, folder: Path, download: bool) -> tuple[Any, Any]:
         raise OmnisinkError(
             f"{name} gives its connector more than patches (mm_vision_select_feature), which is not ported"
         )
-    model_type = written.pop("model_type")
-    config = _DECODERS[model_type][1].from_dict(written)
-    config.model_type = model_type
+    config = _DECODERS[written.pop("model_type")][1].from_dict(written)
     config.vision_config, processor = read_tower(tower, find_tower(tower, folder, download=download))
     config.num_frames = written.get("num_frames") or DEFAULT_FRAMES
     config.mm_vision_select_layer = written.get("mm_vision_select_layer", -2)

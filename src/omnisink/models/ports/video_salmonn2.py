@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, WhisperCo
 from omnisink.errors import OmnisinkError
 from omnisink.models.ports.generating import CHATML, PenaltyOnNewTokens, extends
 from omnisink.models.ports.hearing import QFORMER_NAMES, WHISPER_LARGE_V3, Hearing, check_windows, read_qformer
+from omnisink.models.ports.placeholders import fill
 from omnisink.models.ports.towers import build_tower, find_tower, read_tower, tower_prefix
 
 #: What stands in a prompt for tokens of a video and of its sound, and what fills up a time of fewer digits.
@@ -66,6 +67,12 @@ _NAMES = {
     r"^final_linear\.": "hearing.final.",
     **QFORMER_NAMES,
 }
+
+
+class VideoSALMONN2Config(Qwen2Config):  # type: ignore[misc]
+    """Qwen2's configuration under a name of its own, which a model that is saved keeps."""
+
+    model_type = "video_salmonn_2"
 
 
 class VideoSALMONN2(PenaltyOnNewTokens, Qwen2ForCausalLM):
@@ -135,10 +142,10 @@ class VideoSALMONN2(PenaltyOnNewTokens, Qwen2ForCausalLM):
             inputs_embeds = self.get_input_embeddings()(input_ids.masked_fill(seen | heard | blank, 0))
             inputs_embeds = inputs_embeds.masked_fill(blank.unsqueeze(-1), 0.0)
             if pixel_values_videos is not None and seen.any():
-                inputs_embeds = _filled(inputs_embeds, seen, self.see(pixel_values_videos).flatten(0, 1), "video")
+                inputs_embeds = fill(inputs_embeds, seen, self.see(pixel_values_videos).flatten(0, 1), "video")
             if input_features is not None and heard.any():
                 tokens = self.hear(input_features, audio_pieces).flatten(0, 1)[audio_sources]
-                inputs_embeds = _filled(inputs_embeds, heard, tokens, "audio")
+                inputs_embeds = fill(inputs_embeds, heard, tokens, "audio")
         return super().forward(inputs_embeds=inputs_embeds, **options)
 
     def see(self, frames: Tensor) -> Tensor:
@@ -162,15 +169,6 @@ class VideoSALMONN2(PenaltyOnNewTokens, Qwen2ForCausalLM):
         """Turn pieces of sound (N, M, 3000) into tokens (N, 60, W), to which the place of the piece is added."""
         tokens = self.hearing(spectrograms.to(self.dtype))
         return tokens + _places(pieces, tokens.shape[-1]).to(tokens).unsqueeze(1)
-
-
-def _filled(embeds: Tensor, places: Tensor, tokens: Tensor, name: str) -> Tensor:
-    if (here := int(places.sum())) != len(tokens):
-        raise OmnisinkError(
-            f"{here} placeholders of {name} are in the prompts, and the {name} has {len(tokens)} tokens: give whole "
-            "prompts with their media"
-        )
-    return embeds.masked_scatter(places.unsqueeze(-1), tokens.to(embeds))
 
 
 def _places(pieces: Tensor, width: int) -> Tensor:
@@ -229,7 +227,8 @@ def load_video_salmonn2(
 def _read_config(name: str, folder: Path, download: bool) -> tuple[Any, Any]:
     """Return the decoder's configuration with those of the towers inside, and the vision tower's image processor."""
     written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model_type, args = written.pop("model_type"), written.get("model_args") or {}
+    written.pop("model_type")
+    args = written.get("model_args") or {}
     written.pop("rope_scaling", None)  # The release sets it to None, whatever is there.
     settings = {key: args.get(key, value) for key, value in _SETTINGS.items()}
     settings["add_time_token"] = written.get("add_time_token", settings["add_time_token"])
@@ -242,8 +241,7 @@ def _read_config(name: str, folder: Path, download: bool) -> tuple[Any, Any]:
     tower = args.get("vision_tower") or written.get("mm_vision_tower")
     if not isinstance(tower, str):
         raise OmnisinkError(f"{name} names no vision tower: mm_vision_tower in its config.json")
-    config = Qwen2Config.from_dict({**written, **settings})
-    config.model_type = model_type
+    config = VideoSALMONN2Config.from_dict({**written, **settings})
     config.vision_config, processor = read_tower(tower, find_tower(tower, folder, download=download))
     config.vision_config.num_hidden_layers -= 1  # The release deletes the last.
     config.audio_config = _read_whisper(name, folder, settings["whisper_path"])

@@ -21,10 +21,10 @@ from transformers import (
     WhisperConfig,
 )
 
-from omnisink.errors import OmnisinkError
 from omnisink.models.ports.generating import CHATML, extends
 from omnisink.models.ports.hearing import QFORMER_NAMES, WHISPER_LARGE_V3, Hearing, check_windows, read_qformer
 from omnisink.models.ports.mrope import count_positions
+from omnisink.models.ports.placeholders import fill
 
 #: What the release's class fills in where ``config.json`` leaves it out, beside the size of Whisper.
 _WINDOWS = {"second_per_window": 0.5, "second_stride": 0.5}
@@ -123,13 +123,7 @@ class VideoSALMONN2Plus(Qwen2_5_VLForConditionalGeneration):
         if not places.any():
             return None
         embeds: Tensor = self.get_input_embeddings()(ids)
-        tokens = self.audio(spectrograms.to(embeds.dtype)).to(embeds)
-        if (here := int(places.sum())) != tokens.shape[:2].numel():
-            raise OmnisinkError(
-                f"{here} placeholders of audio are in the prompts, and the sound has {tokens.shape[:2].numel()} "
-                "tokens: give whole prompts with their media"
-            )
-        return embeds.masked_scatter(places.unsqueeze(-1), tokens)
+        return fill(embeds, places, self.audio(spectrograms.to(embeds.dtype)), "audio")
 
 
 def load_video_salmonn2_plus(
