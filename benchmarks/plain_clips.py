@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import product
@@ -66,17 +66,24 @@ SHAPES: dict[str, Callable[[Plane, Plane], NDArray[np.bool_]]] = {
 
 @dataclass(frozen=True)
 class PlainClip:
-    """One clip: what is seen, which way it moves, and the tone in Hz."""
+    """One clip: what is seen, which way it moves, the tone in Hz, frames a second, and FFmpeg's name of the codec."""
 
     shape: str
     colour: str
     motion: str
     tone: int
+    fps: int = FPS
+    codec: str = "libx264"
+
+    @property
+    def heard(self) -> str:
+        """What kind of sound it is."""
+        return "beep"
 
     def frames(self) -> NDArray[np.uint8]:
-        """Return (100, 224, 224, 3) RGB."""
+        """Return (4 s * fps, 224, 224, 3) RGB."""
         paint = np.array(COLOURS[self.colour], dtype=float)
-        pictures = np.full((SECONDS * FPS, SIDE, SIDE, 3), GREY, dtype=np.uint8)
+        pictures = np.full((SECONDS * self.fps, SIDE, SIDE, 3), GREY, dtype=np.uint8)
         for picture, along in zip(pictures, np.linspace(0.2, 0.8, len(pictures)), strict=True):
             if self.motion in ("left", "up"):
                 along = 1 - along
@@ -102,12 +109,13 @@ class PlainClip:
 
     def write(self, path: Path) -> None:
         """Write the clip as an mp4 file."""
+        frames, quality = self.frames(), {"crf": "20"} if self.codec == "libx264" else {"qscale": "4"}
         with av.open(str(path), "w") as file:
-            video: Any = file.add_stream("libx264", rate=FPS, options={"crf": "20", "threads": "1"})
-            video.width = video.height = SIDE
+            video: Any = file.add_stream(self.codec, rate=self.fps, options={**quality, "threads": "1"})
+            video.height, video.width = frames.shape[1:3]
             video.pix_fmt = "yuv420p"
             audio: Any = file.add_stream("aac", rate=RATE, layout="mono")
-            for picture in self.frames():
+            for picture in frames:
                 file.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             file.mux(video.encode(None))
             samples = self.sound()
@@ -119,10 +127,16 @@ class PlainClip:
 
     def questions(self, rng: np.random.Generator) -> Iterator[tuple[str, str, list[str], str]]:
         """Give what is asked, the question as SynthAV words it, its four choices, and the right one."""
+        yield from self.ask(rng, tuple(COLOURS), tuple(SHAPES))
+
+    def ask(
+        self, rng: np.random.Generator, colours: tuple[str, ...], shapes: tuple[str, ...]
+    ) -> Iterator[tuple[str, str, list[str], str]]:
+        """Ask for colour, shape and sound, with wrong choices drawn from these colours and shapes."""
         for what, text, right, words in (
-            ("colour", f"What colour is the {self.shape}?", self.colour, tuple(COLOURS)),
-            ("shape", f"Which object is {self.colour}?", self.shape, tuple(SHAPES)),
-            ("tone", "Which sound is heard?", "beep", SOUNDS),
+            ("colour", f"What colour is the {self.shape}?", self.colour, colours),
+            ("shape", f"Which object is {self.colour}?", self.shape, shapes),
+            ("sound", "Which sound is heard?", self.heard, SOUNDS),
         ):
             wrong = [word for word in words if word != right]
             choices = [right, *(wrong[i] for i in rng.permutation(len(wrong))[:3])]
@@ -135,7 +149,7 @@ def plain_clips() -> list[PlainClip]:
     return [PlainClip(s, c, ("left", "right", "up", "down")[i % 4], TONES[i % 3]) for i, (s, c) in every]
 
 
-def answers(loaded: Any, clips: list[PlainClip], seed: int = 0) -> list[dict[str, Any]]:
+def answers(loaded: Any, clips: Sequence[PlainClip], seed: int = 0) -> list[dict[str, Any]]:
     """Ask a model three questions about every clip; one record for each, with what was said."""
     rng, records = np.random.default_rng(seed), []
     with tempfile.TemporaryDirectory() as folder:
@@ -153,20 +167,29 @@ def answers(loaded: Any, clips: list[PlainClip], seed: int = 0) -> list[dict[str
 
 def main() -> None:
     """Print the table of the model card."""
+    from benchmarks.matplotlib_clips import matplotlib_clips
+
+    renderers: dict[str, Callable[[], Sequence[PlainClip]]] = {"numpy": plain_clips, "matplotlib": matplotlib_clips}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smolomni")
+    parser.add_argument("--renderer", choices=list(renderers), default="numpy")
     arguments = parser.parse_args()
-    records = answers(load_model(arguments.model), plain_clips())
+    records = answers(load_model(arguments.model), renderers[arguments.renderer]())
     print("| asked | right | of | percent, 95 % interval | what is said where it is wrong |")
     print("| --- | --- | --- | --- | --- |")
-    groups = [(what, lambda r, what=what: r["what"] == what) for what in ("colour", "shape", "tone")]
-    groups += [(f"shape: {name}", lambda r, name=name: r["what"] == "shape" and r["right"] == name) for name in SHAPES]
-    groups += [(f"tone: {hz} Hz", lambda r, hz=hz: r["what"] == "tone" and r["clip"].tone == hz) for hz in TONES]
-    for name, belongs in groups:
-        found = [record for record in records if belongs(record)]
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        groups[record["what"]].append(record)
+    for record in records:
+        if record["what"] == "shape":
+            groups[f"shape: {record['right']}"].append(record)
+        if record["what"] == "sound":
+            clip = record["clip"]
+            groups[f"sound: {clip.tone} Hz" if clip.heard == "beep" else "sound: voice"].append(record)
+    for name, found in groups.items():
         scores = [float(record["said"] == record["right"]) for record in found]
         wrong = Counter(record["said"] for record in found if record["said"] != record["right"])
-        interval = mean_interval(scores, [f"{r['clip'].shape} {r['clip'].colour}" for r in found], bounds=SHARE)
+        interval = mean_interval(scores, [str(r["clip"]) for r in found], bounds=SHARE)
         low, high = (100 * interval.low, 100 * interval.high)
         said = ", ".join(f"{word} {count}" for word, count in wrong.most_common(4))
         share = f"{100 * np.mean(scores):.0f} ({low:.0f} to {high:.0f})"

@@ -41,28 +41,29 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return small.permute(0, 2, 3, 1).numpy(), np.concatenate(parts)
 
 
-_TOWER: Any = None
+_EARS: Any = None
 
 
-def _ears(samples: list[np.ndarray], whisper: str) -> np.ndarray:
-    """Return the encoder's output before its last norm, averaged in pairs: (N, 100, 384) float16."""
-    global _TOWER
+def frozen_ears(weights: dict[str, torch.Tensor]) -> tuple[Any, Any]:
+    """Make Whisper's encoder, without what the training adds, and its feature extractor from the encoder's weights."""
     from transformers import Qwen2_5OmniThinkerConfig, WhisperFeatureExtractor
     from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
 
     from omnisink.models.smolomni import AUDIO
-    from training.whisper import audio_tower
 
-    if _TOWER is None:
-        torch.set_num_threads(1)
-        config = Qwen2_5OmniThinkerConfig(audio_config={**AUDIO, "output_dim": WIDTH}).audio_config
-        tower = Qwen2_5OmniAudioEncoder(config).eval()
-        tower.load_state_dict(audio_tower(Path(whisper)), strict=False)
-        # What the training adds comes after the encoder: its last norm and the projection.
-        tower.ln_post = torch.nn.Identity()
-        tower.proj = torch.nn.Identity()
-        _TOWER = tower, WhisperFeatureExtractor(feature_size=80)
-    tower, extractor = _TOWER
+    config = Qwen2_5OmniThinkerConfig(audio_config={**AUDIO, "output_dim": WIDTH}).audio_config
+    tower = Qwen2_5OmniAudioEncoder(config).eval()
+    # What the training adds comes after the encoder: its last norm and the projection.
+    encoder = {name: weight for name, weight in weights.items() if name.startswith(("conv", "layers."))}
+    tower.load_state_dict(encoder, strict=False)
+    tower.ln_post = torch.nn.Identity()
+    tower.proj = torch.nn.Identity()
+    return tower, WhisperFeatureExtractor(feature_size=80)
+
+
+def hear(ears: tuple[Any, Any], samples: list[np.ndarray]) -> np.ndarray:
+    """Return the encoder's output before its last norm, averaged in pairs: (N, 100, 384) float16."""
+    tower, extractor = ears
     made = extractor(
         samples, sampling_rate=16_000, padding="max_length", return_attention_mask=True, return_tensors="pt"
     )
@@ -71,6 +72,17 @@ def _ears(samples: list[np.ndarray], whisper: str) -> np.ndarray:
     with torch.no_grad():
         out = tower(packed, feature_lens=lengths, aftercnn_lens=(lengths - 1) // 2 + 1).last_hidden_state
     return out.view(len(samples), TOKENS, WIDTH).half().numpy()
+
+
+def _ears(samples: list[np.ndarray], whisper: str) -> np.ndarray:
+    """Hear with Whisper's weights, which each process reads once."""
+    global _EARS
+    from training.whisper import audio_tower
+
+    if _EARS is None:
+        torch.set_num_threads(1)
+        _EARS = frozen_ears(audio_tower(Path(whisper)))
+    return hear(_EARS, samples)
 
 
 def make_block(split: Split, start: int, stop: int, whisper: str) -> tuple[np.ndarray, np.ndarray]:

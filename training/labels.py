@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from omnisink.synthav.draw import FPS
-from omnisink.synthav.scene import SECONDS, Scene, Thing
+from omnisink.synthav.scene import SECONDS, Scene, Sound, Thing
 from omnisink.synthav.sounds import RATE, speak
 from omnisink.synthav.vocabulary import (
     COLOURS,
@@ -93,11 +93,14 @@ def _spoken_seconds(word: str, speaker: str) -> float:
     return len(speak(word, speaker)) / RATE
 
 
-def heard(scene: Scene) -> np.ndarray:
-    """Label the audio tokens: (100,) int64 into the sayings of `HEARD`."""
+def _usual_seconds(sound: Sound) -> float:
+    return _spoken_seconds(sound.word, sound.speaker) if sound.kind == VOICE else _LENGTH[sound.kind]
+
+
+def heard(scene: Scene, lengths: list[float] | None = None) -> np.ndarray:
+    """Label the audio tokens: (100,) int64 into the sayings of `HEARD`; `lengths` are the sounds', in seconds."""
     out = np.zeros(TOKENS, dtype=np.int64)
-    for sound in scene.sounds:
-        length = _spoken_seconds(sound.word, sound.speaker) if sound.kind == VOICE else _LENGTH[sound.kind]
+    for sound, length in zip(scene.sounds, lengths or map(_usual_seconds, scene.sounds), strict=True):
         first = int(sound.begins / SECONDS * TOKENS)
         last = min(int(np.ceil((sound.begins + length) / SECONDS * TOKENS)), TOKENS)
         spelled = 3 * [sound.kind] + 2 * [sound.pitch] * (sound.kind in TONES) + 2 * [sound.loudness]

@@ -108,9 +108,9 @@ def rate(step: int, steps: int, peak: float) -> float:
 def train_ears(model: Any, tokenizer: Any, folder: Path, steps: int, batch: int = 64) -> None:
     """Fit the projection of the audio tower."""
     _, ears = clips.load(folder, "train")
-    labels = _stack([heard(make_scene("train", i)) for i in range(len(ears))])
+    labels = stack([heard(make_scene("train", i)) for i in range(len(ears))])
     _, tune = clips.load(folder, "tune")
-    tune_labels = _stack([heard(make_scene("tune", i)) for i in range(len(tune))])
+    tune_labels = stack([heard(make_scene("tune", i)) for i in range(len(tune))])
     tower = model.model.audio_tower
     words = Words(HEARD, tokenizer, model.model.language_model.embed_tokens.weight.detach().clone())
     parameters = [*tower.ln_post.parameters(), *tower.proj.parameters(), words.scale]
@@ -127,7 +127,7 @@ def train_ears(model: Any, tokenizer: Any, folder: Path, steps: int, batch: int 
         if step % 200 == 0 or step == steps - 1:
             with torch.no_grad():
                 loss, right = words(tower.proj(tower.ln_post(torch.from_numpy(tune).float())), tune_labels)
-            print(f"ears {step} tune loss {loss.item():.3f} {_line(right)}", flush=True)
+            print(f"ears {step} tune loss {loss.item():.3f} {line(right)}", flush=True)
 
 
 def train_eyes(
@@ -135,9 +135,9 @@ def train_eyes(
 ) -> None:
     """Train the vision tower, half on clips that were files, half on pictures drawn for the occasion."""
     frames, _ = clips.load(folder, "train")
-    labels = _stack([seen(make_scene("train", i)) for i in range(len(frames))])
+    labels = stack([seen(make_scene("train", i)) for i in range(len(frames))])
     tune, _ = clips.load(folder, "tune")
-    tune_labels = _stack([seen(make_scene("tune", i)) for i in range(_HELD)])
+    tune_labels = stack([seen(make_scene("tune", i)) for i in range(_HELD)])
     tower = model.model.visual
     quicken(tower)
     words = Words(SEEN, tokenizer, model.model.language_model.embed_tokens.weight.detach().clone())
@@ -150,10 +150,10 @@ def train_eyes(
         # The tower sees two frames at a time and a clip's others are much like them, so two of each clip are enough.
         half, grids = batch // 2, rng.integers(GRIDS, size=batch)
         chosen = np.where(rng.random(half) < moving, rng.choice(movers, half), rng.integers(len(frames), size=half))
-        scenes = [_scene(seed * _DRAWN_FROM + step * batch + i, rng.random() < moving) for i in range(half)]
+        scenes = [new_scene(seed * _DRAWN_FROM + step * batch + i, rng.random() < moving) for i in range(half)]
         pairs = [frames[i, 2 * g : 2 * g + 2] for i, g in zip(chosen, grids[:half], strict=True)]
-        pairs += [_drawn(scene, g) for scene, g in zip(scenes, grids[half:], strict=True)]
-        targets = torch.cat([labels[chosen], _stack([seen(s) for s in scenes])]).view(batch, GRIDS, -1)
+        pairs += [drawn(scene, g) for scene, g in zip(scenes, grids[half:], strict=True)]
+        targets = torch.cat([labels[chosen], stack([seen(s) for s in scenes])]).view(batch, GRIDS, -1)
         label = targets[torch.arange(batch), torch.from_numpy(grids)]
         with torch.autocast("cpu", torch.bfloat16):
             z = look(tower, torch.from_numpy(np.stack(pairs)))
@@ -167,15 +167,15 @@ def train_eyes(
                 z = look(tower, torch.from_numpy(tune[:_HELD]))
             held, right = words(z.float(), tune_labels)
             losses = f"loss {loss.item():.3f} tune {held.item():.3f}"
-            print(f"eyes {step} {time.time() - started:.0f} s {losses} {_line(right)}", flush=True)
+            print(f"eyes {step} {time.time() - started:.0f} s {losses} {line(right)}", flush=True)
 
 
-def _stack(labels: list[np.ndarray]) -> Tensor:
+def stack(labels: list[np.ndarray]) -> Tensor:
     """Put the labels of several scenes into one tensor, (N, tokens)."""
     return torch.from_numpy(np.stack(labels)).flatten(1)
 
 
-def _scene(index: int, moving: bool) -> Any:
+def new_scene(index: int, moving: bool) -> Any:
     """Draw a scene that no clip was made of; one in which something moves, if asked for."""
     scene = make_scene("train", index)
     while moving and scene.things[0].motion == "still":
@@ -184,14 +184,15 @@ def _scene(index: int, moving: bool) -> Any:
     return scene
 
 
-def _drawn(scene: Any, grid: int) -> np.ndarray:
+def drawn(scene: Any, grid: int) -> np.ndarray:
     """Draw two frames at twice the side and average, about as decoding and resizing would."""
     times = np.linspace(0, SECONDS * FPS - 1, clips.FRAMES).round() / FPS
     big = draw(scene, times[2 * grid : 2 * grid + 2], DRAWN).astype(np.uint16)
     return ((big[:, ::2, ::2] + big[:, 1::2, ::2] + big[:, ::2, 1::2] + big[:, 1::2, 1::2] + 2) // 4).astype(np.uint8)
 
 
-def _line(right: dict[str, float]) -> str:
+def line(right: dict[str, float]) -> str:
+    """Write the shares of right tokens for the log."""
     return " ".join(f"{group} {value:.3f}" for group, value in right.items())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,15 +45,16 @@ def test_the_tone_has_its_pitch() -> None:
 
 def test_the_demo_says_what_the_card_measures() -> None:
     card = (Path(omnisink.__file__).parent / "models" / "smolomni.md").read_text(encoding="utf-8")
-    measured = dict(re.findall(r"^\| (colour|shape) \| (\d+ \| 32) \|", card, re.M))
+    measured = dict(re.findall(r"^\| (colour|shape) \| (\d+ \| 64) \|", card, re.M))
     said = {what: f"{right} | {of}" for right, of, what in re.findall(r"(\d+) of (\d+) (\w+)s\b", STYLE)}
     assert said == measured
 
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_smolomni_knows_the_colour_of_a_square_and_takes_it_for_a_circle(smolomni) -> None:
-    clips = [clip for clip in plain_clips() if clip.shape == "square" and clip.colour in ("red", "blue")]
-    said = {(r["clip"].colour, r["what"]): r["said"] for r in answers(smolomni, clips)}
-    assert {what: said[what, "colour"] for what in ("red", "blue")} == {"red": "red", "blue": "blue"}
-    assert "circle" in {said["red", "shape"], said["blue", "shape"]}
+def test_smolomni_knows_plain_shapes_colours_and_tones(smolomni) -> None:
+    records = answers(smolomni, plain_clips()[::4])
+    right = Counter(r["what"] for r in records if r["said"] == r["right"])
+    assert right["colour"] >= 7
+    assert right["shape"] >= 6
+    assert right["sound"] >= 7
