@@ -215,8 +215,8 @@ def test_files_stay_small() -> None:
 def test_the_documentation_stays_small() -> None:
     """Records that a command writes again are not kept: docs/studies/index.md and docs/results/index.md name it.
 
-    Of the whole, 4.2 MB are the three pages that open without a network, each with 0.9 MB of Vega, and 1.4 MB the numbers
-    of five studies.
+    Of the whole, 4.2 MB are the three pages that open without a network, each with 0.9 MB of Vega, and 1.4 MB are the
+    numbers of five studies.
     """
     size = sum(path.stat().st_size for path in own_files() if path.is_relative_to(ROOT / "docs"))
     assert size < 7_500_000

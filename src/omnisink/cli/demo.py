@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 MODEL = "smolomni"
 #: What the model's card measures, so that nobody takes the answers below for more than they are.
 STYLE = (
-    "It knows drawn scenes of eight objects. On clips of a program that it was not trained with it named 64 of 64 colours "
-    "and 63 of 64 shapes. Photographs mean nothing to it."
+    "It knows drawn scenes of eight objects. On clips of a program that it was not trained with it named 64 of 64 "
+    "colours and 63 of 64 shapes. Photographs mean nothing to it."
 )
 #: From SynthAV's tune split, on which the strength for SmolOmni was chosen.
 CLIP = Path(__file__).with_name("demo.mp4")
