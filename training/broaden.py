@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from omnisink import load_model
 from omnisink.models.smolomni import WEIGHTS
@@ -26,7 +26,7 @@ from training import clips
 from training.labels import GRIDS, HEARD, SEEN, heard, seen
 from training.noises import play_varied, through_aac
 from training.pictures import draw_varied
-from training.towers import Words, drawn, line, look, new_scene, quicken, rate, stack
+from training.towers import Words, drawn, learn, line, look, new_scene, quicken, rate, stack
 
 #: Scenes of the tune split that the training is watched on.
 _HELD = 100
@@ -62,13 +62,7 @@ def broaden_eyes(model: Any, words: Words, steps: int, peak: float, save: Callab
             for i, (scene, pair) in enumerate(zip(scenes, pairs, strict=True))
         ]
         labels = stack([seen(scene)[pair] for scene, pair in zip(scenes, pairs, strict=True)])
-        with torch.autocast("cpu", torch.bfloat16):
-            z = look(tower, torch.from_numpy(np.stack(frames)))
-        loss, _ = words(z.float(), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
+        loss = learn(tower, words, optimizer, torch.from_numpy(np.stack(frames)), labels)
         if step % 100 == 0 or step == steps - 1:
             print(f"eyes {step} {time.time() - started:.0f} s loss {loss.item():.3f}", flush=True)
             for name, (held, expected) in watched.items():

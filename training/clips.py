@@ -17,11 +17,16 @@ import torch
 
 from omnisink.models.smolomni import SIDE
 from omnisink.synthav.render import render
-from omnisink.synthav.scene import Split, make_scene
+from omnisink.synthav.scene import SECONDS, Split, make_scene
 
 #: Frames and audio tokens of a clip of four seconds.
 FRAMES, TOKENS, WIDTH = 8, 100, 384
 _BLOCK = 100
+
+
+def frame_times(rate: int) -> np.ndarray:
+    """Return when the frames that the tower sees are shown, (8,) seconds, in a clip at `rate` frames a second."""
+    return np.linspace(0, SECONDS * rate - 1, FRAMES).round() / rate
 
 
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -30,7 +30,7 @@ from omnisink.synthav.vocabulary import (
     TONES,
     VOICE,
 )
-from training.clips import FRAMES, TOKENS
+from training.clips import FRAMES, TOKENS, frame_times
 
 #: What a token may say, by group. The voice's words are marked, so that no spoken bell is taken for a bell.
 SEEN: dict[str, tuple[str, ...]] = {
@@ -68,7 +68,7 @@ _HEARD = {saying: i for i, saying in enumerate(sayings(HEARD))}
 def seen(scene: Scene) -> np.ndarray:
     """Label the video tokens: (4, 16) int64 into the sayings of `SEEN`."""
     out = np.zeros((GRIDS, CELLS), dtype=np.int64)
-    times = np.linspace(0, SECONDS * FPS - 1, FRAMES).round() / FPS
+    times = frame_times(FPS)
     for grid in range(GRIDS):
         middle = float(times[2 * grid : 2 * grid + 2].mean())
         for place, (number, thing, last) in enumerate(_objects(scene, middle)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from omnisink.models.smolomni import SIDE
 from omnisink.synthav.draw import texture
-from omnisink.synthav.scene import SECONDS, Scene, Thing
+from omnisink.synthav.scene import Scene, Thing
 from omnisink.synthav.vocabulary import COLOURS
-from training.clips import FRAMES
+from training.clips import frame_times
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -91,11 +91,6 @@ def _style(rng: Generator) -> Style:
         quality=int(rng.integers(25, 90)) if rng.random() < 0.5 else None,
         rate=int(rng.choice(_RATES)),
     )
-
-
-def frame_times(rate: int) -> NDArray[np.float64]:
-    """Return when the frames that the tower sees are shown, (8,) seconds, in a clip of so many frames a second."""
-    return np.linspace(0, SECONDS * rate - 1, FRAMES).round() / rate
 
 
 def draw_varied(scene: Scene, pair: int, rng: Generator) -> Pixels:
@@ -204,7 +199,6 @@ class _Drawn:
     radius: float
     turn: float
     stretch: tuple[float, float]
-    reach: float
     seed: int
 
     @classmethod
@@ -214,20 +208,17 @@ class _Drawn:
         r, g, b = np.clip(shade, 0, 255)
         radius = rng.uniform(0.085, 0.135) if thing.size == "small" else rng.uniform(0.175, 0.25)
         return cls(
-            thing,
-            (int(r), int(g), int(b)),
-            float(radius),
-            float(rng.normal(0, 0.12)) if rng.random() < 0.4 else 0.0,
-            (float(rng.uniform(0.92, 1.08)), float(rng.uniform(0.92, 1.08))),
-            thing.reach * float(rng.uniform(0.7, 1.15)),
-            int(rng.integers(2**31)),
+            fill=(int(r), int(g), int(b)),
+            radius=float(radius),
+            turn=float(rng.normal(0, 0.12)) if rng.random() < 0.4 else 0.0,
+            stretch=(float(rng.uniform(0.92, 1.08)), float(rng.uniform(0.92, 1.08))),
+            thing=replace(thing, reach=thing.reach * float(rng.uniform(0.7, 1.15))),
+            seed=int(rng.integers(2**31)),
         )
 
     def parts(self, time: float, style: Style) -> Iterator[tuple[Points, RGB, bool]]:
         """Give what is drawn, from back to front: points as shares of the frame, colour, and whether it is a line."""
-        along = time / SECONDS - 0.5
-        dx, dy = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}[self.thing.motion]
-        middle = np.array([self.thing.x + dx * self.reach * along, self.thing.y + dy * self.reach * along])
+        middle = np.array(self.thing.centre(time))
         cos, sin = np.cos(self.turn), np.sin(self.turn)
         rotation = np.array([[cos, -sin], [sin, cos]])
         colours = {"fill": self.fill, "dark": style.dark, "light": style.light}

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from omnisink.models.smolomni import SIDE
 from omnisink.synthav.draw import FPS, draw
 from omnisink.synthav.draw import SIDE as DRAWN
-from omnisink.synthav.scene import SECONDS, make_scene
+from omnisink.synthav.scene import make_scene
 from omnisink.synthav.vocabulary import DIRECTIONS
 from training import clips
 from training.labels import GRIDS, HEARD, SEEN, embeddings, heard, sayings, seen
@@ -155,19 +155,25 @@ def train_eyes(
         pairs += [drawn(scene, g) for scene, g in zip(scenes, grids[half:], strict=True)]
         targets = torch.cat([labels[chosen], stack([seen(s) for s in scenes])]).view(batch, GRIDS, -1)
         label = targets[torch.arange(batch), torch.from_numpy(grids)]
-        with torch.autocast("cpu", torch.bfloat16):
-            z = look(tower, torch.from_numpy(np.stack(pairs)))
-        loss, right = words(z.float(), label)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
+        loss = learn(tower, words, optimizer, torch.from_numpy(np.stack(pairs)), label)
         if step % 100 == 0 or step == steps - 1:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 z = look(tower, torch.from_numpy(tune[:_HELD]))
             held, right = words(z.float(), tune_labels)
             losses = f"loss {loss.item():.3f} tune {held.item():.3f}"
             print(f"eyes {step} {time.time() - started:.0f} s {losses} {line(right)}", flush=True)
+
+
+def learn(tower: Any, words: Words, optimizer: torch.optim.Optimizer, frames: Tensor, label: Tensor) -> Tensor:
+    """Take one step of the vision tower on frames, (B, F, 112, 112, 3) uint8, and return the loss before it."""
+    with torch.autocast("cpu", torch.bfloat16):
+        z = look(tower, frames)
+    loss, _ = words(z.float(), label)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+    optimizer.step()
+    return loss
 
 
 def stack(labels: list[np.ndarray]) -> Tensor:
@@ -186,7 +192,7 @@ def new_scene(index: int, moving: bool) -> Any:
 
 def drawn(scene: Any, grid: int) -> np.ndarray:
     """Draw two frames at twice the side and average, about as decoding and resizing would."""
-    times = np.linspace(0, SECONDS * FPS - 1, clips.FRAMES).round() / FPS
+    times = clips.frame_times(FPS)
     big = draw(scene, times[2 * grid : 2 * grid + 2], DRAWN).astype(np.uint16)
     return ((big[:, ::2, ::2] + big[:, 1::2, ::2] + big[:, ::2, 1::2] + big[:, 1::2, 1::2] + 2) // 4).astype(np.uint8)
 

@@ -11,9 +11,10 @@ from omnisink.synthav.scene import SECONDS, Scene, Sound, Thing
 from omnisink.synthav.sounds import RATE
 from omnisink.synthav.vocabulary import COLOURS, OBJECTS
 from tests.skips import needs
+from training.clips import frame_times
 from training.labels import HEARD, heard, sayings
 from training.noises import play_varied, through_aac
-from training.pictures import draw_varied, frame_times
+from training.pictures import draw_varied
 
 SQUARE = Thing("square", "red", "large", "still", 0.5, 0.5, 0.2)
 BEEP = Sound("beep", 1.0, "low", "loud")
